@@ -1,0 +1,101 @@
+"""The gateway's own calls: /chat, /embed, /search, /local-inference, /full-pipeline."""
+
+import time
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.exceptions import RequestValidationError
+from o11y.contracts import (
+    ChatAnswer,
+    ChatRequest,
+    EmbedAnswer,
+    EmbedRequest,
+    LocalInferenceAnswer,
+    LocalInferenceRequest,
+    PipelineAnswer,
+    PipelineParameters,
+    PipelineRequest,
+    SearchAnswer,
+    SearchMetadata,
+    SearchRequest,
+)
+from pydantic import ValidationError
+
+from gateway.backends import Backends
+from gateway.pipeline import Pipeline
+from gateway.who import caller
+
+
+def router(backends: Backends, pipeline: Pipeline) -> APIRouter:
+    api = APIRouter()
+
+    @api.post("/chat")
+    async def chat(request: Request, body: ChatRequest) -> ChatAnswer:
+        with caller(request, body.user_id, body.session_id):
+            return await backends.chat(
+                [{"role": "user", "content": body.message}],
+                model=body.model,
+                temperature=body.temperature,
+                max_tokens=body.max_tokens,
+            )
+
+    @api.post("/embed")
+    async def embed(request: Request, body: EmbedRequest) -> EmbedAnswer:
+        with caller(request, body.user_id):
+            embedded = await backends.embed(body.texts, model=body.model)
+            stored = None
+            if body.store_in_vector_db:
+                stored = await backends.store(
+                    body.texts, embedded, metadata=body.metadata, ids=body.ids
+                )
+        return EmbedAnswer(
+            embeddings_created=len(embedded.vectors),
+            stored_in_vector_db=stored is not None,
+            metadata=embedded.metadata,
+            vector_db_result=stored,
+        )
+
+    @api.post("/search")
+    async def search(request: Request, body: SearchRequest) -> SearchAnswer:
+        started = time.perf_counter()
+        with caller(request, body.user_id):
+            embedded = await backends.embed([body.query])
+            found = await backends.search(
+                embedded.vectors[0], embedded.metadata.model, body.n_results, body.filter_metadata
+            )
+        return SearchAnswer(
+            query=body.query,
+            results=found.results,
+            count=len(found.results),
+            metadata=SearchMetadata(
+                query_embedding_cost_usd=embedded.metadata.cost_usd,
+                search_duration_seconds=found.duration_seconds,
+                total_duration_seconds=time.perf_counter() - started,
+            ),
+        )
+
+    @api.post("/local-inference")
+    async def local_inference(
+        request: Request, body: LocalInferenceRequest
+    ) -> LocalInferenceAnswer:
+        with caller(request, body.user_id):
+            return await backends.generate(body.model_dump(exclude={"user_id"}))
+
+    @api.post("/full-pipeline")
+    async def full_pipeline(
+        request: Request,
+        parameters: Annotated[PipelineParameters, Query()],
+        body: PipelineParameters | None = None,
+    ) -> PipelineAnswer:
+        given = parameters.model_dump(exclude_unset=True)
+        if body:
+            given |= body.model_dump(exclude_unset=True)
+        try:
+            asked = PipelineRequest.model_validate(given)
+        except ValidationError as error:
+            errors = [{**item, "loc": ("body", *item["loc"])} for item in error.errors()]
+            raise RequestValidationError(errors) from error
+        with caller(request, asked.user_id, asked.session_id):
+            return await pipeline.run(asked)
+
+    return api

@@ -1,0 +1,58 @@
+"""Wires the gateway."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from o11y.identity import DropBaggage
+from o11y.service import create_app
+from o11y.telemetry import Telemetry
+from starlette.types import ASGIApp
+
+from gateway import api, federation, health, openai_api
+from gateway.backends import Backends
+from gateway.corpus import Corpus
+from gateway.health import Health
+from gateway.pipeline import Pipeline
+from gateway.settings import Settings
+
+
+def build(settings: Settings, telemetry: Telemetry) -> ASGIApp:
+    """The application behind its border, where baggage from outside ends."""
+    backends = Backends(settings, telemetry)
+    services = [backends.llm, backends.vector, backends.inference]
+    corpus = Corpus(backends, telemetry)
+    state = Health(backends)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with asyncio.TaskGroup() as background:
+            if settings.seed_corpus:
+                loading = background.create_task(corpus.load())
+            yield
+            if settings.seed_corpus:
+                loading.cancel()
+        await backends.close()
+
+    async def ready() -> str | None:
+        if settings.seed_corpus and not corpus.settled.is_set():
+            return "the corpus is being loaded"
+        if await state.can_answer():
+            return None
+        return "neither llm-proxy nor inference-svc is ready"
+
+    app = create_app(
+        "gateway",
+        telemetry,
+        [
+            api.router(backends, Pipeline(backends, telemetry)),
+            openai_api.router(backends),
+            health.router(state, backends),
+            federation.router(telemetry.service, telemetry.registry, services),
+        ],
+        lifespan,
+        ready,
+        timeout_seconds=settings.request_timeout_seconds,
+    )
+    return DropBaggage(app)

@@ -1,0 +1,168 @@
+"""The services behind the gateway, as contract calls."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+from o11y import schema
+from o11y.contracts import (
+    COST_HEADER,
+    PROVIDER_HEADER,
+    ChatAnswer,
+    ChatMetadata,
+    EmbedMetadata,
+    LocalInferenceAnswer,
+    StoreAnswer,
+    Usage,
+    VectorSearchAnswer,
+)
+from o11y.hop import ServiceClient, raise_for_problem
+from o11y.problems import Problem
+from o11y.telemetry import Telemetry
+
+from gateway.settings import Settings
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """One vector a text, and what it took."""
+
+    vectors: list[list[float]]
+    metadata: EmbedMetadata
+
+
+class Backends:
+    """Calls to llm-proxy, vector-svc and inference-svc.
+
+    `stage` names the pipeline stage a call is made for; it is written on the call's span. Every
+    call raises Problem.
+    """
+
+    def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
+        def client(name: str, url: object) -> ServiceClient:
+            return ServiceClient(name, str(url), telemetry, settings.request_timeout_seconds)
+
+        self.llm = client("llm-proxy", settings.llm_proxy_url)
+        self.vector = client("vector-svc", settings.vector_url)
+        self.inference = client("inference-svc", settings.inference_url)
+
+    async def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        model: str | None = None,
+        temperature: float,
+        max_tokens: int | None,
+        stage: str | None = None,
+    ) -> ChatAnswer:
+        started = time.perf_counter()
+        request = {
+            "model": model,
+            "messages": list(messages),
+            "temperature": temperature,
+            "max_tokens": max_tokens,
+        }
+        response = await self._ask_llm("/v1/chat/completions", request, stage)
+        body = response.json()
+        choice = body["choices"][0]
+        return ChatAnswer(
+            response=choice["message"]["content"] or "",
+            metadata=ChatMetadata(
+                model=body["model"],
+                provider=response.headers[PROVIDER_HEADER],
+                usage=Usage.model_validate(body["usage"]),
+                cost_usd=_cost(response),
+                duration_seconds=time.perf_counter() - started,
+                finish_reason=choice.get("finish_reason"),
+            ),
+        )
+
+    async def embed(
+        self, texts: Sequence[str], *, model: str | None = None, stage: str | None = None
+    ) -> Embedded:
+        started = time.perf_counter()
+        request = {"model": model, "input": list(texts), "encoding_format": "float"}
+        response = await self._ask_llm("/v1/embeddings", request, stage)
+        body = response.json()
+        rows = sorted(body["data"], key=lambda row: row["index"])
+        return Embedded(
+            [row["embedding"] for row in rows],
+            EmbedMetadata(
+                model=body["model"],
+                usage=Usage.model_validate(body["usage"]),
+                cost_usd=_cost(response),
+                duration_seconds=time.perf_counter() - started,
+            ),
+        )
+
+    async def store(
+        self,
+        documents: Sequence[str],
+        embedded: Embedded,
+        *,
+        metadata: Sequence[dict[str, Any]] | None = None,
+        ids: Sequence[str] | None = None,
+        stage: str | None = None,
+    ) -> StoreAnswer:
+        request = {
+            "documents": list(documents),
+            "embeddings": embedded.vectors,
+            "embedding_model": embedded.metadata.model,
+            "metadata": metadata,
+            "ids": ids,
+        }
+        body = await self.vector.json("POST", "/documents", json=request, attributes=_of(stage))
+        return StoreAnswer.model_validate(body)
+
+    async def search(
+        self,
+        vector: Sequence[float],
+        embedding_model: str,
+        n_results: int,
+        filter_metadata: dict[str, Any] | None,
+        *,
+        stage: str | None = None,
+    ) -> VectorSearchAnswer:
+        request = {
+            "embedding": list(vector),
+            "embedding_model": embedding_model,
+            "n_results": n_results,
+            "filter_metadata": filter_metadata,
+        }
+        body = await self.vector.json("POST", "/search", json=request, attributes=_of(stage))
+        return VectorSearchAnswer.model_validate(body)
+
+    async def generate(
+        self, request: dict[str, Any], *, stage: str | None = None
+    ) -> LocalInferenceAnswer:
+        body = await self.inference.json(
+            "POST", "/local-inference", json=request, attributes=_of(stage)
+        )
+        return LocalInferenceAnswer.model_validate(body)
+
+    async def close(self) -> None:
+        for client in (self.llm, self.vector, self.inference):
+            await client.close()
+
+    async def _ask_llm(
+        self, path: str, request: dict[str, Any], stage: str | None
+    ) -> httpx2.Response:
+        given = {key: value for key, value in request.items() if value is not None}
+        response = await self.llm.request("POST", path, json=given, attributes=_of(stage))
+        raise_for_problem(response, "llm-proxy")
+        if PROVIDER_HEADER not in response.headers:
+            raise Problem(502, f"llm-proxy's answer has no {PROVIDER_HEADER}", code="bad_upstream")
+        return response
+
+
+def _of(stage: str | None) -> dict[str, str]:
+    return {schema.PIPELINE_STAGE: stage} if stage else {}
+
+
+def _cost(response: httpx2.Response) -> float | None:
+    value = response.headers.get(COST_HEADER)
+    return None if value is None else float(value)

@@ -1,0 +1,63 @@
+"""The first start's documents: a small corpus, so that a search finds something sensible."""
+
+import asyncio
+import json
+import logging
+from importlib import resources
+
+from o11y.problems import Problem
+from o11y.telemetry import Telemetry
+
+from gateway.backends import Backends
+
+logger = logging.getLogger(__name__)
+
+ATTEMPTS = 30
+PAUSE_SECONDS = 1.0
+
+
+class Corpus:
+    """Loads the packaged texts into an empty collection, once the services are there."""
+
+    def __init__(self, backends: Backends, telemetry: Telemetry) -> None:
+        self._backends = backends
+        self._tracer = telemetry.tracer
+        self.settled = asyncio.Event()
+
+    async def load(self) -> None:
+        """Try until it is loaded or clearly can't be; `settled` tells that it is over either
+        way.
+        """
+        reason = ""
+        try:
+            for _ in range(ATTEMPTS):
+                try:
+                    await self._load_if_empty()
+                    return
+                except Problem as problem:
+                    reason = problem.detail
+                    await asyncio.sleep(PAUSE_SECONDS)
+            logger.warning("the corpus could not be loaded: %s", reason)
+        finally:
+            self.settled.set()
+
+    async def _load_if_empty(self) -> None:
+        response = await self._backends.vector.json("GET", "/stats")
+        if response["document_count"]:
+            return
+        rows = [json.loads(line) for line in read().splitlines()]
+        texts = [row["text"] for row in rows]
+        metadata = [
+            {"kind": "corpus", "topic": row["topic"], "title": row["title"]} for row in rows
+        ]
+        with self._tracer.start_as_current_span("load corpus"):
+            embedded = await self._backends.embed(texts)
+            stored = await self._backends.store(
+                texts, embedded, metadata=metadata, ids=[row["id"] for row in rows]
+            )
+        logger.info("corpus loaded", extra={"documents": stored.total_documents})
+
+
+def read() -> str:
+    """The packaged texts, one JSON object a line: id, text, topic, title."""
+    return resources.files("gateway").joinpath("corpus.jsonl").read_text(encoding="utf-8")

@@ -1,0 +1,94 @@
+"""/health and /stats: the state of the whole pipeline in one answer."""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx2
+from fastapi import APIRouter, Response
+from o11y.hop import ServiceClient
+from o11y.problems import Problem
+
+from gateway.backends import Backends
+
+HEALTH_SECONDS = 2.0
+"""How long a service may take to say how it is; a slower one counts as unavailable."""
+
+ANSWERING = ("openai_service", "local_model")
+"""The services that can produce an answer: without any of them the pipeline is of no use."""
+
+
+class Health:
+    """Asks the services how they are."""
+
+    def __init__(self, backends: Backends) -> None:
+        self._services = {
+            "openai_service": backends.llm,
+            "vector_database": backends.vector,
+            "local_model": backends.inference,
+        }
+
+    async def services(self) -> dict[str, dict[str, Any]]:
+        """Each service's own words, or `unavailable` with the reason."""
+        states = await asyncio.gather(*(_ask(client) for client in self._services.values()))
+        return dict(zip(self._services, states, strict=True))
+
+    async def can_answer(self) -> bool:
+        """Whether any service that produces answers is ready; asked outside of traces."""
+        clients = [self._services[name] for name in ANSWERING]
+        return any(await asyncio.gather(*(_is_ready(client) for client in clients)))
+
+    @staticmethod
+    def overall(services: dict[str, dict[str, Any]]) -> str:
+        if all(state["status"] == "available" for state in services.values()):
+            return "healthy"
+        answers = any(services[name]["status"] == "available" for name in ANSWERING)
+        return "degraded" if answers else "unhealthy"
+
+
+async def _ask(client: ServiceClient) -> dict[str, Any]:
+    try:
+        return await client.json("GET", "/health", seconds=HEALTH_SECONDS)
+    except Problem as problem:
+        return {"status": "unavailable", "reason": problem.detail}
+
+
+async def _is_ready(client: ServiceClient) -> bool:
+    try:
+        return (await client.probe("/readyz", HEALTH_SECONDS)).status_code == 200
+    except httpx2.HTTPError:
+        return False
+
+
+def router(health: Health, backends: Backends) -> APIRouter:
+    api = APIRouter()
+    started = time.monotonic()
+
+    @api.get("/health")
+    async def get_health(response: Response) -> dict[str, Any]:
+        services = await health.services()
+        status = health.overall(services)
+        response.status_code = 503 if status == "unhealthy" else 200
+        return {"status": status, "timestamp": _now(), "services": services}
+
+    @api.get("/stats")
+    async def get_stats() -> dict[str, Any]:
+        async def stats(client: ServiceClient) -> dict[str, Any]:
+            try:
+                return await client.json("GET", "/stats", seconds=HEALTH_SECONDS)
+            except Problem as problem:
+                return {"error": problem.detail}
+
+        vector, local = await asyncio.gather(stats(backends.vector), stats(backends.inference))
+        return {
+            "vector_database": vector,
+            "local_model": local,
+            "system": {"timestamp": _now(), "uptime_seconds": time.monotonic() - started},
+        }
+
+    return api
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()

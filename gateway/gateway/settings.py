@@ -1,0 +1,15 @@
+"""What the gateway reads from the environment."""
+
+from o11y.settings import ServiceSettings
+from pydantic import Field, HttpUrl
+
+
+class Settings(ServiceSettings):
+    """Where the services behind it are. Times are in seconds."""
+
+    app_port: int = Field(8080, ge=1, le=65535)
+    llm_proxy_url: HttpUrl = HttpUrl("http://127.0.0.1:8081")
+    vector_url: HttpUrl = HttpUrl("http://127.0.0.1:8082")
+    inference_url: HttpUrl = HttpUrl("http://127.0.0.1:8083")
+    request_timeout_seconds: float = Field(60, gt=0)
+    seed_corpus: bool = True

@@ -1,0 +1,1 @@
+"""The local inference service: a Transformers model behind plain HTTP and the OpenAI API."""

@@ -1,0 +1,55 @@
+"""Wires inference-svc."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from o11y.service import create_app, metrics_router
+from o11y.telemetry import Telemetry
+
+from inference_svc import device, local_api, model, openai_api
+from inference_svc.embedder import Embedder
+from inference_svc.engine import Engine, EngineLimits
+from inference_svc.generation import Generator
+from inference_svc.settings import Settings
+
+
+def build(settings: Settings, telemetry: Telemetry) -> FastAPI:
+    """Load the models and build the application. Raises StartError when a model can't be had."""
+    chosen = device.choose(settings.use_gpu, settings.gpu_device_id)
+    language_model = model.load(settings.local_model_name, chosen, settings.model_cache_dir)
+    embedder = Embedder(chosen)
+    limits = EngineLimits(
+        max_context=settings.engine_max_context,
+        max_requests=settings.engine_max_requests,
+        max_batch_tokens=settings.engine_max_batch_tokens,
+        cache_blocks=settings.engine_cache_blocks,
+        max_waiting=settings.engine_max_waiting,
+    )
+    engine = Engine(language_model, limits)
+    generator = Generator(engine, telemetry)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        engine.start()
+        try:
+            yield
+        finally:
+            await engine.stop()
+            embedder.close()
+
+    async def ready() -> str | None:
+        return engine.failure()
+
+    return create_app(
+        "inference-svc",
+        telemetry,
+        [
+            local_api.router(generator, embedder),
+            openai_api.router(generator, embedder),
+            metrics_router(telemetry.registry),
+        ],
+        lifespan,
+        ready,
+        timeout_seconds=settings.request_timeout_seconds,
+    )

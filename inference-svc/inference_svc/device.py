@@ -1,0 +1,32 @@
+"""Where the models run: CUDA, else Apple MPS, else the CPU, and in which number format."""
+
+from dataclasses import dataclass
+
+import torch
+from o11y.service import StartError
+
+
+@dataclass(frozen=True)
+class Device:
+    """A torch device (`cuda:0`, `mps`, `cpu`) and the dtype models are loaded in there."""
+
+    name: str
+    dtype: torch.dtype
+
+
+def choose(use_gpu: bool, gpu_device_id: int) -> Device:
+    """The best device there is.
+
+    Without an accelerator `use_gpu` falls back to the CPU; a GPU number that doesn't exist is an
+    error, since the person meant a certain card.
+    """
+    if use_gpu and torch.cuda.is_available():
+        count = torch.cuda.device_count()
+        if gpu_device_id >= count:
+            raise StartError(f"GPU_DEVICE_ID={gpu_device_id}: this machine has {count} GPU(s)")
+        bfloat = torch.cuda.is_bf16_supported(including_emulation=False)
+        return Device(f"cuda:{gpu_device_id}", torch.bfloat16 if bfloat else torch.float16)
+    if use_gpu and torch.backends.mps.is_available():
+        return Device("mps", torch.float16)
+    bfloat = torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return Device("cpu", torch.bfloat16 if bfloat else torch.float32)

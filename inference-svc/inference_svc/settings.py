@@ -1,0 +1,22 @@
+"""What inference-svc reads from the environment."""
+
+from pathlib import Path
+
+from o11y.settings import ServiceSettings
+from pydantic import Field
+
+
+class Settings(ServiceSettings):
+    """Model, device and the bounds of the engine. Sizes are in tokens."""
+
+    app_port: int = Field(8083, ge=1, le=65535)
+    local_model_name: str | None = None
+    use_gpu: bool = True
+    gpu_device_id: int = Field(0, ge=0)
+    model_cache_dir: Path = Path("~/.cache/o11y-4-ai")
+    engine_max_context: int = Field(4096, ge=64)
+    engine_max_requests: int = Field(32, ge=1)
+    engine_max_batch_tokens: int = Field(512, ge=16)
+    engine_cache_blocks: int = Field(128, ge=8)
+    engine_max_waiting: int = Field(256, ge=1)
+    request_timeout_seconds: float = Field(60, gt=0)

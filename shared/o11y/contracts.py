@@ -1,0 +1,284 @@
+"""What travels between clients, the gateway and the services: requests and answers of each call.
+
+The fields clients read are a promise: fields are added, never renamed. Lengths and ranges are
+checked here, once, so that every service refuses the same input with the same words.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    StringConstraints,
+    model_validator,
+)
+
+from o11y.identity import MAX_LENGTH
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=100_000)]
+Identity = Annotated[
+    str, StringConstraints(min_length=1, max_length=MAX_LENGTH, pattern=r"^[\x20-\x7e]+$")
+]
+Scalar = str | int | float | bool
+Metadata = dict[str, Scalar]
+
+PROVIDER_HEADER = "X-O11y-Provider"
+"""Answer header of the LLM proxy: who answered."""
+
+COST_HEADER = "X-O11y-Cost-Usd"
+"""Answer header of the LLM proxy: US dollars as a decimal number; absent when the price is
+unknown.
+"""
+
+MAX_TEXTS = 256
+MAX_RESULTS = 100
+MAX_NEW_TOKENS = 512
+
+
+class Body(BaseModel):
+    """A request body: unknown fields are refused, so that a typing error is not ignored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Usage(BaseModel):
+    """Tokens of one call, as the provider or the engine counted them."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+
+
+# Chat
+
+
+class ChatRequest(Body):
+    message: Text
+    model: str | None = None
+    temperature: float = Field(0.7, ge=0, le=2)
+    max_tokens: int | None = Field(None, ge=1, le=128_000)
+    user_id: Identity | None = None
+    session_id: Identity | None = None
+    stream: Literal[False] = False
+
+
+class ChatMetadata(BaseModel):
+    model: str
+    provider: str
+    usage: Usage
+    cost_usd: float | None
+    duration_seconds: float
+    finish_reason: str | None
+
+
+class ChatAnswer(BaseModel):
+    response: str
+    metadata: ChatMetadata
+
+
+# Embeddings
+
+
+class EmbedRequest(Body):
+    texts: list[Text] = Field(min_length=1, max_length=MAX_TEXTS)
+    model: str | None = None
+    store_in_vector_db: bool = True
+    metadata: list[Metadata] | None = None
+    ids: list[Identity] | None = None
+    user_id: Identity | None = None
+
+    @model_validator(mode="after")
+    def one_a_text(self) -> Self:
+        for name, values in (("metadata", self.metadata), ("ids", self.ids)):
+            if values is not None and len(values) != len(self.texts):
+                raise ValueError(f"{name} has {len(values)} entries for {len(self.texts)} texts")
+        return self
+
+
+class EmbedMetadata(BaseModel):
+    model: str
+    usage: Usage
+    cost_usd: float | None
+    duration_seconds: float
+
+
+class StoreAnswer(BaseModel):
+    """What the vector service acknowledges: durable when it is answered."""
+
+    documents_added: int
+    total_documents: int
+    ids: list[str]
+    duration_seconds: float
+
+
+class EmbedAnswer(BaseModel):
+    embeddings_created: int
+    stored_in_vector_db: bool
+    metadata: EmbedMetadata
+    vector_db_result: StoreAnswer | None
+
+
+# Vector service
+
+
+class StoreRequest(Body):
+    """Documents with their vectors; equal documents without ids get equal ids."""
+
+    documents: list[Text] = Field(min_length=1, max_length=MAX_TEXTS)
+    embeddings: list[list[FiniteFloat]] = Field(min_length=1, max_length=MAX_TEXTS)
+    embedding_model: str = Field(min_length=1)
+    metadata: list[Metadata] | None = None
+    ids: list[Identity] | None = None
+
+    @model_validator(mode="after")
+    def one_a_document(self) -> Self:
+        given = (("embeddings", self.embeddings), ("metadata", self.metadata), ("ids", self.ids))
+        for name, values in given:
+            if values is not None and len(values) != len(self.documents):
+                raise ValueError(
+                    f"{name} has {len(values)} entries for {len(self.documents)} documents"
+                )
+        if len({len(vector) for vector in self.embeddings}) > 1:
+            raise ValueError("embeddings have different lengths")
+        return self
+
+
+class VectorSearchRequest(Body):
+    embedding: list[FiniteFloat] = Field(min_length=1)
+    embedding_model: str = Field(min_length=1)
+    n_results: int = Field(5, ge=1, le=MAX_RESULTS)
+    filter_metadata: dict[str, Any] | None = None
+
+
+class SearchResult(BaseModel):
+    """One document; `similarity` is the cosine (-1 to 1), `distance` is 1 minus it, `rank` from
+    1.
+    """
+
+    document: str
+    similarity: float
+    distance: float
+    metadata: Metadata
+    id: str
+    rank: int
+
+
+class VectorSearchAnswer(BaseModel):
+    results: list[SearchResult]
+    duration_seconds: float
+
+
+class SearchRequest(Body):
+    query: Text
+    n_results: int = Field(5, ge=1, le=MAX_RESULTS)
+    filter_metadata: dict[str, Any] | None = None
+    user_id: Identity | None = None
+
+
+class SearchMetadata(BaseModel):
+    query_embedding_cost_usd: float | None
+    search_duration_seconds: float
+    total_duration_seconds: float
+
+
+class SearchAnswer(BaseModel):
+    query: str
+    results: list[SearchResult]
+    count: int
+    metadata: SearchMetadata
+
+
+# Local inference
+
+
+class LocalInferenceRequest(Body):
+    prompt: Text
+    max_length: int = Field(100, ge=1, le=MAX_NEW_TOKENS, description="new tokens")
+    temperature: float = Field(0.7, ge=0, le=2)
+    num_sequences: int = Field(1, ge=1, le=5)
+    user_id: Identity | None = None
+    stream: Literal[False] = False
+
+
+class Performance(BaseModel):
+    """How the local model did. `batch_efficiency` is the share of the token slots the call's
+    sequences held (their number times the longest) that carry a token."""
+
+    duration_seconds: float
+    tokens_per_second: float
+    time_to_first_token_seconds: float
+    queue_seconds: float
+    batch_efficiency: float
+
+
+class LocalInferenceMetadata(BaseModel):
+    model: str
+    device: str
+    usage: Usage
+    performance: Performance
+
+
+class LocalInferenceAnswer(BaseModel):
+    generated_texts: list[str]
+    metadata: LocalInferenceMetadata
+
+
+# The pipeline
+
+
+class PipelineRequest(Body):
+    query: Text
+    store_results: bool = True
+    use_context: bool = True
+    user_id: Identity | None = None
+    session_id: Identity | None = None
+    max_tokens: int = Field(64, ge=1, le=MAX_NEW_TOKENS)
+    n_results: int = Field(3, ge=1, le=MAX_RESULTS)
+
+
+class PipelineParameters(PipelineRequest):
+    """A part of a pipeline request: query parameters and a JSON body make it up together."""
+
+    query: Text | None = None  # type: ignore[assignment]
+
+
+class Embeddings(BaseModel):
+    embeddings_created: int
+    metadata: EmbedMetadata
+
+
+class PipelineResults(BaseModel):
+    """What each stage gave; None where it failed or was not asked for."""
+
+    openai_response: ChatAnswer | None = None
+    embeddings: Embeddings | None = None
+    vector_storage: StoreAnswer | None = None
+    local_model_response: LocalInferenceAnswer | None = None
+    similarity_search: SearchAnswer | None = None
+
+
+class Stage(BaseModel):
+    name: str
+    status: Literal["ok", "error", "skipped"]
+    duration_seconds: float
+    error: str | None = None
+
+
+class PipelineSummary(BaseModel):
+    total_duration_seconds: float
+    total_cost_usd: float | None
+    steps_completed: int
+    openai_tokens_used: int
+    local_tokens_generated: int
+    documents_stored: int
+    search_results_found: int
+
+
+class PipelineAnswer(BaseModel):
+    query: str
+    results: PipelineResults
+    summary: PipelineSummary
+    stages: list[Stage]
+    trace_id: str | None

@@ -1,0 +1,125 @@
+"""Where telemetry goes: the OTLP exporters for an endpoint, or none.
+
+The protocol follows the endpoint as people write it: a path that ends in `/otlp` or holds `/v1/` is
+OTLP/HTTP, as is port 4318; a bare `host:port` is gRPC. `OTEL_EXPORTER_OTLP_PROTOCOL` overrides.
+Signal paths are those of the OTLP specification (`/v1/traces`, `/v1/metrics`, `/v1/logs`).
+"""
+
+import base64
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter as GrpcLogExporter
+from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import (
+    OTLPMetricExporter as GrpcMetricExporter,
+)
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (
+    OTLPSpanExporter as GrpcSpanExporter,
+)
+from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter as HttpLogExporter
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import (
+    OTLPMetricExporter as HttpMetricExporter,
+)
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import (
+    OTLPSpanExporter as HttpSpanExporter,
+)
+from opentelemetry.sdk._logs.export import LogRecordExporter
+from opentelemetry.sdk.metrics.export import MetricExporter
+from opentelemetry.sdk.trace.export import SpanExporter
+
+from o11y.settings import ServiceSettings
+
+TIMEOUT_SECONDS = 5.0
+"""Longest one export may take, retries included."""
+
+
+@dataclass(frozen=True)
+class Exporters:
+    """One exporter a signal; None where that signal is not exported."""
+
+    spans: SpanExporter | None = None
+    metrics: MetricExporter | None = None
+    logs: LogRecordExporter | None = None
+
+
+def exporters(settings: ServiceSettings) -> Exporters:
+    """The exporters the settings ask for: none without an endpoint."""
+    endpoint = settings.otel_exporter_otlp_endpoint
+    if not endpoint:
+        return Exporters()
+    secret = settings.otel_exporter_otlp_headers
+    headers = parse_headers(secret.get_secret_value() if secret else "")
+    spans = settings.otel_traces_exporter == "otlp"
+    metrics = settings.otel_metrics_exporter == "otlp"
+    logs = settings.otel_logs_exporter == "otlp"
+    protocol = settings.otel_exporter_otlp_protocol or protocol_of(endpoint)
+    if protocol == "grpc":
+        target, insecure = grpc_target(endpoint)
+        grpc_headers = tuple((key.lower(), value) for key, value in headers.items())
+        options = (target, insecure, None, grpc_headers, TIMEOUT_SECONDS)
+        return Exporters(
+            GrpcSpanExporter(*options) if spans else None,
+            GrpcMetricExporter(*options) if metrics else None,
+            GrpcLogExporter(*options) if logs else None,
+        )
+    base = http_base(endpoint)
+    return Exporters(
+        HttpSpanExporter(f"{base}/v1/traces", headers=headers, timeout=TIMEOUT_SECONDS)
+        if spans
+        else None,
+        HttpMetricExporter(f"{base}/v1/metrics", headers=headers, timeout=TIMEOUT_SECONDS)
+        if metrics
+        else None,
+        HttpLogExporter(f"{base}/v1/logs", headers=headers, timeout=TIMEOUT_SECONDS)
+        if logs
+        else None,
+    )
+
+
+def protocol_of(endpoint: str) -> str:
+    """`http/protobuf` or `grpc`, from the shape of the endpoint."""
+    url = urlsplit(endpoint if "://" in endpoint else f"//{endpoint}")
+    path = url.path.rstrip("/")
+    if path.endswith("/otlp") or "/v1/" in f"{path}/" or url.port == 4318:
+        return "http/protobuf"
+    return "grpc"
+
+
+def http_base(endpoint: str) -> str:
+    """The endpoint without a trailing slash or signal path, with a scheme."""
+    base = endpoint if "://" in endpoint else f"http://{endpoint}"
+    for signal in ("traces", "metrics", "logs"):
+        base = base.rstrip("/").removesuffix(f"/v1/{signal}")
+    return base.rstrip("/")
+
+
+def grpc_target(endpoint: str) -> tuple[str, bool]:
+    """`host:port`, and whether the connection is without TLS: it is unless the scheme is https."""
+    scheme, _, rest = endpoint.rpartition("://")
+    return rest.rstrip("/"), scheme != "https"
+
+
+def parse_headers(value: str) -> dict[str, str]:
+    """Headers of `key=value,key=value`, percent-decoded (W3C baggage form, OTLP specification).
+
+    Credentials are completed: `Authorization=Basic user:token` and a value that is nothing but
+    `user:token` become Basic with base64; what is encoded already is left alone.
+    """
+    headers = {}
+    for pair in unquote(value).split(","):
+        key, separator, text = pair.strip().partition("=")
+        if separator and key.strip():
+            headers[key.strip()] = text.strip()
+        elif ":" in pair:
+            headers["Authorization"] = pair.strip()
+    for key in headers:
+        if key.lower() == "authorization":
+            headers[key] = _credentials(headers[key])
+    return headers
+
+
+def _credentials(value: str) -> str:
+    scheme, _, rest = value.rpartition(" ")
+    if ":" not in rest or scheme.lower() not in ("", "basic"):
+        return value
+    return f"Basic {base64.b64encode(rest.encode()).decode()}"

@@ -1,0 +1,128 @@
+"""Errors as answers: RFC 9457 problem details, and OpenAI's envelope under `/v1`."""
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from opentelemetry import trace
+from starlette.exceptions import HTTPException
+
+from o11y import schema
+from o11y.logs import trace_ids
+
+logger = logging.getLogger(__name__)
+
+TRACE_HEADER = "X-Trace-Id"
+
+_OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+class Problem(Exception):
+    """An error the caller is told about.
+
+    `status` is the HTTP status, `detail` a sentence for people, `code` a stable word for programs,
+    `field` the input it is about.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        code: str | None = None,
+        field: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        errors: list[dict[str, str]] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.code = code or HTTPStatus(status).phrase.lower().replace(" ", "_")
+        self.headers = dict(headers or {})
+        self.errors = errors or ([{"field": field, "message": detail}] if field else [])
+
+
+def unavailable(detail: str) -> Problem:
+    """503: a service this one needs can't be reached."""
+    return Problem(503, detail, code="unavailable", headers={"Retry-After": "1"})
+
+
+def out_of_time(detail: str) -> Problem:
+    """504: the deadline passed."""
+    return Problem(504, detail, code="out_of_time")
+
+
+def answer(problem: Problem, path: str) -> JSONResponse:
+    """The response for a problem: OpenAI's envelope for paths under `/v1`, RFC 9457 elsewhere."""
+    trace_id = trace_ids().get("trace_id")
+    headers = dict(problem.headers)
+    if trace_id:
+        headers[TRACE_HEADER] = trace_id
+    if path.startswith("/v1/"):
+        kind = "server_error" if problem.status >= 500 else "invalid_request_error"
+        error = {
+            "message": problem.detail,
+            "type": _OPENAI_TYPES.get(problem.status, kind),
+            "param": problem.errors[0]["field"] if problem.errors else None,
+            "code": problem.code,
+        }
+        return JSONResponse({"error": error}, problem.status, headers)
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": problem.detail,
+        "code": problem.code,
+        "instance": path,
+        "trace_id": trace_id,
+    }
+    if problem.errors:
+        body["errors"] = problem.errors
+    return JSONResponse(body, problem.status, headers, media_type="application/problem+json")
+
+
+def from_validation(error: RequestValidationError) -> Problem:
+    """422 that names every field at fault, and never repeats the caller's value."""
+    errors = []
+    for item in error.errors():
+        location = [str(part) for part in item["loc"]]
+        where = location[1:] if location[:1] in (["body"], ["query"], ["path"]) else location
+        message = item["msg"]
+        if item["type"] == "json_invalid":
+            where, message = ["body"], f"not valid JSON: {item.get('ctx', {}).get('error', '')}"
+        errors.append({"field": ".".join(where) or "body", "message": message})
+    detail = "; ".join(f"{item['field']}: {item['message']}" for item in errors)
+    return Problem(422, detail, code="invalid_input", errors=errors)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of this application an answer of this shape."""
+
+    async def on_problem(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, Problem)
+        if error.status >= 500 and trace.get_current_span().is_recording():
+            trace.get_current_span().set_attribute(schema.ERROR_MESSAGE, error.detail)
+            logger.warning(error.detail, extra={"code": error.code, "status": error.status})
+        return answer(error, request.url.path)
+
+    async def on_invalid(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        return answer(from_validation(error), request.url.path)
+
+    async def on_http(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        problem = Problem(error.status_code, str(error.detail), headers=error.headers)
+        return answer(problem, request.url.path)
+
+    async def on_unforeseen(request: Request, _: Exception) -> JSONResponse:
+        problem = Problem(500, "an error nobody foresaw; the log of this trace has it")
+        return answer(problem, request.url.path)
+
+    app.add_exception_handler(Problem, on_problem)
+    app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(Exception, on_unforeseen)

@@ -1,0 +1,248 @@
+"""The telemetry schema: every metric, span name and attribute key, each with its source.
+
+Code takes names from here and nowhere else. `source` says where a name comes from: a clause of the
+OpenTelemetry semantic conventions ("semconv …"), the names its users already know ("original"),
+or this project ("o11y"). Prometheus shows a metric under its name with dots as underscores, the
+unit as suffix and `_total` on counters: `model_inference_duration` in `s` is read as
+`model_inference_duration_seconds`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+# Attribute keys: who
+USER_ID = "user.id"  # semconv user
+SESSION_ID = "session.id"  # semconv session
+USER_ID_ORIGINAL = "user_id"  # original
+SESSION_ID_ORIGINAL = "session_id"  # original
+CONVERSATION_ID = "gen_ai.conversation.id"  # semconv gen-ai
+
+# Attribute keys: HTTP and network (semconv http)
+HTTP_METHOD = "http.request.method"
+HTTP_STATUS = "http.response.status_code"
+HTTP_RESEND_COUNT = "http.request.resend_count"
+HTTP_ROUTE = "http.route"
+URL_FULL = "url.full"
+URL_TEMPLATE = "url.template"
+SERVER_ADDRESS = "server.address"
+SERVER_PORT = "server.port"
+PEER_SERVICE = "service.peer.name"
+ERROR_TYPE = "error.type"
+ERROR_MESSAGE = "error.message"
+
+# Attribute keys: generation (semconv gen-ai)
+OPERATION = "gen_ai.operation.name"
+PROVIDER = "gen_ai.provider.name"
+REQUEST_MODEL = "gen_ai.request.model"
+RESPONSE_MODEL = "gen_ai.response.model"
+REQUEST_MAX_TOKENS = "gen_ai.request.max_tokens"
+REQUEST_TEMPERATURE = "gen_ai.request.temperature"
+REQUEST_CHOICES = "gen_ai.request.choice.count"
+FINISH_REASONS = "gen_ai.response.finish_reasons"
+INPUT_TOKENS = "gen_ai.usage.input_tokens"
+OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
+TOKEN_TYPE = "gen_ai.token.type"
+
+# Attribute keys: the original's names for the same, and what only it had
+MODEL_NAME = "model.name"
+MODEL_DEVICE = "model.device"
+MODEL_PARAMETERS = "model.parameters"
+PROMPT_TOKENS_ORIGINAL = "llm.usage.prompt_tokens"
+COMPLETION_TOKENS_ORIGINAL = "llm.usage.completion_tokens"
+TOKENS_PER_SECOND = "tokens_per_second"
+BATCH_EFFICIENCY = "batch_efficiency"
+
+# Attribute keys: ours
+COST_USD = "o11y.cost.usd"
+PIPELINE_STAGE = "o11y.pipeline.stage"
+PIPELINE_STEPS = "o11y.pipeline.steps_completed"
+QUEUE_SECONDS = "o11y.queue.seconds"
+FIRST_TOKEN_SECONDS = "o11y.time_to_first_token.seconds"
+RESULT_COUNT = "o11y.retrieval.result_count"
+TOP_SIMILARITY = "o11y.retrieval.top_similarity"
+DOCUMENT_COUNT = "o11y.vector.document_count"
+EMBEDDING_MODEL = "o11y.embedding.model"
+DB_SYSTEM = "db.system.name"  # semconv db
+DB_OPERATION = "db.operation.name"  # semconv db
+DB_COLLECTION = "db.collection.name"  # semconv db
+
+# Span names
+SPAN_WORKFLOW = "full-pipeline"
+"""Name of the workflow; the span is `invoke_workflow full-pipeline` (semconv gen-ai)."""
+
+# Event names
+EVENT_STAGE_FAILED = "stage failed"
+
+# Metric labels of our own metrics
+LABEL_MODEL = "model"
+LABEL_DEVICE = "device"
+LABEL_PROVIDER = "provider"
+LABEL_OPERATION = "operation"
+LABEL_STATUS = "status"
+LABEL_STAGE = "stage"
+LABEL_COLLECTION = "collection"
+LABEL_TYPE = "type"
+
+# Bucket bounds
+SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+HTTP_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+FAST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+UNIT_INTERVAL = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+COSINE_DISTANCE = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.5, 2.0)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One instrument: its OpenTelemetry name and UCUM unit, and where the name comes from."""
+
+    name: str
+    kind: Literal["counter", "histogram", "gauge"]
+    unit: str
+    description: str
+    labels: tuple[str, ...]
+    source: str
+    buckets: tuple[float, ...] = ()
+
+
+HTTP_CLIENT_DURATION = Metric(
+    "http.client.request.duration",
+    "histogram",
+    "s",
+    "Duration of one attempt of a call to another service.",
+    (HTTP_METHOD, URL_TEMPLATE, SERVER_ADDRESS, SERVER_PORT, HTTP_STATUS, ERROR_TYPE),
+    "semconv http/http-metrics#metric-httpclientrequestduration",
+    HTTP_SECONDS,
+)
+PIPELINE_STAGE_DURATION = Metric(
+    "pipeline_stage_duration",
+    "histogram",
+    "s",
+    "Duration of one stage of the pipeline.",
+    (LABEL_STAGE, LABEL_STATUS),
+    "o11y",
+    SECONDS,
+)
+OPENAI_API_DURATION = Metric(
+    "openai_api_duration",
+    "histogram",
+    "s",
+    "Duration of a call to the LLM provider.",
+    (LABEL_PROVIDER, LABEL_MODEL, LABEL_OPERATION, LABEL_STATUS),
+    "original",
+    SECONDS,
+)
+OPENAI_COST = Metric(
+    "openai_cost_usd",
+    "counter",
+    "{USD}",
+    "Cost of calls to the LLM provider in US dollars.",
+    (LABEL_PROVIDER, LABEL_MODEL, LABEL_OPERATION),
+    "original",
+)
+OPENAI_UNPRICED = Metric(
+    "openai_unpriced_calls",
+    "counter",
+    "{call}",
+    "Calls whose price is not known; their cost is in no sum.",
+    (LABEL_PROVIDER, LABEL_MODEL, LABEL_OPERATION),
+    "o11y",
+)
+OPENAI_TOKENS = Metric(
+    "openai_tokens_used",
+    "counter",
+    "{token}",
+    "Tokens the LLM provider reported, by type (input, output).",
+    (LABEL_PROVIDER, LABEL_MODEL, LABEL_TYPE),
+    "original",
+)
+VECTOR_OPERATION_DURATION = Metric(
+    "vector_operation_duration",
+    "histogram",
+    "s",
+    "Duration of an operation of the vector database.",
+    (LABEL_OPERATION, LABEL_COLLECTION, LABEL_STATUS),
+    "original",
+    FAST_SECONDS,
+)
+VECTOR_SIMILARITY = Metric(
+    "vector_search_similarity",
+    "histogram",
+    "{similarity}",
+    "Cosine similarity of each document a search returned.",
+    (LABEL_COLLECTION,),
+    "original",
+    UNIT_INTERVAL,
+)
+VECTOR_DISTANCE = Metric(
+    "vector_search_distance",
+    "histogram",
+    "{distance}",
+    "Cosine distance of each document a search returned.",
+    (LABEL_COLLECTION,),
+    "original",
+    COSINE_DISTANCE,
+)
+VECTOR_DOCUMENTS = Metric(
+    "vector_documents",
+    "gauge",
+    "{document}",
+    "Documents in the collection.",
+    (LABEL_COLLECTION,),
+    "o11y",
+)
+MODEL_DURATION = Metric(
+    "model_inference_duration",
+    "histogram",
+    "s",
+    "Duration of a generation by the local model, queue included.",
+    (LABEL_MODEL, LABEL_DEVICE, LABEL_STATUS),
+    "original",
+    SECONDS,
+)
+MODEL_TOKENS = Metric(
+    "model_tokens_generated",
+    "counter",
+    "{token}",
+    "Tokens the local model generated.",
+    (LABEL_MODEL, LABEL_DEVICE),
+    "original",
+)
+MODEL_FIRST_TOKEN = Metric(
+    "gen_ai.server.time_to_first_token",
+    "histogram",
+    "s",
+    "Time until the local model's first token, queue included.",
+    (OPERATION, PROVIDER, REQUEST_MODEL),
+    "semconv gen-ai/gen-ai-metrics#metric-gen_aiservertime_to_first_token",
+    (
+        *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1),
+        *(0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
+    ),
+)
+SERVICE_UP = Metric(
+    "o11y_service_up",
+    "gauge",
+    "",
+    "Whether a service behind the gateway answered this scrape; only on the gateway's /metrics.",
+    ("service",),
+    "o11y",
+)
+CPU_USAGE = Metric(
+    "cpu_usage",
+    "gauge",
+    "%",
+    "CPU time of this process since the last reading, in percent of one core.",
+    (),
+    "original",
+)
+MEMORY_USED = Metric(
+    "memory_used",
+    "gauge",
+    "By",
+    "Resident memory of this process.",
+    (),
+    "original",
+)
+
+METRICS = tuple(value for value in globals().copy().values() if isinstance(value, Metric))
+"""Every metric of our own; those of FastAPI and of the GenAI utilities come with their library."""

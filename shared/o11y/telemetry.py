@@ -1,0 +1,134 @@
+"""The OpenTelemetry providers of one process, built once from settings and shut down in time."""
+
+import os
+import threading
+import uuid
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+
+import psutil
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Meter, Observation
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Tracer
+from opentelemetry.util.genai.handler import TelemetryHandler
+from prometheus_client import CollectorRegistry
+
+from o11y import schema
+from o11y.export import exporters
+from o11y.identity import IdentityOnSpans
+from o11y.settings import ServiceSettings
+
+SPAN_DELAY_MILLIS = 1000.0
+"""How long a finished span may wait for its batch: a person who looks at once should find it."""
+
+METRIC_INTERVAL_MILLIS = 10_000.0
+SHUTDOWN_SECONDS = 4.0
+
+
+class Telemetry:
+    """Traces, metrics and logs of one service.
+
+    Nothing global is set: who needs a provider is handed this object. `registry` is the Prometheus
+    view of the metrics, which `/metrics` shows.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        settings: ServiceSettings,
+        span_processors: Iterable[SpanProcessor] = (),
+        metric_readers: Iterable[MetricReader] = (),
+    ) -> None:
+        self.service = settings.otel_service_name or service
+        self.instance = str(uuid.uuid4())
+        resource = Resource.create(
+            {
+                "service.name": self.service,
+                "service.namespace": "o11y-4-ai",
+                "service.version": version("o11y"),
+                "service.instance.id": self.instance,
+            }
+        )
+        export = exporters(settings)
+        self.registry = CollectorRegistry()
+        readers: list[MetricReader] = [
+            PrometheusMetricReader(
+                disable_target_info=True, scope_info_enabled=False, registry=self.registry
+            ),
+            *metric_readers,
+        ]
+        if export.metrics:
+            readers.append(
+                PeriodicExportingMetricReader(
+                    export.metrics, export_interval_millis=METRIC_INTERVAL_MILLIS
+                )
+            )
+        self.meter_provider = MeterProvider(readers, resource, shutdown_on_exit=False)
+        self.tracer_provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        self.tracer_provider.add_span_processor(IdentityOnSpans())
+        for processor in span_processors:
+            self.tracer_provider.add_span_processor(processor)
+        if export.spans:
+            delay = None if "OTEL_BSP_SCHEDULE_DELAY" in os.environ else SPAN_DELAY_MILLIS
+            self.tracer_provider.add_span_processor(
+                BatchSpanProcessor(
+                    export.spans, schedule_delay_millis=delay, meter_provider=self.meter_provider
+                )
+            )
+        self.logger_provider = LoggerProvider(resource, shutdown_on_exit=False)
+        if export.logs:
+            self.logger_provider.add_log_record_processor(BatchLogRecordProcessor(export.logs))
+        self.tracer: Tracer = self.tracer_provider.get_tracer("o11y", version("o11y"))
+        self.meter: Meter = self.meter_provider.get_meter("o11y", version("o11y"))
+        self.genai = TelemetryHandler(
+            self.tracer_provider,
+            self.meter_provider,
+            self.logger_provider,
+            instrumentation_scope_name="o11y",
+            instrumentation_scope_version=version("o11y"),
+        )
+        self._observe_process()
+
+    def counter(self, metric: schema.Metric) -> Counter:
+        return self.meter.create_counter(metric.name, metric.unit, metric.description)
+
+    def histogram(self, metric: schema.Metric) -> Histogram:
+        return self.meter.create_histogram(
+            metric.name,
+            metric.unit,
+            metric.description,
+            explicit_bucket_boundaries_advisory=metric.buckets,
+        )
+
+    def gauge(self, metric: schema.Metric, read: Callable[[], Iterable[Observation]]) -> None:
+        """Register a gauge that is read at each collection. `read` must not block."""
+
+        def callback(_: CallbackOptions) -> Iterable[Observation]:
+            return read()
+
+        self.meter.create_observable_gauge(metric.name, [callback], metric.unit, metric.description)
+
+    def shutdown(self, timeout_seconds: float = SHUTDOWN_SECONDS) -> None:
+        """Send what is left, for at most this long: a backend that hangs must not hold the exit."""
+
+        def close() -> None:
+            self.tracer_provider.shutdown()
+            self.logger_provider.shutdown()
+            self.meter_provider.shutdown(timeout_millis=timeout_seconds * 1000)
+
+        thread = threading.Thread(target=close, name="telemetry-shutdown", daemon=True)
+        thread.start()
+        thread.join(timeout_seconds)
+
+    def _observe_process(self) -> None:
+        process = psutil.Process()
+        process.cpu_percent()  # the first reading is the start of the interval
+        self.gauge(schema.CPU_USAGE, lambda: [Observation(process.cpu_percent())])
+        self.gauge(schema.MEMORY_USED, lambda: [Observation(process.memory_info().rss)])

@@ -1,0 +1,1 @@
+"""The vector service: a Chroma collection behind plain HTTP."""

@@ -1,0 +1,183 @@
+"""One Chroma collection that belongs to the embedding model that filled it first.
+
+Chroma checks the dimension of a vector but knows no model: two models of equal dimension would mix
+without a word. The first store writes model and dimension into the collection's metadata; every
+later store and search is held against them.
+"""
+
+import hashlib
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import chromadb
+from chromadb.api import ClientAPI
+from chromadb.errors import ChromaError, NotFoundError
+from o11y.contracts import Metadata, SearchResult
+from o11y.problems import Problem
+
+MODEL_KEY = "embedding_model"
+DIMENSION_KEY = "dimension"
+TEXT_KEY = "text_sha256"
+"""Chroma needs at least one entry of metadata for each document: the hash is useful and always
+there.
+"""
+
+
+@dataclass(frozen=True)
+class Binding:
+    """The model and dimension a collection's vectors have."""
+
+    model: str
+    dimension: int
+
+
+class VectorCollection:
+    """Store and search. All methods block: call them in a thread. They may run at the same time."""
+
+    def __init__(self, client: ClientAPI, name: str) -> None:
+        self.name = name
+        self._client = client
+        self._lock = threading.Lock()
+        self._bound: tuple[chromadb.Collection, Binding] | None = None
+
+    def binding(self) -> Binding | None:
+        """The model of the collection; None while nothing was ever stored."""
+        opened = self._open()
+        return opened[1] if opened else None
+
+    def count(self) -> int:
+        opened = self._open()
+        return int(opened[0].count()) if opened else 0
+
+    def store(
+        self,
+        documents: Sequence[str],
+        vectors: Sequence[Sequence[float]],
+        model: str,
+        metadata: Sequence[Metadata] | None,
+        ids: Sequence[str] | None,
+    ) -> tuple[list[str], int]:
+        """Write documents; return their ids and how many of them are new.
+
+        Without ids a document's id is the hash of its text, so that storing it again changes
+        nothing. The same id twice in one call is one document, the later one. Raises Problem 409
+        for vectors of another model or dimension than the collection's.
+        """
+        names = list(ids) if ids else [document_id(document) for document in documents]
+        rows = {
+            name: (document, list(vector), {**extra, TEXT_KEY: text_hash(document)})
+            for name, document, vector, extra in zip(
+                names, documents, vectors, metadata or [{}] * len(documents), strict=True
+            )
+        }
+        given = Binding(model, len(vectors[0]))
+        with self._lock:
+            collection, binding = self._open() or self._create(given)
+            self._check(binding, given)
+            unique = list(rows)
+            known = set(collection.get(ids=unique, include=[])["ids"])
+            texts, embeddings, metadatas = zip(*rows.values(), strict=True)
+            collection.upsert(
+                ids=unique,
+                documents=list(texts),
+                embeddings=list(embeddings),
+                metadatas=list(metadatas),
+            )
+        return names, len(unique) - len(known)
+
+    def search(
+        self,
+        vector: Sequence[float],
+        model: str,
+        limit: int,
+        where: dict[str, Any] | None,
+    ) -> list[SearchResult]:
+        """The nearest documents by cosine, best first. `where` is Chroma's metadata filter,
+        or several equalities.
+
+        Raises Problem 409 for a vector of another model or dimension, 422 for a filter that Chroma
+        can't read.
+        """
+        opened = self._open()
+        if opened is None:
+            return []
+        collection, binding = opened
+        self._check(binding, Binding(model, len(vector)))
+        try:
+            found = collection.query(
+                query_embeddings=[list(vector)],
+                n_results=limit,
+                where=_conjunction(where),
+                include=["documents", "metadatas", "distances"],
+            )
+        except (ValueError, ChromaError) as error:
+            raise Problem(
+                422, f"filter_metadata: {error}", code="invalid_input", field="filter_metadata"
+            ) from error
+        columns = (found["ids"], found["documents"], found["metadatas"], found["distances"])
+        rows = zip(*(column[0] for column in columns), strict=True)
+        return [
+            SearchResult(
+                document=document,
+                similarity=1.0 - float(distance),
+                distance=float(distance),
+                metadata={key: value for key, value in extra.items() if key != TEXT_KEY},
+                id=name,
+                rank=rank,
+            )
+            for rank, (name, document, extra, distance) in enumerate(rows, 1)
+        ]
+
+    def _open(self) -> tuple[chromadb.Collection, Binding] | None:
+        if self._bound is None:
+            try:
+                collection = self._client.get_collection(self.name, embedding_function=None)
+            except NotFoundError:
+                return None
+            self._bound = (collection, _binding(collection))
+        return self._bound
+
+    def _create(self, given: Binding) -> tuple[chromadb.Collection, Binding]:
+        collection = self._client.get_or_create_collection(
+            self.name,
+            metadata={MODEL_KEY: given.model, DIMENSION_KEY: given.dimension},
+            configuration={"hnsw": {"space": "cosine"}},
+            embedding_function=None,
+        )
+        # Another process may have been first: what the collection says counts.
+        self._bound = (collection, _binding(collection))
+        return self._bound
+
+    def _check(self, binding: Binding, given: Binding) -> None:
+        if given != binding:
+            raise Problem(
+                409,
+                f"collection '{self.name}' holds vectors of {binding.model} "
+                f"({binding.dimension} dimensions), not of {given.model} ({given.dimension}); "
+                "use that model, or another CHROMA_COLLECTION_NAME",
+                code="embedding_model_mismatch",
+                field="embedding_model",
+            )
+
+
+def text_hash(document: str) -> str:
+    return hashlib.sha256(document.encode()).hexdigest()
+
+
+def document_id(document: str) -> str:
+    """The id of a document that was given none."""
+    return f"doc-{text_hash(document)[:32]}"
+
+
+def _binding(collection: chromadb.Collection) -> Binding:
+    extra = collection.metadata or {}
+    return Binding(str(extra.get(MODEL_KEY, "an unknown model")), int(extra.get(DIMENSION_KEY, 0)))
+
+
+def _conjunction(where: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Chroma wants exactly one key: several conditions are meant to hold together."""
+    if not where or len(where) == 1:
+        return where or None
+    return {"$and": [{key: value} for key, value in where.items()]}

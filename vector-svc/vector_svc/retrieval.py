@@ -1,0 +1,118 @@
+"""Store and search under their spans, with duration and quality counted."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from o11y import schema
+from o11y.contracts import StoreAnswer, StoreRequest, VectorSearchAnswer, VectorSearchRequest
+from o11y.telemetry import Telemetry
+from opentelemetry.metrics import Observation
+from opentelemetry.trace import SpanKind, StatusCode
+
+from vector_svc.collection import VectorCollection
+
+DB_SYSTEM = "chroma"
+T = TypeVar("T")
+
+
+class Retrieval:
+    """The collection as the service offers it: async, traced, measured."""
+
+    def __init__(self, collection: VectorCollection, telemetry: Telemetry) -> None:
+        self.collection = collection
+        self.documents = 0
+        self._tracer = telemetry.tracer
+        self._genai = telemetry.genai
+        self._duration = telemetry.histogram(schema.VECTOR_OPERATION_DURATION)
+        self._similarity = telemetry.histogram(schema.VECTOR_SIMILARITY)
+        self._distance = telemetry.histogram(schema.VECTOR_DISTANCE)
+        self._label = {schema.LABEL_COLLECTION: collection.name}
+        telemetry.gauge(schema.VECTOR_DOCUMENTS, lambda: [Observation(self.documents, self._label)])
+
+    async def count(self) -> int:
+        """Documents in the collection, read from Chroma."""
+        self.documents = await asyncio.to_thread(self.collection.count)
+        return self.documents
+
+    async def store(self, request: StoreRequest) -> StoreAnswer:
+        """Write documents; durable when this returns."""
+        started = time.perf_counter()
+        with self._tracer.start_as_current_span(
+            f"upsert {self.collection.name}",
+            kind=SpanKind.CLIENT,
+            attributes={
+                schema.DB_SYSTEM: DB_SYSTEM,
+                schema.DB_OPERATION: "upsert",
+                schema.DB_COLLECTION: self.collection.name,
+                schema.EMBEDDING_MODEL: request.embedding_model,
+                schema.DOCUMENT_COUNT: len(request.documents),
+            },
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+            try:
+                ids, added = await self._timed(
+                    "store",
+                    lambda: self.collection.store(
+                        request.documents,
+                        request.embeddings,
+                        request.embedding_model,
+                        request.metadata,
+                        request.ids,
+                    ),
+                )
+            except BaseException as error:
+                span.set_attribute(schema.ERROR_TYPE, type(error).__qualname__)
+                span.set_status(StatusCode.ERROR, str(error))
+                raise
+        return StoreAnswer(
+            documents_added=added,
+            total_documents=await self.count(),
+            ids=ids,
+            duration_seconds=time.perf_counter() - started,
+        )
+
+    async def search(self, request: VectorSearchRequest) -> VectorSearchAnswer:
+        """The nearest documents, best first."""
+        started = time.perf_counter()
+        with self._genai.retrieval(
+            data_source_id=self.collection.name,
+            provider=DB_SYSTEM,
+            request_model=request.embedding_model,
+        ) as invocation:
+            invocation.top_k = request.n_results
+            results = await self._timed(
+                "search",
+                lambda: self.collection.search(
+                    request.embedding,
+                    request.embedding_model,
+                    request.n_results,
+                    request.filter_metadata,
+                ),
+            )
+            invocation.attributes[schema.RESULT_COUNT] = len(results)
+            if results:
+                invocation.attributes[schema.TOP_SIMILARITY] = results[0].similarity
+            for result in results:
+                self._similarity.record(result.similarity, self._label)
+                self._distance.record(result.distance, self._label)
+        return VectorSearchAnswer(results=results, duration_seconds=time.perf_counter() - started)
+
+    async def _timed(self, operation: str, call: Callable[[], T]) -> T:
+        with self._measured(operation):
+            return await asyncio.to_thread(call)
+
+    @contextmanager
+    def _measured(self, operation: str) -> Iterator[None]:
+        labels = {schema.LABEL_OPERATION: operation, **self._label}
+        started = time.perf_counter()
+        status = "error"
+        try:
+            yield
+            status = "ok"
+        finally:
+            seconds = time.perf_counter() - started
+            self._duration.record(seconds, {**labels, schema.LABEL_STATUS: status})

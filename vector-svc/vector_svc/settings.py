@@ -1,0 +1,17 @@
+"""What vector-svc reads from the environment."""
+
+from pathlib import Path
+
+from o11y.settings import ServiceSettings
+from pydantic import Field
+
+
+class Settings(ServiceSettings):
+    """Where the collection lives and what it is called (Chroma's rules for names)."""
+
+    app_port: int = Field(8082, ge=1, le=65535)
+    chroma_persist_directory: Path = Path("./chroma")
+    chroma_collection_name: str = Field(
+        "documents", pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{1,510}[a-zA-Z0-9]$"
+    )
+    request_timeout_seconds: float = Field(30, gt=0)
