@@ -5,7 +5,9 @@ import json
 import logging
 from importlib import resources
 
-from o11y.problems import Problem
+import httpx2
+from o11y.hop import raise_for_problem
+from o11y.problems import Problem, unavailable
 from o11y.telemetry import Telemetry
 
 from gateway.backends import Backends
@@ -14,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 ATTEMPTS = 30
 PAUSE_SECONDS = 1.0
+STATS_SECONDS = 2.0
 
 
 class Corpus:
@@ -42,8 +45,12 @@ class Corpus:
             self.settled.set()
 
     async def _load_if_empty(self) -> None:
-        response = await self._backends.vector.json("GET", "/stats")
-        if response["document_count"]:
+        try:
+            response = await self._backends.vector.probe("/stats", STATS_SECONDS)
+        except httpx2.HTTPError as error:
+            raise unavailable(f"vector-svc: {error or type(error).__name__}") from error
+        raise_for_problem(response, "vector-svc")
+        if response.json()["document_count"]:
             return
         rows = [json.loads(line) for line in read().splitlines()]
         texts = [row["text"] for row in rows]

@@ -1,5 +1,6 @@
 """Wires inference-svc."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -18,7 +19,7 @@ def build(settings: Settings, telemetry: Telemetry) -> FastAPI:
     """Load the models and build the application. Raises StartError when a model can't be had."""
     chosen = device.choose(settings.use_gpu, settings.gpu_device_id)
     language_model = model.load(settings.local_model_name, chosen, settings.model_cache_dir)
-    embedder = Embedder(chosen)
+    embedder = Embedder(chosen, telemetry)
     limits = EngineLimits(
         max_context=settings.engine_max_context,
         max_requests=settings.engine_max_requests,
@@ -26,6 +27,11 @@ def build(settings: Settings, telemetry: Telemetry) -> FastAPI:
         cache_blocks=settings.engine_cache_blocks,
         max_waiting=settings.engine_max_waiting,
     )
+    # Its own handler would print lines of another form beside ours.
+    batching = logging.getLogger("ContinuousBatchingLogger")
+    batching.handlers.clear()
+    batching.propagate = True
+    batching.setLevel("WARNING")
     engine = Engine(language_model, limits)
     generator = Generator(engine, telemetry)
 

@@ -7,15 +7,17 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
+from urllib.parse import parse_qsl, quote
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, Response
+from opentelemetry import trace
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from o11y import deadline, logs, problems
+from o11y import deadline, logs, problems, schema
 from o11y.logs import trace_ids
 from o11y.settings import ServiceSettings, load
 from o11y.telemetry import Telemetry
@@ -48,6 +50,7 @@ class RequestContext:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
+        _redact_query(scope)
         trace_id = trace_ids().get("trace_id")
         status = 500
 
@@ -75,6 +78,14 @@ class RequestContext:
                     "duration_seconds": round(time.perf_counter() - started, 6),
                 },
             )
+
+
+def _redact_query(scope: Scope) -> None:
+    """A query string holds prompts and user ids: the span keeps the names of its parameters."""
+    if scope["query_string"]:
+        names = (key for key, _ in parse_qsl(scope["query_string"].decode("latin-1"), True))
+        redacted = "&".join(f"{quote(name)}=REDACTED" for name in names)
+        trace.get_current_span().set_attribute(schema.URL_QUERY, redacted)
 
 
 def create_app(

