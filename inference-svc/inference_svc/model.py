@@ -1,6 +1,5 @@
 """Loading the language model: the packaged one, a local folder, or one from a hub."""
 
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +37,7 @@ def load(name: str | None, device: Device, cache: Path) -> LanguageModel:
     if name is None:
         try:
             source, public = str(packaged.ensure(cache)), packaged.NAME
-        except (OSError, subprocess.CalledProcessError) as error:
+        except (OSError, packaged.ConversionError) as error:
             raise StartError(f"the packaged model could not be prepared: {error}") from error
     elif Path(name).expanduser().is_dir():
         folder = Path(name).expanduser()

@@ -1,12 +1,15 @@
 """The language model that comes as a package (Gemma 3 270M, GGUF), as dense safetensors.
 
 The package holds quantized GGUF; generating from that directly is slow. It is converted once into a
-cache folder. `python -m inference_svc.packaged FOLDER` does it in a process of its own, whose
-memory (about 2 GB) ends with it.
+cache folder, in a process of its own, whose memory (about 2 GB) ends with it.
+
+`python -m inference_svc.packaged` prepares it ahead of the first start. It needs no other module of
+this project, so that it can run while the rest is being installed.
 """
 
 import fcntl
 import functools
+import os
 import shutil
 import subprocess
 import sys
@@ -14,14 +17,19 @@ import tempfile
 from pathlib import Path
 
 NAME = "gemma-3-270m"
-LICENSE = "Gemma Terms of Use"
+CACHE = Path("~/.cache/o11y-4-ai")
+"""Where the converted model is kept, unless `MODEL_CACHE_DIR` says otherwise."""
+
+
+class ConversionError(Exception):
+    """The model could not be converted; the message is the converter's last word."""
 
 
 def ensure(cache: Path) -> Path:
     """The folder with the dense model, converted first if need be.
 
     Safe when several processes start at once: one converts, the others wait; the folder appears
-    whole or not at all. Raises CalledProcessError when the conversion fails.
+    whole or not at all. Raises ConversionError, or OSError when the folder can't be written.
     """
     cache = cache.expanduser()
     target = cache / f"{NAME}-bf16"
@@ -32,7 +40,10 @@ def ensure(cache: Path) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.exists():
             command = [sys.executable, "-m", "inference_svc.packaged", str(target)]
-            subprocess.run(command, check=True)
+            done = subprocess.run(command, check=False, capture_output=True, text=True)
+            if done.returncode:
+                lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+                raise ConversionError(lines[-1])
     return target
 
 
@@ -81,4 +92,7 @@ def convert(target: Path) -> None:
 
 
 if __name__ == "__main__":
-    convert(Path(sys.argv[1]))
+    if len(sys.argv) > 1:
+        convert(Path(sys.argv[1]))
+    else:
+        ensure(Path(os.environ.get("MODEL_CACHE_DIR") or CACHE))

@@ -5,6 +5,8 @@ from pathlib import Path
 from o11y.settings import ServiceSettings
 from pydantic import Field
 
+from inference_svc.packaged import CACHE
+
 
 class Settings(ServiceSettings):
     """Model, device and the bounds of the engine. Sizes are in tokens."""
@@ -13,7 +15,7 @@ class Settings(ServiceSettings):
     local_model_name: str | None = None
     use_gpu: bool = True
     gpu_device_id: int = Field(0, ge=0)
-    model_cache_dir: Path = Path("~/.cache/o11y-4-ai")
+    model_cache_dir: Path = CACHE
     engine_max_context: int = Field(4096, ge=64)
     engine_max_requests: int = Field(32, ge=1)
     engine_max_batch_tokens: int = Field(512, ge=16)
