@@ -64,6 +64,7 @@ def parts(environment: Mapping[str, str] = os.environ) -> list[Part]:
         if settings.get("OTEL_EXPORTER_OTLP_ENDPOINT")
         else {
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{HOST}:{ports['OTLP_PORT']}",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
             "OTEL_METRICS_EXPORTER": "none",
             "OTEL_LOGS_EXPORTER": "none",
         }

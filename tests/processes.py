@@ -1,0 +1,90 @@
+"""Real processes for tests: free ports, bounded waits, an end by process id."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+
+ROOT = Path(__file__).resolve().parents[1]
+START_SECONDS = 60.0
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports nobody listens on, all different."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [int(sock.getsockname()[1]) for sock in sockets]
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+@dataclass
+class Service:
+    """A service process; its output is in `log`."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(10)
+
+
+def environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment without anything that would change a service, plus `extra`."""
+    ours = ("OPENAI_", "OTEL_", "APP_", "CHROMA_", "LOCAL_MODEL")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
+    return {**kept, **extra}
+
+
+@contextmanager
+def service(module: str, folder: Path, path: str = "/readyz", **settings: str) -> Iterator[Service]:
+    """Run `python -m module` on a free port until the block ends; `path` answers when it yields."""
+    (port,) = free_ports(1)
+    log = folder / f"{module}-{port}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module],
+            cwd=folder,
+            env=environment({"APP_PORT": str(port), **settings}),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    running = Service(f"http://127.0.0.1:{port}", process, log)
+    try:
+        _wait_for_answer(running, path)
+        yield running
+    finally:
+        process.terminate()
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(5)
+            raise
+
+
+def _wait_for_answer(running: Service, path: str) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            if httpx2.get(running.url + path, timeout=2).status_code == 200:
+                return
+        except httpx2.HTTPError:
+            pass  # not listening yet
+        assert running.process.poll() is None, running.log.read_text()
+        assert time.monotonic() < deadline, running.log.read_text()
+        time.sleep(0.1)
