@@ -4,8 +4,8 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeVar
 from urllib.parse import parse_qsl, quote
 
@@ -101,9 +101,19 @@ def create_app(
     `ready` returns None or the reason why the service can't do its work now; `timeout_seconds` is
     the deadline of a request that brings none, and the longest one it may bring.
     """
+
+    @asynccontextmanager
+    async def until_flushed(app: FastAPI) -> AsyncIterator[None]:
+        # Here and not after the server has run: uvicorn ends the process by the signal it was sent.
+        try:
+            async with lifespan(app):
+                yield
+        finally:
+            await asyncio.to_thread(telemetry.shutdown)
+
     app = FastAPI(
         title=title,
-        lifespan=lifespan,
+        lifespan=until_flushed,
         telemetry={
             "tracer_provider": telemetry.tracer_provider,
             "meter_provider": telemetry.meter_provider,
@@ -148,7 +158,7 @@ def run(
     settings_class: type[S],
     build: Callable[[S, Telemetry], ASGIApp],
 ) -> None:
-    """Read the settings, start telemetry, serve until told to stop, send what telemetry is left."""
+    """Read the settings, start telemetry and serve until told to stop."""
     settings = load(settings_class)
     telemetry = Telemetry(service, settings)
     logs.configure(settings, telemetry)
@@ -169,9 +179,6 @@ def run(
             server_header=False,
         )
     )
-    try:
-        server.run()
-    finally:
-        telemetry.shutdown()
+    server.run()
     if not server.started:
         raise SystemExit(1)

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests import tempo
 from tests.integration.conftest import EmbeddedStack
 from tests.processes import environment, free_ports, service
 
@@ -129,6 +130,21 @@ def test_a_hub_that_is_not_there_is_one_line_and_a_clean_exit(tmp_path: Path) ->
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("inference-svc: LOCAL_MODEL_NAME=microsoft/DialoGPT-medium: ")
     assert "the model hub can't be reached" in line
+
+
+def test_a_stopped_service_sends_its_last_spans_first(
+    stack: EmbeddedStack, tmp_path: Path
+) -> None:
+    with service(
+        "vector_svc",
+        tmp_path,
+        CHROMA_PERSIST_DIRECTORY=str(tmp_path / "chroma"),
+        OTEL_EXPORTER_OTLP_ENDPOINT=stack.url("OTLP_PORT"),
+        OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
+        OTEL_BSP_SCHEDULE_DELAY="600000",
+    ) as vectors:
+        trace_id = httpx2.post(f"{vectors.url}/documents", json=STORE).headers["x-trace-id"]
+    assert ("vector-svc", "upsert documents") in tempo.read(stack.tempo, trace_id).names()
 
 
 def test_livez_answers_while_the_model_generates(stack: EmbeddedStack) -> None:

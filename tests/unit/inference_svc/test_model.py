@@ -1,0 +1,102 @@
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from inference_svc import device, model, packaged
+from inference_svc.device import Device
+from inference_svc.generation import batch_efficiency
+from inference_svc.prompt import plain
+from o11y.service import StartError
+
+CPU = Device("cpu", torch.float32)
+
+
+def test_a_folder_is_loaded_under_its_name(model_folder: Path, tmp_path: Path) -> None:
+    loaded = model.load(str(model_folder), CPU, tmp_path)
+    assert (loaded.name, loaded.device, loaded.window) == ("tiny", "cpu", 128)
+    assert loaded.parameters == sum(p.numel() for p in loaded.model.parameters())
+
+
+def test_a_folder_without_a_model_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match=f"^LOCAL_MODEL_NAME={tmp_path}: "):
+        model.load(str(tmp_path), CPU, tmp_path)
+
+
+def test_a_gpu_number_that_does_not_exist_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(StartError, match=r"GPU_DEVICE_ID=2: this machine has 2 GPU\(s\)"):
+        device.choose(use_gpu=True, gpu_device_id=2)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "use_gpu", "name", "dtype"),
+    [
+        (True, False, True, "cuda:1", torch.bfloat16),
+        (False, True, True, "mps", torch.float16),
+        (True, True, False, "cpu", torch.float32),
+        (False, False, True, "cpu", torch.float32),
+    ],
+)
+def test_the_device_is_the_best_there_is(
+    monkeypatch: pytest.MonkeyPatch,
+    cuda: bool,
+    mps: bool,
+    use_gpu: bool,
+    name: str,
+    dtype: torch.dtype,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    assert device.choose(use_gpu, gpu_device_id=1) == Device(name, dtype)
+
+
+def test_two_starts_at_once_convert_the_packaged_model_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+
+    def convert(command: Sequence[str], **_: object) -> SimpleNamespace:
+        started.append(command[-1])
+        Path(command[-1]).mkdir()
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(packaged.subprocess, "run", convert)
+    threads = [threading.Thread(target=packaged.ensure, args=(tmp_path,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert started == [str(tmp_path / "gemma-3-270m-bf16")]
+
+
+def test_a_failed_conversion_is_the_converter_s_last_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = SimpleNamespace(returncode=1, stderr="a trace\nOSError: no space left\n")
+    monkeypatch.setattr(packaged.subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(StartError, match="could not be prepared: OSError: no space left"):
+        model.load(None, CPU, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "efficiency"),
+    [([8], 1.0), ([8, 8], 1.0), ([8, 4], 0.75), ([9, 0, 0], 1 / 3), ([0], 0.0), ([], 0.0)],
+)
+def test_batch_efficiency_is_the_share_of_slots_with_a_token(
+    lengths: list[int], efficiency: float
+) -> None:
+    assert batch_efficiency(lengths) == pytest.approx(efficiency)
+
+
+def test_the_plain_template_ends_where_the_answer_begins() -> None:
+    messages = [("system", "Be brief."), ("user", "Hi. "), ("assistant", "Hello."), ("user", "Bye")]
+    assert plain(messages) == (
+        "Be brief.\n\nUser: Hi.\n\nAssistant: Hello.\n\nUser: Bye\n\nAssistant:"
+    )

@@ -1,0 +1,100 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx2
+import pytest
+from o11y.telemetry import Telemetry
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client import generate_latest
+from vector_svc.app import build
+from vector_svc.settings import Settings
+
+STORE = {"documents": ["a", "b"], "embeddings": [[1, 0], [0, 1]], "embedding_model": "m"}
+SEARCH = {"embedding": [1, 0], "embedding_model": "m", "n_results": 2}
+
+
+class Running:
+    """The service in process, with what it told telemetry."""
+
+    def __init__(self, folder: Path) -> None:
+        self.spans = InMemorySpanExporter()
+        settings = Settings(chroma_persist_directory=folder)
+        self.telemetry = Telemetry("vector-svc", settings, [SimpleSpanProcessor(self.spans)])
+        app = build(settings, self.telemetry)
+        self.http = httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app), base_url="http://vector-svc"
+        )
+
+    def metrics(self) -> str:
+        return generate_latest(self.telemetry.registry).decode()
+
+
+@pytest.fixture
+async def running(tmp_path: Path) -> AsyncIterator[Running]:
+    running = Running(tmp_path)
+    yield running
+    await running.http.aclose()
+    running.telemetry.shutdown()
+
+
+async def test_a_search_is_one_retrieval_span_with_its_quality(running: Running) -> None:
+    await running.http.post("/documents", json=STORE)
+    running.spans.clear()
+    await running.http.post("/search", json=SEARCH)
+    retrieval, server = running.spans.get_finished_spans()
+    assert (retrieval.name, server.name) == ("retrieval documents", "POST /search")
+    assert retrieval.parent == server.context
+    assert retrieval.attributes is not None
+    assert retrieval.attributes["gen_ai.retrieval.top_k"] == 2
+    assert retrieval.attributes["o11y.retrieval.result_count"] == 2
+    assert retrieval.attributes["o11y.retrieval.top_similarity"] == pytest.approx(1)
+
+
+async def test_metrics_count_operations_and_quality(running: Running) -> None:
+    await running.http.post("/documents", json=STORE)
+    await running.http.post("/search", json=SEARCH)
+    await running.http.post("/search", json={**SEARCH, "embedding_model": "other"})
+    text = running.metrics()
+    prefix = "vector_operation_duration_seconds_count"
+    assert f'{prefix}{{collection="documents",operation="store",status="ok"}} 1.0' in text
+    assert f'{prefix}{{collection="documents",operation="search",status="error"}} 1.0' in text
+    assert 'vector_search_similarity_count{collection="documents"} 2.0' in text
+    assert 'vector_documents{collection="documents"} 2.0' in text
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/documents", {**STORE, "documents": []}, "documents"),
+        ("/documents", {**STORE, "embeddings": [[1, 0]]}, "body"),
+        ("/documents", {**STORE, "embeddings": [[1, 0], [1]]}, "body"),
+        ("/documents", {**STORE, "embedding_model": ""}, "embedding_model"),
+        ("/documents", {**STORE, "metadata": [{"k": []}, {}]}, "metadata.0.k.str"),
+        ("/search", {**SEARCH, "embedding": []}, "embedding"),
+        ("/search", {**SEARCH, "embedding": [1, None]}, "embedding.1"),
+        ("/search", {**SEARCH, "n_results": 101}, "n_results"),
+    ],
+)
+async def test_bad_input_names_its_field(
+    running: Running, path: str, body: dict[str, object], field: str
+) -> None:
+    answer = await running.http.post(path, json=body)
+    assert answer.status_code == 422
+    assert field in [error["field"] for error in answer.json()["errors"]]
+
+
+async def test_not_a_number_is_refused(running: Running) -> None:
+    content = b'{"embedding": [NaN, 0], "embedding_model": "m"}'
+    answer = await running.http.post(
+        "/search", content=content, headers={"content-type": "application/json"}
+    )
+    assert answer.status_code == 422
+
+
+async def test_stats_name_the_model_the_collection_belongs_to(running: Running) -> None:
+    empty = (await running.http.get("/stats")).json()
+    await running.http.post("/documents", json=STORE)
+    filled = (await running.http.get("/stats")).json()
+    assert (empty["document_count"], empty["embedding_model"]) == (0, None)
+    assert (filled["document_count"], filled["embedding_model"]) == (2, "m")
