@@ -9,7 +9,10 @@ import os
 import sys
 
 import httpx2
+from o11y.contracts import PipelineAnswer
+from pydantic import BaseModel
 from rich.console import Console
+from rich.text import Text
 
 from deploy.demo import tempo, tree
 from deploy.demo.requests import Health, Stats
@@ -101,6 +104,7 @@ async def show_trace(
         console.print(f"{error} The trace of the last pipeline call is {trace_id}.")
         return []
     console.print("\nThe last pipeline call:")
+    show_answer(tally.outcomes[-1].answer, console)
     tree.show(console, trace)
     template = os.environ.get("TRACE_URL_TEMPLATE")
     address = (
@@ -111,6 +115,25 @@ async def show_trace(
     console.print(f"It can be opened at {address}", soft_wrap=True)
     absent = ", ".join(sorted(set(SERVICES) - set(trace.services)))
     return [f"{tally.name}: no spans of {absent} arrived (trace {trace_id})"] if absent else []
+
+
+def show_answer(answer: BaseModel | None, console: Console) -> None:
+    """What the pipeline was asked, what it found and what the models said, a line each."""
+    if not isinstance(answer, PipelineAnswer):
+        return
+    results = answer.results
+    lines = [("asked", answer.query)]
+    if results.similarity_search and results.similarity_search.results:
+        lines.append(("found", results.similarity_search.results[0].document))
+    if results.openai_response:
+        metadata = results.openai_response.metadata
+        lines.append((f"{metadata.provider}", results.openai_response.response))
+    if results.local_model_response:
+        lines.append(("local model", results.local_model_response.generated_texts[0]))
+    for label, text in lines:
+        line = Text.assemble((f"{label:<12}  ", "bold"), " ".join(text.split()))
+        console.print(line, no_wrap=True, overflow="ellipsis")
+    console.print()
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -19,6 +19,7 @@ from o11y.contracts import (
     SearchMetadata,
     SearchRequest,
 )
+from o11y.problems import Problem
 from pydantic import ValidationError
 
 from gateway.backends import Backends
@@ -32,12 +33,18 @@ def router(backends: Backends, pipeline: Pipeline) -> APIRouter:
     @api.post("/chat")
     async def chat(request: Request, body: ChatRequest) -> ChatAnswer:
         with caller(request, body.user_id, body.session_id):
-            return await backends.chat(
-                [{"role": "user", "content": body.message}],
-                model=body.model,
-                temperature=body.temperature,
-                max_tokens=body.max_tokens,
-            )
+            try:
+                return await backends.chat(
+                    [{"role": "user", "content": body.message}],
+                    model=body.model,
+                    temperature=body.temperature,
+                    max_tokens=body.max_tokens,
+                )
+            except Problem as problem:
+                for error in problem.errors:  # the provider's field is not the one this caller sent
+                    if error["field"] in ("prompt", "messages"):
+                        error["field"] = "message"
+                raise
 
     @api.post("/embed")
     async def embed(request: Request, body: EmbedRequest) -> EmbedAnswer:

@@ -42,8 +42,9 @@ EMBED_ANSWER = "embed_answer"
 STORE = "store"
 STAGES = (EMBED_QUERY, LOCAL_INFERENCE, SEARCH, CHAT, EMBED_ANSWER, STORE)
 
-NOT_A_QUERY = {"kind": {"$ne": "query"}}
-"""Queries stored by earlier calls are no knowledge: the nearest would be the same question."""
+KNOWLEDGE = {"kind": {"$nin": ["query", "answer"]}}
+"""What earlier calls asked and were told is stored, but is no source: a repeated question would find
+itself, and a wrong answer would prove itself."""
 
 T = TypeVar("T")
 
@@ -169,7 +170,7 @@ class _Call:
             embedded.vectors[0],
             embedded.metadata.model,
             self._request.n_results,
-            NOT_A_QUERY,
+            KNOWLEDGE,
             stage=SEARCH,
         )
         return SearchAnswer(

@@ -3,6 +3,7 @@
 import sys
 from typing import Literal, TypeVar
 
+from dotenv import load_dotenv
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -10,9 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class ServiceSettings(BaseSettings):
     """What every service reads. A service subclasses it with its own port and variables."""
 
-    model_config = SettingsConfigDict(
-        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, populate_by_name=True
-    )
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
 
     app_host: str = Field("127.0.0.1", min_length=1)
     app_port: int = Field(ge=1, le=65535)
@@ -33,8 +32,10 @@ S = TypeVar("S", bound=ServiceSettings)
 def load(settings_class: type[S]) -> S:
     """Read the environment; on a bad value print one line a variable on stderr and exit with 2.
 
-    The value is shown unless the field is a secret.
+    `.env` of the working directory fills in what the environment lacks; it is put there, because
+    OpenTelemetry reads its own variables from nowhere else. A value is shown unless it is a secret.
     """
+    load_dotenv(".env")
     try:
         return settings_class()
     except ValidationError as error:
