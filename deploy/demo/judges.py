@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import httpx2
-from o11y.problems import TRACE_HEADER
 from pydantic import BaseModel, ValidationError
 
 from deploy.demo.calls import Judge, Verdict
+from o11y.problems import TRACE_HEADER
 
 A = TypeVar("A", bound=BaseModel)
 

@@ -4,6 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx2
+from pydantic import BaseModel
+
+from deploy.demo.calls import Call, Verdict
+from deploy.demo.judges import good
 from o11y.contracts import (
     ChatAnswer,
     EmbedAnswer,
@@ -11,10 +15,6 @@ from o11y.contracts import (
     PipelineAnswer,
     SearchAnswer,
 )
-from pydantic import BaseModel
-
-from deploy.demo.calls import Call, Verdict
-from deploy.demo.judges import good
 
 
 class Health(BaseModel):

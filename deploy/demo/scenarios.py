@@ -9,7 +9,6 @@ import os
 import sys
 
 import httpx2
-from o11y.contracts import PipelineAnswer
 from pydantic import BaseModel
 from rich.console import Console
 from rich.text import Text
@@ -20,6 +19,7 @@ from deploy.demo.runner import Runner
 from deploy.demo.summary import Tally, failures, table
 from deploy.demo.trace import TEMPO_URL
 from deploy.demo.workload import SCENARIOS, health, mixed
+from o11y.contracts import PipelineAnswer
 
 GATEWAY_URL = "http://localhost:8080"
 PROBE_SECONDS = 5.0

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import httpx2
+
 from o11y import schema
 
 POLL_SECONDS = 1.0

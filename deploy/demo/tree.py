@@ -4,12 +4,12 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from o11y import schema
 from rich.console import Console
 from rich.text import Text
 
 from deploy.demo.figures import dollars, seconds
 from deploy.demo.tempo import Span, Trace
+from o11y import schema
 
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_red")
 DURATION_WIDTH = 7

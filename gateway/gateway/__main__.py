@@ -1,8 +1,7 @@
 """`python -m gateway`: run the service."""
 
-from o11y.service import run
-
 from gateway.app import build
 from gateway.settings import Settings
+from o11y.service import run
 
 run("gateway", Settings, build)

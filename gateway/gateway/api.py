@@ -5,6 +5,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+
+from gateway.backends import Backends
+from gateway.pipeline import Pipeline
+from gateway.who import caller
 from o11y.contracts import (
     ChatAnswer,
     ChatRequest,
@@ -20,11 +25,6 @@ from o11y.contracts import (
     SearchRequest,
 )
 from o11y.problems import Problem
-from pydantic import ValidationError
-
-from gateway.backends import Backends
-from gateway.pipeline import Pipeline
-from gateway.who import caller
 
 
 def router(backends: Backends, pipeline: Pipeline) -> APIRouter:

@@ -5,9 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
-from o11y.identity import DropBaggage
-from o11y.service import create_app
-from o11y.telemetry import Telemetry
 from starlette.types import ASGIApp
 
 from gateway import api, federation, health, openai_api
@@ -16,6 +13,9 @@ from gateway.corpus import Corpus
 from gateway.health import Health
 from gateway.pipeline import Pipeline
 from gateway.settings import Settings
+from o11y.identity import DropBaggage
+from o11y.service import create_app
+from o11y.telemetry import Telemetry
 
 
 def build(settings: Settings, telemetry: Telemetry) -> ASGIApp:

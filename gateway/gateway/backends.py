@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx2
+
+from gateway.settings import Settings
 from o11y import schema
 from o11y.contracts import (
     COST_HEADER,
@@ -21,8 +23,6 @@ from o11y.contracts import (
 from o11y.hop import ServiceClient, raise_for_problem
 from o11y.problems import Problem
 from o11y.telemetry import Telemetry
-
-from gateway.settings import Settings
 
 Message = dict[str, str]
 

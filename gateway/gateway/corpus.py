@@ -6,11 +6,11 @@ import logging
 from importlib import resources
 
 import httpx2
+
+from gateway.backends import Backends
 from o11y.hop import raise_for_problem
 from o11y.problems import Problem, unavailable
 from o11y.telemetry import Telemetry
-
-from gateway.backends import Backends
 
 logger = logging.getLogger(__name__)
 

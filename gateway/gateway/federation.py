@@ -5,11 +5,12 @@ from collections.abc import Iterable, Iterator
 
 import httpx2
 from fastapi import APIRouter, Response
-from o11y import schema
-from o11y.hop import ServiceClient
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from o11y import schema
+from o11y.hop import ServiceClient
 
 SCRAPE_SECONDS = 2.0
 

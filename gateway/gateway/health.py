@@ -7,10 +7,10 @@ from typing import Any
 
 import httpx2
 from fastapi import APIRouter, Response
-from o11y.hop import ServiceClient
-from o11y.problems import Problem
 
 from gateway.backends import Backends
+from o11y.hop import ServiceClient
+from o11y.problems import Problem
 
 HEALTH_SECONDS = 2.0
 """How long a service may take to say how it is; a slower one counts as unavailable."""

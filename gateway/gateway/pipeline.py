@@ -9,6 +9,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Literal, TypeVar
 
+from opentelemetry import trace
+
+from gateway.backends import Backends, Embedded
 from o11y import schema
 from o11y.contracts import (
     ChatAnswer,
@@ -28,9 +31,6 @@ from o11y.contracts import (
 from o11y.logs import trace_ids
 from o11y.problems import Problem
 from o11y.telemetry import Telemetry
-from opentelemetry import trace
-
-from gateway.backends import Backends, Embedded
 
 TEMPERATURE = 0.3
 
@@ -43,7 +43,7 @@ STORE = "store"
 STAGES = (EMBED_QUERY, LOCAL_INFERENCE, SEARCH, CHAT, EMBED_ANSWER, STORE)
 
 KNOWLEDGE = {"kind": {"$nin": ["query", "answer"]}}
-"""What earlier calls asked and were told is stored, but is no source: a repeated question would find
+"""What earlier calls asked and were told is stored, but is no source: a question would find
 itself, and a wrong answer would prove itself."""
 
 T = TypeVar("T")

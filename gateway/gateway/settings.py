@@ -1,7 +1,8 @@
 """What the gateway reads from the environment."""
 
-from o11y.settings import ServiceSettings
 from pydantic import Field, HttpUrl
+
+from o11y.settings import ServiceSettings
 
 
 class Settings(ServiceSettings):

@@ -2,10 +2,11 @@
 
 from contextlib import AbstractContextManager
 
-from o11y.contracts import Identity
-from o11y.identity import identified
 from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
+
+from o11y.contracts import Identity
+from o11y.identity import identified
 
 _identity: TypeAdapter[str] = TypeAdapter(Identity)
 

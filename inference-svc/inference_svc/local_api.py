@@ -4,12 +4,12 @@ import time
 from typing import Any
 
 from fastapi import APIRouter
-from o11y.contracts import LocalInferenceAnswer, LocalInferenceRequest
 
 from inference_svc import prompt
 from inference_svc.embedder import Embedder
 from inference_svc.engine import GenerationRequest
 from inference_svc.generation import Generator
+from o11y.contracts import LocalInferenceAnswer, LocalInferenceRequest
 
 
 def router(generator: Generator, embedder: Embedder) -> APIRouter:

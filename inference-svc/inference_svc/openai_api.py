@@ -11,14 +11,14 @@ import uuid
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
-from o11y.contracts import MAX_TEXTS, Text
-from o11y.problems import Problem
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from inference_svc import prompt
 from inference_svc.embedder import Embedder
 from inference_svc.engine import GenerationRequest
 from inference_svc.generation import Generator, Outcome
+from o11y.contracts import MAX_TEXTS, Text
+from o11y.problems import Problem
 
 DEFAULT_MAX_TOKENS = 128
 

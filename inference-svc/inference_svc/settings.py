@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from o11y.settings import ServiceSettings
 from pydantic import Field
 
 from inference_svc.packaged import CACHE
+from o11y.settings import ServiceSettings
 
 
 class Settings(ServiceSettings):

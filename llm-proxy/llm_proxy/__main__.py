@@ -1,8 +1,7 @@
 """`python -m llm_proxy`: run the service."""
 
-from o11y.service import run
-
 from llm_proxy.app import build
 from llm_proxy.settings import Settings
+from o11y.service import run
 
 run("llm-proxy", Settings, build)

@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Response
-from o11y.contracts import COST_HEADER, PROVIDER_HEADER
-from o11y.problems import Problem
 
 from llm_proxy.calls import Calls
 from llm_proxy.provider import Refused, Upstream
+from o11y.contracts import COST_HEADER, PROVIDER_HEADER
+from o11y.problems import Problem
 
 JsonObject = Annotated[dict[str, Any], Body()]
 

@@ -5,14 +5,14 @@ from contextlib import asynccontextmanager
 
 import httpx2
 from fastapi import FastAPI
-from o11y.problems import Problem
-from o11y.service import create_app, metrics_router
-from o11y.telemetry import Telemetry
 
 from llm_proxy import api
 from llm_proxy.calls import Calls
 from llm_proxy.provider import Provider
 from llm_proxy.settings import Settings
+from o11y.problems import Problem
+from o11y.service import create_app, metrics_router
+from o11y.telemetry import Telemetry
 
 
 def build(

@@ -3,12 +3,12 @@
 import time
 from typing import Any
 
-from o11y import schema
-from o11y.telemetry import Telemetry
 from opentelemetry.util.genai.invocation import EmbeddingInvocation, InferenceInvocation
 
 from llm_proxy.pricing import Flavor
 from llm_proxy.provider import Provider, Upstream
+from o11y import schema
+from o11y.telemetry import Telemetry
 
 
 class Calls:

@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 
 import httpx2
 import openai
-from o11y import deadline
-from o11y.problems import Problem, out_of_time, unavailable
 from opentelemetry import propagate
 
 from llm_proxy import pricing
 from llm_proxy.settings import Settings
+from o11y import deadline
+from o11y.problems import Problem, out_of_time, unavailable
 
 LOCAL = "o11y-local"
 CONNECT_SECONDS = 2.0

@@ -1,7 +1,8 @@
 """What llm-proxy reads from the environment."""
 
-from o11y.settings import ServiceSettings
 from pydantic import Field, HttpUrl, SecretStr
+
+from o11y.settings import ServiceSettings
 
 
 class Settings(ServiceSettings):

@@ -5,8 +5,8 @@ from typing import Any
 
 from chromadb.errors import ChromaError
 from fastapi import APIRouter
-from o11y.contracts import StoreAnswer, StoreRequest, VectorSearchAnswer, VectorSearchRequest
 
+from o11y.contracts import StoreAnswer, StoreRequest, VectorSearchAnswer, VectorSearchRequest
 from vector_svc.retrieval import Retrieval
 
 

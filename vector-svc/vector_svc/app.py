@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 import chromadb
 from chromadb.errors import ChromaError
 from fastapi import FastAPI
+
 from o11y.service import StartError, create_app, metrics_router
 from o11y.telemetry import Telemetry
-
 from vector_svc import api
 from vector_svc.collection import VectorCollection
 from vector_svc.retrieval import Retrieval

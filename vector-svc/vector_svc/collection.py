@@ -14,6 +14,7 @@ from typing import Any
 import chromadb
 from chromadb.api import ClientAPI
 from chromadb.errors import ChromaError, NotFoundError
+
 from o11y.contracts import Metadata, SearchResult
 from o11y.problems import Problem
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from o11y import schema
-from o11y.contracts import StoreAnswer, StoreRequest, VectorSearchAnswer, VectorSearchRequest
-from o11y.telemetry import Telemetry
 from opentelemetry.metrics import Observation
 from opentelemetry.trace import SpanKind, StatusCode
 
+from o11y import schema
+from o11y.contracts import StoreAnswer, StoreRequest, VectorSearchAnswer, VectorSearchRequest
+from o11y.telemetry import Telemetry
 from vector_svc.collection import VectorCollection
 
 DB_SYSTEM = "chroma"

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from o11y.settings import ServiceSettings
 from pydantic import Field
+
+from o11y.settings import ServiceSettings
 
 
 class Settings(ServiceSettings):

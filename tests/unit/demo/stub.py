@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx2
+
 from o11y.problems import TRACE_HEADER
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"

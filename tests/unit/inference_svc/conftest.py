@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from inference_svc import model
-from inference_svc.device import Device
-from inference_svc.engine import Engine, EngineLimits
-from inference_svc.model import LanguageModel
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from inference_svc import model
+from inference_svc.device import Device
+from inference_svc.engine import Engine, EngineLimits
+from inference_svc.model import LanguageModel
 
 WORDS = 64
 LIMITS = EngineLimits(
@@ -25,7 +26,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "tiny"
     vocabulary = {"<eos>": 0, **{f"w{index}": index for index in range(1, WORDS)}}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<eos>"))
-    tokenizer.pre_tokenizer = Whitespace()  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = Whitespace()
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<eos>"
     ).save_pretrained(folder)

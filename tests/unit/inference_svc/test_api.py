@@ -5,11 +5,12 @@ from typing import Any
 import httpx2
 import openai
 import pytest
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
 from inference_svc.app import build
 from inference_svc.settings import Settings
 from o11y.telemetry import Telemetry
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 
 class Running:

@@ -1,14 +1,18 @@
 import asyncio
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from inference_svc import model
+from inference_svc.device import Device
 from inference_svc.engine import Engine, GenerationRequest
 from inference_svc.model import LanguageModel
 from inference_svc.prompt import encode
 from o11y import deadline
 from o11y.problems import Problem
-
 from tests.unit.inference_svc.conftest import LIMITS
 
 LONG = 60
@@ -39,6 +43,30 @@ async def test_greedy_output_is_that_of_plain_generate_alone_and_in_a_batch(
     texts = [language_model.tokenizer.decode(ids, skip_special_tokens=True) for ids in expected]
     assert alone.text == texts[0]
     assert [generation.text for generation in together] == texts
+
+
+async def test_models_of_the_gpt_2_family_run_as_well(
+    language_model: LanguageModel, tmp_path: Path
+) -> None:
+    torch.manual_seed(3)
+    config = GPT2Config(
+        vocab_size=64,
+        n_embd=32,
+        n_layer=2,
+        n_head=2,
+        n_positions=64,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
+    language_model.tokenizer.save_pretrained(tmp_path / "gpt2")
+    gpt2 = model.load(str(tmp_path / "gpt2"), Device("cpu", torch.float32), tmp_path)
+    expected = reference(gpt2, [1, 2, 3], 8)
+    engine = Engine(gpt2, LIMITS)
+    engine.start()
+    (done,) = await engine.generate([greedy([1, 2, 3], 8)])
+    await engine.stop()
+    assert done.text == gpt2.tokenizer.decode(expected, skip_special_tokens=True)
 
 
 async def test_a_generation_counts_its_tokens_and_times(engine: Engine) -> None:

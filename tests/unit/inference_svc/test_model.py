@@ -1,3 +1,4 @@
+import subprocess
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -5,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+
 from inference_svc import device, model, packaged
 from inference_svc.device import Device
 from inference_svc.generation import batch_efficiency
@@ -67,7 +69,7 @@ def test_two_starts_at_once_convert_the_packaged_model_once(
         Path(command[-1]).mkdir()
         return SimpleNamespace(returncode=0)
 
-    monkeypatch.setattr(packaged.subprocess, "run", convert)
+    monkeypatch.setattr(subprocess, "run", convert)
     threads = [threading.Thread(target=packaged.ensure, args=(tmp_path,)) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -80,7 +82,7 @@ def test_a_failed_conversion_is_the_converter_s_last_word(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failed = SimpleNamespace(returncode=1, stderr="a trace\nOSError: no space left\n")
-    monkeypatch.setattr(packaged.subprocess, "run", lambda *_, **__: failed)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
     with pytest.raises(StartError, match="could not be prepared: OSError: no space left"):
         model.load(None, CPU, tmp_path)
 

@@ -3,10 +3,11 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from o11y.telemetry import Telemetry
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import generate_latest
+
+from o11y.telemetry import Telemetry
 from vector_svc.app import build
 from vector_svc.settings import Settings
 

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import chromadb
 import pytest
+
 from o11y.problems import Problem
 from vector_svc.collection import Binding, VectorCollection, document_id
 
