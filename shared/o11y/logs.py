@@ -77,5 +77,14 @@ def configure(settings: ServiceSettings, telemetry: Telemetry) -> None:
     root = logging.getLogger()
     root.handlers = [output, LoggingHandler(logger_provider=telemetry.logger_provider)]
     root.setLevel("DEBUG" if settings.debug_mode else settings.log_level)
-    for noisy in ("httpx2", "httpcore2", "openai", "chromadb", "urllib3", "asyncio"):
+    for noisy in (
+        "httpx",
+        "httpx2",
+        "httpcore",
+        "httpcore2",
+        "openai",
+        "chromadb",
+        "urllib3",
+        "asyncio",
+    ):
         logging.getLogger(noisy).setLevel("WARNING")

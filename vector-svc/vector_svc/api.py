@@ -1,12 +1,11 @@
 """The calls of vector-svc: /documents, /search, /health, /stats."""
 
-import asyncio
 from typing import Any
 
-from chromadb.errors import ChromaError
 from fastapi import APIRouter
 
 from o11y.contracts import StoreAnswer, StoreRequest, VectorSearchAnswer, VectorSearchRequest
+from o11y.problems import Problem
 from vector_svc.retrieval import Retrieval
 
 
@@ -26,13 +25,13 @@ def router(retrieval: Retrieval) -> APIRouter:
     async def health() -> dict[str, Any]:
         try:
             count = await retrieval.count()
-        except (ChromaError, OSError) as error:
-            return {"status": "unavailable", "reason": str(error), "document_count": None}
+        except Problem as problem:
+            return {"status": "unavailable", "reason": problem.detail, "document_count": None}
         return {"status": "available", "document_count": count}
 
     @api.get("/stats")
     async def stats() -> dict[str, Any]:
-        binding = await asyncio.to_thread(collection.binding)
+        binding = await retrieval.binding()
         return {
             "collection_name": collection.name,
             "document_count": await retrieval.count(),

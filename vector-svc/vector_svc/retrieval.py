@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+import httpx
 from opentelemetry.metrics import Observation
 from opentelemetry.trace import SpanKind, StatusCode
 
-from o11y import schema
+from o11y import deadline, schema
 from o11y.contracts import StoreAnswer, StoreRequest, VectorSearchAnswer, VectorSearchRequest
+from o11y.problems import out_of_time, unavailable
 from o11y.telemetry import Telemetry
-from vector_svc.collection import VectorCollection
+from vector_svc.collection import Binding, VectorCollection
 
 DB_SYSTEM = "chroma"
 T = TypeVar("T")
@@ -23,19 +25,27 @@ class Retrieval:
 
     def __init__(self, collection: VectorCollection, telemetry: Telemetry) -> None:
         self.collection = collection
-        self.documents = 0
+        self.documents: int | None = None
         self._tracer = telemetry.tracer
         self._genai = telemetry.genai
         self._duration = telemetry.histogram(schema.VECTOR_OPERATION_DURATION)
         self._similarity = telemetry.histogram(schema.VECTOR_SIMILARITY)
         self._distance = telemetry.histogram(schema.VECTOR_DISTANCE)
         self._label = {schema.LABEL_COLLECTION: collection.name}
-        telemetry.gauge(schema.VECTOR_DOCUMENTS, lambda: [Observation(self.documents, self._label)])
+        telemetry.gauge(schema.VECTOR_DOCUMENTS, self._observed)
+
+    def _observed(self) -> list[Observation]:
+        """The last count there was: reading one would block the collection of metrics."""
+        return [] if self.documents is None else [Observation(self.documents, self._label)]
 
     async def count(self) -> int:
-        """Documents in the collection, read from Chroma."""
-        self.documents = await asyncio.to_thread(self.collection.count)
-        return self.documents
+        """Documents in the collection, read from Chroma. Raises Problem 503 or 504."""
+        count = self.documents = await self._in_thread(self.collection.count)
+        return count
+
+    async def binding(self) -> Binding | None:
+        """The model the collection belongs to. Raises Problem 503 or 504."""
+        return await self._in_thread(self.collection.binding)
 
     async def store(self, request: StoreRequest) -> StoreAnswer:
         """Write documents; durable when this returns."""
@@ -103,7 +113,17 @@ class Retrieval:
 
     async def _timed(self, operation: str, call: Callable[[], T]) -> T:
         with self._measured(operation):
-            return await asyncio.to_thread(call)
+            return await self._in_thread(call)
+
+    @staticmethod
+    async def _in_thread(call: Callable[[], T]) -> T:
+        try:
+            async with asyncio.timeout(deadline.remaining()):
+                return await asyncio.to_thread(call)
+        except (TimeoutError, httpx.TimeoutException) as error:
+            raise out_of_time("Chroma did not answer in time") from error
+        except httpx.HTTPError as error:
+            raise unavailable("Chroma can't be reached") from error
 
     @contextmanager
     def _measured(self, operation: str) -> Iterator[None]:

@@ -2,15 +2,19 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, HttpUrl
 
 from o11y.settings import ServiceSettings
 
 
 class Settings(ServiceSettings):
-    """Where the collection lives and what it is called (Chroma's rules for names)."""
+    """Where the collection lives and what it is called (Chroma's rules for names).
+
+    With `chroma_url` the collection is on a Chroma server and this process holds no data.
+    """
 
     app_port: int = Field(8082, ge=1, le=65535)
+    chroma_url: HttpUrl | None = None
     chroma_persist_directory: Path = Path("./chroma")
     chroma_collection_name: str = Field(
         "documents", pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{1,510}[a-zA-Z0-9]$"
