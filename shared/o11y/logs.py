@@ -17,6 +17,9 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
     "color_message",  # uvicorn's second form of its message
 }
 
+NOISY = ("httpx", "httpx2", "httpcore", "httpcore2", "openai", "chromadb", "urllib3", "asyncio")
+"""Loggers that write a line for each call we already tell of."""
+
 
 def trace_ids() -> dict[str, str]:
     """`trace_id` and `span_id` of the current span in hex; nothing outside a span."""
@@ -77,14 +80,5 @@ def configure(settings: ServiceSettings, telemetry: Telemetry) -> None:
     root = logging.getLogger()
     root.handlers = [output, LoggingHandler(logger_provider=telemetry.logger_provider)]
     root.setLevel("DEBUG" if settings.debug_mode else settings.log_level)
-    for noisy in (
-        "httpx",
-        "httpx2",
-        "httpcore",
-        "httpcore2",
-        "openai",
-        "chromadb",
-        "urllib3",
-        "asyncio",
-    ):
+    for noisy in NOISY:
         logging.getLogger(noisy).setLevel("WARNING")
