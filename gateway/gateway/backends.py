@@ -38,8 +38,9 @@ class Embedded:
 class Backends:
     """Calls to llm-proxy, vector-svc and inference-svc.
 
-    `stage` names the pipeline stage a call is made for; it is written on the call's span. Every
-    call raises Problem.
+    Searching, storing (documents have ids) and generating locally may be done twice; a provider's
+    bill may not. `stage` names the pipeline stage a call is made for; it is written on its span.
+    Every call raises Problem.
     """
 
     def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
@@ -115,7 +116,9 @@ class Backends:
             "metadata": metadata,
             "ids": ids,
         }
-        body = await self.vector.json("POST", "/documents", json=request, attributes=_of(stage))
+        body = await self.vector.json(
+            "POST", "/documents", json=request, attributes=_of(stage), idempotent=True
+        )
         return StoreAnswer.model_validate(body)
 
     async def search(
@@ -133,14 +136,16 @@ class Backends:
             "n_results": n_results,
             "filter_metadata": filter_metadata,
         }
-        body = await self.vector.json("POST", "/search", json=request, attributes=_of(stage))
+        body = await self.vector.json(
+            "POST", "/search", json=request, attributes=_of(stage), idempotent=True
+        )
         return VectorSearchAnswer.model_validate(body)
 
     async def generate(
         self, request: dict[str, Any], *, stage: str | None = None
     ) -> LocalInferenceAnswer:
         body = await self.inference.json(
-            "POST", "/local-inference", json=request, attributes=_of(stage)
+            "POST", "/local-inference", json=request, attributes=_of(stage), idempotent=True
         )
         return LocalInferenceAnswer.model_validate(body)
 

@@ -47,7 +47,7 @@ class Corpus:
     async def _load_if_empty(self) -> None:
         try:
             response = await self._backends.vector.probe("/stats", STATS_SECONDS)
-        except httpx2.HTTPError as error:
+        except (httpx2.HTTPError, OSError) as error:
             raise unavailable(f"vector-svc: {error or type(error).__name__}") from error
         raise_for_problem(response, "vector-svc")
         if response.json()["document_count"]:

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Iterable, Iterator
 
-import httpx2
 from fastapi import APIRouter, Response
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -26,51 +25,57 @@ class _Families(CollectorRegistry):
         yield from self._families
 
 
-def merge(scrapes: Iterable[tuple[str, Iterable[Metric]]]) -> list[Metric]:
-    """The families of all services, each sample with the `service` it comes from.
+def merge(scrapes: Iterable[tuple[dict[str, str], Iterable[Metric]]]) -> list[Metric]:
+    """The families of all scrapes, each sample with the labels that say where it comes from.
 
     A family that two services give different types is kept as the first has it.
     """
     merged: dict[str, Metric] = {}
-    for service, families in scrapes:
+    for origin, families in scrapes:
         for family in families:
             target = merged.setdefault(
                 family.name, Metric(family.name, family.documentation, family.type, family.unit)
             )
             if target.type == family.type:
                 target.samples.extend(
-                    sample._replace(labels={"service": service, **sample.labels})
-                    for sample in family.samples
+                    sample._replace(labels={**origin, **sample.labels}) for sample in family.samples
                 )
     return list(merged.values())
 
 
 def router(name: str, own: CollectorRegistry, services: list[ServiceClient]) -> APIRouter:
+    """`GET /metrics`; a replica that doesn't answer in time is only missing."""
     api = APIRouter()
 
-    async def scrape(client: ServiceClient) -> str | None:
-        try:
-            response = await client.probe("/metrics", SCRAPE_SECONDS)
-        except httpx2.HTTPError:
-            return None
-        return response.text if response.status_code == 200 else None
-
-    def expose(scrapes: list[tuple[str, str | None]]) -> bytes:
+    def expose(scrapes: list[tuple[dict[str, str], str | None]]) -> bytes:
         up = Metric(schema.SERVICE_UP.name, schema.SERVICE_UP.description, "gauge")
-        parsed: list[tuple[str, Iterable[Metric]]] = [(name, own.collect())]
-        for service, text in scrapes:
-            up.add_sample(up.name, {"service": service}, float(text is not None))
+        parsed: list[tuple[dict[str, str], Iterable[Metric]]] = [({"service": name}, own.collect())]
+        for origin, text in scrapes:
+            up.add_sample(up.name, origin, float(text is not None))
             if text is not None:
-                parsed.append((service, text_string_to_metric_families(text)))
+                parsed.append((origin, text_string_to_metric_families(text)))
         exposed: bytes = generate_latest(_Families([up, *merge(parsed)]))
         return exposed
 
     @api.get("/metrics", include_in_schema=False)
     async def metrics(scope: str = "all") -> Response:
         asked = [] if scope == "self" else services
-        texts = await asyncio.gather(*(scrape(client) for client in asked))
-        scrapes = [(client.service, text) for client, text in zip(asked, texts, strict=True)]
-        body = await asyncio.to_thread(expose, scrapes)
+        found = await asyncio.gather(*(scrape(client) for client in asked))
+        body = await asyncio.to_thread(expose, [row for rows in found for row in rows])
         return Response(body, media_type=CONTENT_TYPE_LATEST)
 
     return api
+
+
+async def scrape(client: ServiceClient) -> list[tuple[dict[str, str], str | None]]:
+    """For each replica its labels and its metrics, None when it didn't give them."""
+    answers = await client.probe_all("/metrics", SCRAPE_SECONDS)
+    if not answers:
+        return [({"service": client.service}, None)]
+    return [
+        (
+            {"service": client.service, "instance": address},
+            answer.text if answer is not None and answer.status_code == 200 else None,
+        )
+        for address, answer in answers.items()
+    ]

@@ -57,7 +57,7 @@ async def _ask(client: ServiceClient) -> dict[str, Any]:
 async def _is_ready(client: ServiceClient) -> bool:
     try:
         return (await client.probe("/readyz", HEALTH_SECONDS)).status_code == 200
-    except httpx2.HTTPError:
+    except (httpx2.HTTPError, OSError):
         return False
 
 

@@ -86,6 +86,8 @@ class Calls:
         usage = upstream.body.get("usage") or {}
         prompt = int(usage.get("prompt_tokens") or 0)
         completion = int(usage.get("completion_tokens") or 0)
+        if upstream.replica:
+            invocation.attributes[schema.SERVER_ADDRESS] = upstream.replica
         invocation.response_model_name = upstream.body.get("model")
         invocation.input_tokens = prompt
         invocation.attributes[schema.PROMPT_TOKENS_ORIGINAL] = prompt

@@ -14,6 +14,7 @@ from opentelemetry import propagate
 from llm_proxy import pricing
 from llm_proxy.settings import Settings
 from o11y import deadline
+from o11y.balancer import Balancer, BalancingTransport
 from o11y.problems import Problem, out_of_time, unavailable
 
 LOCAL = "o11y-local"
@@ -36,6 +37,8 @@ class Upstream:
     content: bytes
     body: dict[str, Any]
     cost_usd: float | None
+    replica: str | None = None
+    """Host of the replica that answered, where the proxy chose one."""
 
 
 class Refused(Exception):
@@ -74,7 +77,11 @@ class Provider:
             api_key=key.get_secret_value() if key else "none",
             base_url=url,
             max_retries=1,
-            http_client=httpx2.AsyncClient(transport=transport, follow_redirects=False),
+            http_client=httpx2.AsyncClient(
+                transport=transport
+                or (BalancingTransport(Balancer(url)) if self.is_local else None),
+                follow_redirects=False,
+            ),
         )
 
     async def models(self) -> Models:
@@ -148,7 +155,7 @@ class Provider:
         if not isinstance(body, dict):
             raise Problem(502, "the LLM provider's answer is no JSON object", code="bad_upstream")
         if self.is_local:
-            return Upstream(response.content, body, 0.0)
+            return Upstream(response.content, body, 0.0, response.extensions.get("replica"))
         cost = pricing.cost_usd(body, flavor, self._pricing, self.url)
         return Upstream(response.content, body, cost)
 

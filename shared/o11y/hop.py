@@ -1,32 +1,40 @@
-"""The client of one downstream service: context, deadline, one CLIENT span an attempt.
+"""The client of one downstream service: context, deadline, balancing, one CLIENT span an attempt.
 
 Spans and metrics follow the HTTP client conventions (semconv http/http-spans#http-client), with the
-path as `url.template`: paths of these services hold no ids.
+path as `url.template`: paths of these services hold no ids. `server.address` is the replica's.
 """
 
+import asyncio
 import time
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 from opentelemetry import propagate
 from opentelemetry.trace import SpanKind, StatusCode, use_span
 
 from o11y import deadline, schema
+from o11y.balancer import Balancer, Replica, as_is, resolve
 from o11y.problems import Problem, out_of_time, unavailable
 from o11y.telemetry import Telemetry
 
 CONNECT_SECONDS = 2.0
-CONNECT_ATTEMPTS = 2
+ATTEMPTS = 3
 MAX_CONNECTIONS = 200
+
+UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout)
+"""Nothing was sent: any call may be tried again."""
+
+BROKEN = (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError)
+"""The connection ended before the answer: nobody knows what was done."""
 
 
 class ServiceClient:
-    """HTTP to one service by its base URL.
+    """HTTP to one service by its base URL, spread over its replicas.
 
     A call takes at most `timeout` seconds or what is left of the request's deadline. A connection
-    that can't be made is tried once more (nothing was sent yet); nothing else is repeated.
+    that can't be made is tried again, at another replica where there is one; a connection that
+    breaks only for calls that are idempotent.
     """
 
     def __init__(
@@ -39,15 +47,11 @@ class ServiceClient:
     ) -> None:
         self.service = service
         self.timeout = timeout
-        url = urlsplit(base_url)
-        self._address: dict[str, str | int] = {
-            schema.SERVER_ADDRESS: url.hostname or "",
-            schema.SERVER_PORT: url.port or (443 if url.scheme == "https" else 80),
-        }
+        self._base_url = base_url.rstrip("/")
+        self._balancer = Balancer(self._base_url, as_is if transport else resolve)
         self._tracer = telemetry.tracer
         self._duration = telemetry.histogram(schema.HTTP_CLIENT_DURATION)
         self._http = httpx2.AsyncClient(
-            base_url=base_url,
             transport=transport,
             limits=httpx2.Limits(
                 max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS
@@ -64,47 +68,101 @@ class ServiceClient:
         headers: Mapping[str, str] | None = None,
         attributes: Mapping[str, str] | None = None,
         seconds: float | None = None,
+        idempotent: bool | None = None,
     ) -> httpx2.Response:
         """Send one call and return the answer whatever its status.
 
-        Raises Problem 503 when the service can't be reached and 504 when time is up.
+        `idempotent` says that doing it twice is doing it once; by default a GET is. Raises Problem
+        503 when the service can't be reached and 504 when time is up.
         """
-        for attempt in range(CONNECT_ATTEMPTS):
+        repeatable = method == "GET" if idempotent is None else idempotent
+        tried: list[Replica] = []
+        for attempt in range(ATTEMPTS):
             left = deadline.limit(seconds or self.timeout)
             if left <= 0:
                 raise out_of_time(f"no time left to call {self.service}")
             try:
-                return await self._attempt(
-                    method, path, json, content, headers, attributes, left, attempt
-                )
+                async with self._balancer.lease(tried) as replica:
+                    tried.append(replica)
+                    return await self._attempt(
+                        replica, method, path, json, content, headers, attributes, left, attempt
+                    )
+            except UNSENT as error:
+                replica.failed()
+                if attempt + 1 == ATTEMPTS:
+                    raise unavailable(f"{self.service} can't be reached") from error
             except httpx2.TimeoutException as error:
                 raise out_of_time(
                     f"{self.service} did not answer {path} within {left:.1f} s"
                 ) from error
-            except (httpx2.ConnectError, httpx2.RemoteProtocolError, httpx2.ReadError) as error:
-                unsent = isinstance(error, httpx2.ConnectError)
-                if not unsent or attempt + 1 == CONNECT_ATTEMPTS:
-                    state = "can't be reached" if unsent else "closed the connection"
-                    raise unavailable(f"{self.service} {state}") from error
+            except BROKEN as error:
+                if not repeatable or attempt + 1 == ATTEMPTS:
+                    raise unavailable(f"{self.service} closed the connection") from error
+            except OSError as error:
+                raise unavailable(f"{self.service} can't be reached: {error}") from error
         raise AssertionError("unreachable")
 
     async def json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         """Like `request`, but the JSON object of a good answer, and a Problem for any other."""
         response = await self.request(method, path, **options)
         raise_for_problem(response, self.service)
-        body = response.json()
-        assert isinstance(body, dict)
-        return body
+        return json_object(response, self.service)
 
     async def probe(self, path: str, seconds: float) -> httpx2.Response:
-        """A GET outside any trace, for health checks and scrapes. Raises httpx2.HTTPError."""
-        return await self._http.get(path, timeout=seconds)
+        """A GET outside any trace, for health checks. Raises httpx2.HTTPError or OSError."""
+        async with self._balancer.lease() as replica:
+            return await self._get(replica, path, seconds)
+
+    async def probe_all(self, path: str, seconds: float) -> dict[str, httpx2.Response | None]:
+        """The same at every replica, by address; None from one that doesn't answer."""
+
+        async def one(replica: Replica) -> httpx2.Response | None:
+            try:
+                return await self._get(replica, path, seconds)
+            except httpx2.HTTPError:
+                return None
+
+        try:
+            replicas = await self._balancer.all()
+        except OSError:
+            return {}
+        answers = await asyncio.gather(*(one(replica) for replica in replicas))
+        return {replica.address: answer for replica, answer in zip(replicas, answers, strict=True)}
 
     async def close(self) -> None:
+        await self._balancer.close()
         await self._http.aclose()
+
+    async def _get(self, replica: Replica, path: str, seconds: float) -> httpx2.Response:
+        request = self._request(replica, "GET", path, {}, seconds)
+        return await self._http.send(request)
+
+    def _request(
+        self,
+        replica: Replica,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        seconds: float,
+        json: object = None,
+        content: bytes | None = None,
+    ) -> httpx2.Request:
+        """The request as the service's name would get it, on its way to one replica."""
+        request = self._http.build_request(
+            method,
+            self._base_url + path,
+            json=json,
+            content=content,
+            headers=headers,
+            timeout=httpx2.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds)),
+            extensions={"sni_hostname": self._balancer.host},
+        )
+        request.url = request.url.copy_with(host=replica.host, port=replica.port)
+        return request
 
     async def _attempt(
         self,
+        replica: Replica,
         method: str,
         path: str,
         json: object,
@@ -114,14 +172,19 @@ class ServiceClient:
         seconds: float,
         attempt: int,
     ) -> httpx2.Response:
-        route = {schema.HTTP_METHOD: method, schema.URL_TEMPLATE: path, **self._address}
+        route: dict[str, str | int] = {
+            schema.HTTP_METHOD: method,
+            schema.URL_TEMPLATE: path,
+            schema.SERVER_ADDRESS: replica.host,
+            schema.SERVER_PORT: replica.port,
+        }
         span = self._tracer.start_span(
             f"{method} {path}",
             kind=SpanKind.CLIENT,
             attributes={
                 **route,
                 **(attributes or {}),
-                schema.URL_FULL: str(self._http.base_url.join(path)),
+                schema.URL_FULL: self._base_url + path,
                 schema.PEER_SERVICE: self.service,
                 **({schema.HTTP_RESEND_COUNT: attempt} if attempt else {}),
             },
@@ -134,13 +197,8 @@ class ServiceClient:
             carrier = {deadline.HEADER: f"{seconds:.3f}", **(headers or {})}
             propagate.inject(carrier)
             try:
-                response = await self._http.request(
-                    method,
-                    path,
-                    json=json,
-                    content=content,
-                    headers=carrier,
-                    timeout=httpx2.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds)),
+                response = await self._http.send(
+                    self._request(replica, method, path, carrier, seconds, json, content)
                 )
                 outcome[schema.HTTP_STATUS] = response.status_code
                 if response.status_code >= 400:
@@ -154,6 +212,17 @@ class ServiceClient:
                 if schema.ERROR_TYPE in outcome:
                     span.set_status(StatusCode.ERROR)
                 self._duration.record(time.perf_counter() - started, {**route, **outcome})
+
+
+def json_object(response: httpx2.Response, service: str) -> dict[str, Any]:
+    """The JSON object an answer holds. Raises Problem 502 when it holds none."""
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        raise Problem(502, f"{service}'s answer is no JSON object", code="bad_upstream")
+    return body
 
 
 def raise_for_problem(response: httpx2.Response, service: str) -> None:
@@ -183,7 +252,10 @@ def _reason(response: httpx2.Response) -> tuple[str, str | None, list[dict[str, 
     )
     if "json" not in response.headers.get("content-type", ""):
         return plain
-    body = response.json()
+    try:
+        body = response.json()
+    except ValueError:
+        return plain
     if not isinstance(body, dict):
         return plain
     error = body.get("error")

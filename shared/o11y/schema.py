@@ -226,7 +226,7 @@ SERVICE_UP = Metric(
     "gauge",
     "",
     "Whether a service behind the gateway answered this scrape; only on the gateway's /metrics.",
-    ("service",),
+    ("service", "instance"),
     "o11y",
 )
 CPU_USAGE = Metric(
