@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx2
+from pydantic import BaseModel, Field, FiniteFloat
 
 from gateway.settings import Settings
 from o11y import schema
@@ -20,11 +21,41 @@ from o11y.contracts import (
     Usage,
     VectorSearchAnswer,
 )
-from o11y.hop import ServiceClient, raise_for_problem
+from o11y.hop import ServiceClient, parsed, raise_for_problem
 from o11y.problems import Problem
 from o11y.telemetry import Telemetry
 
 Message = dict[str, str]
+
+
+class _Message(BaseModel):
+    content: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Completion(BaseModel):
+    """What is read of an OpenAI chat completion."""
+
+    model: str
+    choices: list[_Choice] = Field(min_length=1)
+    usage: Usage
+
+
+class _Row(BaseModel):
+    index: int
+    embedding: list[FiniteFloat] = Field(min_length=1)
+
+
+class _Embeddings(BaseModel):
+    """What is read of OpenAI's list of embeddings."""
+
+    model: str
+    data: list[_Row]
+    usage: Usage
 
 
 @dataclass(frozen=True)
@@ -68,17 +99,17 @@ class Backends:
             "max_tokens": max_tokens,
         }
         response = await self._ask_llm("/v1/chat/completions", request, stage)
-        body = response.json()
-        choice = body["choices"][0]
+        answer = parsed(_Completion, response, "llm-proxy")
+        choice = answer.choices[0]
         return ChatAnswer(
-            response=choice["message"]["content"] or "",
+            response=choice.message.content or "",
             metadata=ChatMetadata(
-                model=body["model"],
+                model=answer.model,
                 provider=response.headers[PROVIDER_HEADER],
-                usage=Usage.model_validate(body["usage"]),
+                usage=answer.usage,
                 cost_usd=_cost(response),
                 duration_seconds=time.perf_counter() - started,
-                finish_reason=choice.get("finish_reason"),
+                finish_reason=choice.finish_reason,
             ),
         )
 
@@ -88,13 +119,17 @@ class Backends:
         started = time.perf_counter()
         request = {"model": model, "input": list(texts), "encoding_format": "float"}
         response = await self._ask_llm("/v1/embeddings", request, stage)
-        body = response.json()
-        rows = sorted(body["data"], key=lambda row: row["index"])
+        answer = parsed(_Embeddings, response, "llm-proxy")
+        rows = sorted(answer.data, key=lambda row: row.index)
+        if [row.index for row in rows] != list(range(len(texts))):
+            raise Problem(
+                502, f"{len(rows)} vectors came for {len(texts)} texts", code="bad_upstream"
+            )
         return Embedded(
-            [row["embedding"] for row in rows],
+            [row.embedding for row in rows],
             EmbedMetadata(
-                model=body["model"],
-                usage=Usage.model_validate(body["usage"]),
+                model=answer.model,
+                usage=answer.usage,
                 cost_usd=_cost(response),
                 duration_seconds=time.perf_counter() - started,
             ),
@@ -116,10 +151,14 @@ class Backends:
             "metadata": metadata,
             "ids": ids,
         }
-        body = await self.vector.json(
-            "POST", "/documents", json=request, attributes=_of(stage), idempotent=True
+        return await self.vector.call(
+            StoreAnswer,
+            "POST",
+            "/documents",
+            json=request,
+            attributes=_of(stage),
+            idempotent=True,
         )
-        return StoreAnswer.model_validate(body)
 
     async def search(
         self,
@@ -136,18 +175,26 @@ class Backends:
             "n_results": n_results,
             "filter_metadata": filter_metadata,
         }
-        body = await self.vector.json(
-            "POST", "/search", json=request, attributes=_of(stage), idempotent=True
+        return await self.vector.call(
+            VectorSearchAnswer,
+            "POST",
+            "/search",
+            json=request,
+            attributes=_of(stage),
+            idempotent=True,
         )
-        return VectorSearchAnswer.model_validate(body)
 
     async def generate(
         self, request: dict[str, Any], *, stage: str | None = None
     ) -> LocalInferenceAnswer:
-        body = await self.inference.json(
-            "POST", "/local-inference", json=request, attributes=_of(stage), idempotent=True
+        return await self.inference.call(
+            LocalInferenceAnswer,
+            "POST",
+            "/local-inference",
+            json=request,
+            attributes=_of(stage),
+            idempotent=True,
         )
-        return LocalInferenceAnswer.model_validate(body)
 
     async def close(self) -> None:
         for client in (self.llm, self.vector, self.inference):
@@ -170,4 +217,9 @@ def _of(stage: str | None) -> dict[str, str]:
 
 def _cost(response: httpx2.Response) -> float | None:
     value = response.headers.get(COST_HEADER)
-    return None if value is None else float(value)
+    try:
+        return None if value is None else float(value)
+    except ValueError as error:
+        raise Problem(
+            502, f"llm-proxy's {COST_HEADER} is no number", code="bad_upstream"
+        ) from error

@@ -6,9 +6,10 @@ import logging
 from importlib import resources
 
 import httpx2
+from pydantic import BaseModel
 
 from gateway.backends import Backends
-from o11y.hop import raise_for_problem
+from o11y.hop import parsed
 from o11y.problems import Problem, unavailable
 from o11y.telemetry import Telemetry
 
@@ -17,6 +18,10 @@ logger = logging.getLogger(__name__)
 ATTEMPTS = 30
 PAUSE_SECONDS = 1.0
 STATS_SECONDS = 2.0
+
+
+class _Stats(BaseModel):
+    document_count: int
 
 
 class Corpus:
@@ -49,8 +54,7 @@ class Corpus:
             response = await self._backends.vector.probe("/stats", STATS_SECONDS)
         except (httpx2.HTTPError, OSError) as error:
             raise unavailable(f"vector-svc: {error or type(error).__name__}") from error
-        raise_for_problem(response, "vector-svc")
-        if response.json()["document_count"]:
+        if parsed(_Stats, response, "vector-svc").document_count:
             return
         rows = [json.loads(line) for line in read().splitlines()]
         texts = [row["text"] for row in rows]

@@ -51,9 +51,9 @@ def router(name: str, own: CollectorRegistry, services: list[ServiceClient]) -> 
         up = Metric(schema.SERVICE_UP.name, schema.SERVICE_UP.description, "gauge")
         parsed: list[tuple[dict[str, str], Iterable[Metric]]] = [({"service": name}, own.collect())]
         for origin, text in scrapes:
-            up.add_sample(up.name, origin, float(text is not None))
-            if text is not None:
-                parsed.append((origin, text_string_to_metric_families(text)))
+            families = parse(text)
+            up.add_sample(up.name, origin, float(families is not None))
+            parsed.append((origin, families or []))
         exposed: bytes = generate_latest(_Families([up, *merge(parsed)]))
         return exposed
 
@@ -65,6 +65,14 @@ def router(name: str, own: CollectorRegistry, services: list[ServiceClient]) -> 
         return Response(body, media_type=CONTENT_TYPE_LATEST)
 
     return api
+
+
+def parse(text: str | None) -> list[Metric] | None:
+    """The families of a scrape; None when there is none or it is no OpenMetrics text."""
+    try:
+        return None if text is None else list(text_string_to_metric_families(text))
+    except ValueError:
+        return None
 
 
 async def scrape(client: ServiceClient) -> list[tuple[dict[str, str], str | None]]:

@@ -3,10 +3,11 @@
 import asyncio
 import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import httpx2
 from fastapi import APIRouter, Response
+from pydantic import BaseModel, ConfigDict
 
 from gateway.backends import Backends
 from o11y.hop import ServiceClient
@@ -17,6 +18,18 @@ HEALTH_SECONDS = 2.0
 
 ANSWERING = ("openai_service", "local_model")
 """The services that can produce an answer: without any of them the pipeline is of no use."""
+
+
+class _Health(BaseModel):
+    """A service's own words; what it says besides its status is passed on."""
+
+    model_config = ConfigDict(extra="allow")
+
+    status: Literal["available", "unavailable"]
+
+
+class _Stats(BaseModel):
+    model_config = ConfigDict(extra="allow")
 
 
 class Health:
@@ -49,7 +62,8 @@ class Health:
 
 async def _ask(client: ServiceClient) -> dict[str, Any]:
     try:
-        return await client.json("GET", "/health", seconds=HEALTH_SECONDS)
+        health = await client.call(_Health, "GET", "/health", seconds=HEALTH_SECONDS)
+        return health.model_dump()
     except Problem as problem:
         return {"status": "unavailable", "reason": problem.detail}
 
@@ -76,7 +90,8 @@ def router(health: Health, backends: Backends) -> APIRouter:
     async def get_stats() -> dict[str, Any]:
         async def stats(client: ServiceClient) -> dict[str, Any]:
             try:
-                return await client.json("GET", "/stats", seconds=HEALTH_SECONDS)
+                found = await client.call(_Stats, "GET", "/stats", seconds=HEALTH_SECONDS)
+                return found.model_dump()
             except Problem as problem:
                 return {"error": problem.detail}
 

@@ -219,7 +219,14 @@ class _Call:
         reasons = "; ".join(f"{stage.name}: {stage.error}" for stage in failed)
         statuses = {problem.status for problem in self._problems}
         status = statuses.pop() if len(statuses) == 1 else 502
-        return Problem(status, f"no stage could answer: {reasons}", code="pipeline_failed")
+        waits = [problem.headers.get("Retry-After") for problem in self._problems]
+        retry = next((wait for wait in waits if wait and status in (429, 503)), None)
+        return Problem(
+            status,
+            f"no stage could answer: {reasons}",
+            code="pipeline_failed",
+            headers={"Retry-After": retry} if retry else None,
+        )
 
     def answer(self, seconds: float) -> PipelineAnswer:
         embeddings = [item for item in (self._query, self._answer) if item]

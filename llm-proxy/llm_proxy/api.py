@@ -11,7 +11,7 @@ from fastapi import APIRouter, Body, Response
 
 from llm_proxy.calls import Calls
 from llm_proxy.provider import Refused, Upstream
-from o11y.contracts import COST_HEADER, PROVIDER_HEADER
+from o11y.contracts import COST_HEADER, PROVIDER_HEADER, require_json
 from o11y.problems import Problem
 
 JsonObject = Annotated[dict[str, Any], Body()]
@@ -71,6 +71,10 @@ def router(calls: Calls) -> APIRouter:
 
 
 def _require(body: dict[str, Any], field: str) -> None:
+    try:
+        require_json(body)
+    except ValueError as error:
+        raise Problem(422, f"body: {error}", code="invalid_input") from error
     if not body.get(field):
         raise Problem(422, f"{field}: required", code="invalid_input", field=field)
     if body.get("stream"):

@@ -83,19 +83,20 @@ class Calls:
         labels: dict[str, str],
         invocation: InferenceInvocation | EmbeddingInvocation,
     ) -> None:
-        usage = upstream.body.get("usage") or {}
-        prompt = int(usage.get("prompt_tokens") or 0)
-        completion = int(usage.get("completion_tokens") or 0)
+        prompt, completion = _tokens(upstream.body)
         if upstream.replica:
             invocation.attributes[schema.SERVER_ADDRESS] = upstream.replica
-        invocation.response_model_name = upstream.body.get("model")
+        invocation.response_model_name = _text(upstream.body.get("model"))
         invocation.input_tokens = prompt
         invocation.attributes[schema.PROMPT_TOKENS_ORIGINAL] = prompt
         if isinstance(invocation, InferenceInvocation):
             invocation.output_tokens = completion
-            invocation.response_id = upstream.body.get("id")
+            invocation.response_id = _text(upstream.body.get("id"))
+            choices = upstream.body.get("choices")
             invocation.finish_reasons = [
-                str(choice.get("finish_reason")) for choice in upstream.body.get("choices") or []
+                str(choice.get("finish_reason"))
+                for choice in (choices if isinstance(choices, list) else [])
+                if isinstance(choice, dict)
             ]
             invocation.attributes[schema.COMPLETION_TOKENS_ORIGINAL] = completion
         by_model = {key: labels[key] for key in (schema.LABEL_PROVIDER, schema.LABEL_MODEL)}
@@ -107,6 +108,20 @@ class Calls:
         else:
             invocation.attributes[schema.COST_USD] = upstream.cost_usd
             self._cost.add(upstream.cost_usd, labels)
+
+
+def _tokens(body: dict[str, Any]) -> tuple[int, int]:
+    """Prompt and completion tokens of an answer's usage; 0 for what it doesn't say."""
+    usage = body.get("usage")
+    counts = usage if isinstance(usage, dict) else {}
+    prompt, completion = (
+        _number(counts.get(f"{kind}_tokens")) for kind in ("prompt", "completion")
+    )
+    return int(prompt or 0), int(completion or 0)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _number(value: object) -> float | None:

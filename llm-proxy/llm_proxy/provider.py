@@ -1,8 +1,7 @@
 """The LLM provider behind the proxy: OpenAI, anything that speaks its API, or the local service."""
 
 import asyncio
-import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,6 +9,7 @@ from urllib.parse import urlsplit
 import httpx2
 import openai
 from opentelemetry import propagate
+from pydantic import BaseModel, ValidationError
 
 from llm_proxy import pricing
 from llm_proxy.settings import Settings
@@ -39,6 +39,17 @@ class Upstream:
     cost_usd: float | None
     replica: str | None = None
     """Host of the replica that answered, where the proxy chose one."""
+
+
+class _Model(BaseModel):
+    id: str
+    kind: str
+
+
+class _Listed(BaseModel):
+    """What is read of the local service's list of models."""
+
+    data: list[_Model]
 
 
 class Refused(Exception):
@@ -72,11 +83,14 @@ class Provider:
         self.url = url
         self.address = urlsplit(url).hostname
         self.port = urlsplit(url).port or (443 if url.startswith("https") else 80)
+        self.title = (
+            "inference-svc" if self.is_local else f"the LLM provider at {self.address}:{self.port}"
+        )
         self._pricing = settings.openai_pricing
         self._client = openai.AsyncOpenAI(
             api_key=key.get_secret_value() if key else "none",
             base_url=url,
-            max_retries=1,
+            max_retries=0,
             http_client=httpx2.AsyncClient(
                 transport=transport
                 or (BalancingTransport(Balancer(url)) if self.is_local else None),
@@ -87,14 +101,14 @@ class Provider:
     async def models(self) -> Models:
         """The default models; the local service is asked once which ones it has."""
         if self._models is None:
+            listing = self._client.get("/models", cast_to=httpx2.Response)
             try:
-                listed = await self._client.with_options(timeout=MODELS_SECONDS).models.list()
-            except openai.APIConnectionError as error:
-                raise unavailable("inference-svc can't be reached") from error
-            except openai.APIStatusError as error:
-                raise unavailable(f"inference-svc answered {error.status_code}") from error
-            kinds = {(model.model_extra or {}).get("kind"): model.id for model in listed.data}
-            self._models = Models(kinds["chat"], kinds["embedding"])
+                answer = await self._answer(listing, MODELS_SECONDS, "/models")
+                listed = _Listed.model_validate_json(answer.content)
+                kinds = {model.kind: model.id for model in listed.data}
+                self._models = Models(kinds["chat"], kinds["embedding"])
+            except (Refused, ValidationError, KeyError) as error:
+                raise unavailable("inference-svc does not say which models it has") from error
         return self._models
 
     async def post(self, path: str, body: dict[str, Any], flavor: pricing.Flavor) -> Upstream:
@@ -113,35 +127,44 @@ class Provider:
         else:
             propagate.inject(headers)
             headers.pop("baggage", None)  # who the user is stays in the house
+        response = await self._answer(
+            self._client.post(
+                path,
+                cast_to=httpx2.Response,
+                body=body,
+                options={
+                    "headers": headers,
+                    "timeout": httpx2.Timeout(seconds, connect=CONNECT_SECONDS),
+                },
+            ),
+            seconds,
+            path,
+        )
+        return self._upstream(response, flavor)
+
+    async def _answer(
+        self, call: Awaitable[httpx2.Response], seconds: float | None, path: str
+    ) -> httpx2.Response:
+        """A good answer of the provider, and ours for every way it can fail."""
         try:
             async with asyncio.timeout(seconds):
-                response = await self._client.post(
-                    path,
-                    cast_to=httpx2.Response,
-                    body=body,
-                    options={
-                        "headers": headers,
-                        "timeout": httpx2.Timeout(seconds, connect=CONNECT_SECONDS),
-                    },
-                )
-        except (TimeoutError, openai.APITimeoutError) as error:
-            raise out_of_time(f"the LLM provider did not answer {path} in time") from error
+                return await call
         except openai.APIConnectionError as error:
-            raise unavailable(f"the LLM provider at {self.url} can't be reached") from error
+            if isinstance(error, openai.APITimeoutError) and not isinstance(
+                error.__cause__, httpx2.ConnectTimeout
+            ):
+                raise out_of_time(f"{self.title} did not answer {path} in time") from error
+            raise unavailable(f"{self.title} can't be reached") from error
+        except TimeoutError as error:
+            raise out_of_time(f"{self.title} did not answer {path} in time") from error
         except openai.APIStatusError as error:
             raise self._refusal(error) from error
-        return self._upstream(response, flavor)
 
     async def get_models(self) -> Upstream:
         """The provider's own list of models."""
-        started = time.monotonic()
-        try:
-            response = await self._client.get("/models", cast_to=httpx2.Response)
-        except openai.APIConnectionError as error:
-            waited = time.monotonic() - started
-            raise unavailable(f"no list of models after {waited:.1f} s") from error
-        except openai.APIStatusError as error:
-            raise self._refusal(error) from error
+        response = await self._answer(
+            self._client.get("/models", cast_to=httpx2.Response), deadline.remaining(), "/models"
+        )
         return Upstream(response.content, {}, 0.0)
 
     async def close(self) -> None:
@@ -167,7 +190,7 @@ class Provider:
                 f"the LLM provider refused our credentials ({status}); check OPENAI_API_KEY",
                 code="provider_credentials",
             )
-        if status >= 500 and not (self.is_local and status in (503, 504)):
+        if (status < 400 or status >= 500) and not (self.is_local and status in (503, 504)):
             return Problem(502, f"the LLM provider answered {status}", code="provider_error")
         kept = ("content-type", "retry-after")
         headers = {k: v for k in kept if (v := error.response.headers.get(k)) is not None}

@@ -75,6 +75,7 @@ class Balancer:
         self.replicas: list[Replica] = []
         self._resolve = resolve
         self._turn = 0
+        self._first_look = asyncio.Lock()
         self._watcher: asyncio.Task[None] | None = None
 
     @asynccontextmanager
@@ -93,10 +94,14 @@ class Balancer:
 
     async def all(self) -> list[Replica]:
         """Every replica there is. Raises OSError when the name has no address."""
-        if self._watcher is None or self._watcher.done():
-            await self._look_up()
-            if not _is_address(self.host):
-                self._watcher = asyncio.create_task(self._watch(), name=f"watch {self.host}")
+        if not self.replicas:
+            async with self._first_look:
+                if not self.replicas:
+                    await self._look_up()
+                    if self._resolve is not as_is and not _is_address(self.host):
+                        self._watcher = asyncio.create_task(
+                            self._watch(), name=f"watch {self.host}"
+                        )
         return self.replicas
 
     async def close(self) -> None:
@@ -119,7 +124,7 @@ class Balancer:
 
     async def _watch(self) -> None:
         timeout = httpx2.Timeout(PROBE_SECONDS)
-        async with httpx2.AsyncClient(timeout=timeout, verify=False) as http:
+        async with httpx2.AsyncClient(timeout=timeout, verify=False, trust_env=False) as http:
             while True:
                 await asyncio.sleep(WATCH_SECONDS)
                 with contextlib.suppress(OSError):  # the last known addresses stay in use
@@ -152,6 +157,7 @@ class BalancingTransport(httpx2.AsyncBaseTransport):
             try:
                 async with self._balancer.lease(tried) as replica:
                     request.url = request.url.copy_with(host=replica.host, port=replica.port)
+                    request.extensions["sni_hostname"] = self._balancer.host
                     response = await self._inner.handle_async_request(request)
                     response.extensions["replica"] = replica.host
                     return response

@@ -4,6 +4,7 @@ The fields clients read are a promise: fields are added, never renamed. Lengths 
 checked here, once, so that every service refuses the same input with the same words.
 """
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -12,6 +13,7 @@ from pydantic import (
     Field,
     FiniteFloat,
     StringConstraints,
+    field_validator,
     model_validator,
 )
 
@@ -33,14 +35,45 @@ unknown.
 """
 
 MAX_TEXTS = 256
+MAX_DEPTH = 50
 MAX_RESULTS = 100
 MAX_NEW_TOKENS = 512
+
+
+def require_json(value: object, depth: int = MAX_DEPTH) -> None:
+    """Raise ValueError unless the next service can be sent this as JSON.
+
+    Python's parser takes more than JSON has: NaN, infinities, halves of surrogate pairs.
+    """
+    if depth == 0:
+        raise ValueError("too deeply nested")
+    match value:
+        case float() if not math.isfinite(value):
+            raise ValueError("not a finite number")
+        case str():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise ValueError("not valid Unicode") from None
+        case dict():
+            for key, item in value.items():
+                require_json(key, depth - 1)
+                require_json(item, depth - 1)
+        case list():
+            for item in value:
+                require_json(item, depth - 1)
 
 
 class Body(BaseModel):
     """A request body: unknown fields are refused, so that a typing error is not ignored."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def can_travel_on(cls, value: object) -> object:
+        require_json(value)
+        return value
 
 
 class Usage(BaseModel):

@@ -102,16 +102,16 @@ def grpc_target(endpoint: str) -> tuple[str, bool]:
 def parse_headers(value: str) -> dict[str, str]:
     """Headers of `key=value,key=value`, percent-decoded (W3C baggage form, OTLP specification).
 
-    Credentials are completed: `Authorization=Basic user:token` and a value that is nothing but
+    Credentials are completed: `Authorization=Basic user:token` and an entry that is nothing but
     `user:token` become Basic with base64; what is encoded already is left alone.
     """
     headers = {}
-    for pair in unquote(value).split(","):
-        key, separator, text = pair.strip().partition("=")
-        if separator and key.strip():
-            headers[key.strip()] = text.strip()
-        elif ":" in pair:
-            headers["Authorization"] = pair.strip()
+    for pair in value.split(","):
+        key, separator, text = (unquote(part).strip() for part in pair.partition("="))
+        if ":" in key:
+            headers["Authorization"] = unquote(pair).strip()
+        elif separator and key:
+            headers[key] = text
     for key in headers:
         if key.lower() == "authorization":
             headers[key] = _credentials(headers[key])

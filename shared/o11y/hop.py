@@ -7,16 +7,19 @@ path as `url.template`: paths of these services hold no ids. `server.address` is
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 from opentelemetry import propagate
 from opentelemetry.trace import SpanKind, StatusCode, use_span
+from pydantic import BaseModel, ValidationError
 
 from o11y import deadline, schema
 from o11y.balancer import Balancer, Replica, as_is, resolve
 from o11y.problems import Problem, out_of_time, unavailable
 from o11y.telemetry import Telemetry
+
+M = TypeVar("M", bound=BaseModel)
 
 CONNECT_SECONDS = 2.0
 ATTEMPTS = 3
@@ -48,11 +51,14 @@ class ServiceClient:
         self.service = service
         self.timeout = timeout
         self._base_url = base_url.rstrip("/")
+        scheme, _, rest = self._base_url.partition("://")
+        self._public_url = f"{scheme}://{rest.rpartition('@')[2]}"
         self._balancer = Balancer(self._base_url, as_is if transport else resolve)
         self._tracer = telemetry.tracer
         self._duration = telemetry.histogram(schema.HTTP_CLIENT_DURATION)
         self._http = httpx2.AsyncClient(
             transport=transport,
+            trust_env=False,  # a proxy for the outside is not for our own services
             limits=httpx2.Limits(
                 max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS
             ),
@@ -91,22 +97,24 @@ class ServiceClient:
                 replica.failed()
                 if attempt + 1 == ATTEMPTS:
                     raise unavailable(f"{self.service} can't be reached") from error
-            except httpx2.TimeoutException as error:
+            except (TimeoutError, httpx2.TimeoutException) as error:
                 raise out_of_time(
                     f"{self.service} did not answer {path} within {left:.1f} s"
                 ) from error
             except BROKEN as error:
                 if not repeatable or attempt + 1 == ATTEMPTS:
                     raise unavailable(f"{self.service} closed the connection") from error
+            except httpx2.HTTPError as error:
+                raise Problem(
+                    502, f"{self.service}'s answer can't be read: {error}", code="bad_upstream"
+                ) from error
             except OSError as error:
                 raise unavailable(f"{self.service} can't be reached: {error}") from error
         raise AssertionError("unreachable")
 
-    async def json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        """Like `request`, but the JSON object of a good answer, and a Problem for any other."""
-        response = await self.request(method, path, **options)
-        raise_for_problem(response, self.service)
-        return json_object(response, self.service)
+    async def call(self, model: type[M], method: str, path: str, **options: Any) -> M:
+        """Like `request`, but what a good answer says, and a Problem for any other."""
+        return parsed(model, await self.request(method, path, **options), self.service)
 
     async def probe(self, path: str, seconds: float) -> httpx2.Response:
         """A GET outside any trace, for health checks. Raises httpx2.HTTPError or OSError."""
@@ -184,7 +192,7 @@ class ServiceClient:
             attributes={
                 **route,
                 **(attributes or {}),
-                schema.URL_FULL: self._base_url + path,
+                schema.URL_FULL: self._public_url + path,
                 schema.PEER_SERVICE: self.service,
                 **({schema.HTTP_RESEND_COUNT: attempt} if attempt else {}),
             },
@@ -197,9 +205,10 @@ class ServiceClient:
             carrier = {deadline.HEADER: f"{seconds:.3f}", **(headers or {})}
             propagate.inject(carrier)
             try:
-                response = await self._http.send(
-                    self._request(replica, method, path, carrier, seconds, json, content)
-                )
+                async with asyncio.timeout(seconds):  # httpx2's limits begin anew with each byte
+                    response = await self._http.send(
+                        self._request(replica, method, path, carrier, seconds, json, content)
+                    )
                 outcome[schema.HTTP_STATUS] = response.status_code
                 if response.status_code >= 400:
                     outcome[schema.ERROR_TYPE] = str(response.status_code)
@@ -214,15 +223,19 @@ class ServiceClient:
                 self._duration.record(time.perf_counter() - started, {**route, **outcome})
 
 
-def json_object(response: httpx2.Response, service: str) -> dict[str, Any]:
-    """The JSON object an answer holds. Raises Problem 502 when it holds none."""
+def parsed(model: type[M], response: httpx2.Response, service: str) -> M:
+    """What a good answer says; for any other raises the Problem it stands for, or 502."""
+    raise_for_problem(response, service)
     try:
-        body = response.json()
-    except ValueError:
-        body = None
-    if not isinstance(body, dict):
-        raise Problem(502, f"{service}'s answer is no JSON object", code="bad_upstream")
-    return body
+        return model.model_validate_json(response.content)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in wrong["loc"])
+        raise Problem(
+            502,
+            f"{service}'s answer is not what was asked for: {where} {wrong['msg']}",
+            code="bad_upstream",
+        ) from error
 
 
 def raise_for_problem(response: httpx2.Response, service: str) -> None:
@@ -264,4 +277,10 @@ def _reason(response: httpx2.Response) -> tuple[str, str | None, list[dict[str, 
         field = error.get("param")
         errors = [{"field": str(field), "message": message}] if field else []
         return message, error.get("code"), errors
-    return str(body.get("detail", plain[0])), body.get("code"), body.get("errors", [])
+    listed = body.get("errors")
+    errors = [
+        {"field": str(item["field"]), "message": str(item.get("message", ""))}
+        for item in (listed if isinstance(listed, list) else [])
+        if isinstance(item, dict) and "field" in item
+    ]
+    return str(body.get("detail", plain[0])), body.get("code"), errors

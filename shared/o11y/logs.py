@@ -6,7 +6,7 @@ import sys
 from datetime import UTC, datetime
 
 from opentelemetry import trace
-from opentelemetry.sdk._logs import LoggingHandler
+from opentelemetry.instrumentation.logging.handler import LoggingHandler
 
 from o11y import identity
 from o11y.settings import ServiceSettings

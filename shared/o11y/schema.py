@@ -84,6 +84,8 @@ LABEL_STATUS = "status"
 LABEL_STAGE = "stage"
 LABEL_COLLECTION = "collection"
 LABEL_TYPE = "type"
+LABEL_SERVICE = "service"
+LABEL_INSTANCE = "instance"
 
 # Bucket bounds
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
@@ -226,7 +228,7 @@ SERVICE_UP = Metric(
     "gauge",
     "",
     "Whether a service behind the gateway answered this scrape; only on the gateway's /metrics.",
-    ("service", "instance"),
+    (LABEL_SERVICE, LABEL_INSTANCE),
     "o11y",
 )
 CPU_USAGE = Metric(

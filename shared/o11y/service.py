@@ -52,22 +52,14 @@ class RequestContext:
         started = time.perf_counter()
         _redact_query(scope)
         trace_id = trace_ids().get("trace_id")
-        status = 500
+        status, told = 500, False
 
-        async def send_with_trace(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                if trace_id:
-                    MutableHeaders(scope=message)[problems.TRACE_HEADER] = trace_id
-            await send(message)
-
-        asked = deadline.parse(Headers(scope=scope).get(deadline.HEADER))
-        seconds = self.timeout_seconds if asked is None else min(asked, self.timeout_seconds)
-        try:
-            with deadline.within(seconds):
-                await self.app(scope, receive, send_with_trace)
-        finally:
+        def tell() -> None:
+            """The access line, once, before the end of the answer ends the span."""
+            nonlocal told
+            if told:
+                return
+            told = True
             route = getattr(scope.get("route"), "path", scope["path"])
             access.info(
                 f"{scope['method']} {route} {status}",
@@ -78,6 +70,24 @@ class RequestContext:
                     "duration_seconds": round(time.perf_counter() - started, 6),
                 },
             )
+
+        async def send_with_trace(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                if trace_id:
+                    MutableHeaders(scope=message)[problems.TRACE_HEADER] = trace_id
+            elif message["type"] == "http.response.body" and not message.get("more_body"):
+                tell()
+            await send(message)
+
+        asked = deadline.parse(Headers(scope=scope).get(deadline.HEADER))
+        seconds = self.timeout_seconds if asked is None else min(asked, self.timeout_seconds)
+        try:
+            with deadline.within(seconds):
+                await self.app(scope, receive, send_with_trace)
+        finally:
+            tell()
 
 
 def _redact_query(scope: Scope) -> None:

@@ -2,9 +2,10 @@
 
 import sys
 from typing import Literal, TypeVar
+from urllib.parse import urlsplit
 
 from dotenv import load_dotenv
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -24,6 +25,15 @@ class ServiceSettings(BaseSettings):
     otel_traces_exporter: Literal["otlp", "none"] = "otlp"
     otel_metrics_exporter: Literal["otlp", "none"] = "otlp"
     otel_logs_exporter: Literal["otlp", "none"] = "otlp"
+
+    @field_validator("otel_exporter_otlp_endpoint")
+    @classmethod
+    def has_a_host(cls, value: str | None) -> str | None:
+        if value is not None:
+            url = urlsplit(value if "://" in value else f"//{value}")
+            if not url.hostname or url.port == 0:
+                raise ValueError("not an address")
+        return value
 
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -49,9 +59,9 @@ def describe(error: ValidationError, settings_class: type[ServiceSettings]) -> l
     lines = []
     for item in error.errors(include_url=False, include_context=False):
         field = str(item["loc"][0]) if item["loc"] else ""
-        annotation = settings_class.model_fields.get(field)
-        secret = annotation is not None and "SecretStr" in str(annotation.annotation)
-        shown = "" if secret or item["type"] == "missing" else f" (got {item['input']!r})"
+        known = settings_class.model_fields.get(field)
+        hidden = known is None or "SecretStr" in str(known.annotation) or item["type"] == "missing"
+        shown = "" if hidden else f" (got {item['input']!r})"
         reason = item["msg"].removeprefix("Value error, ")
         lines.append(f"{field.upper() or 'settings'}: {reason}{shown}")
     return lines

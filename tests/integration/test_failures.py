@@ -132,9 +132,7 @@ def test_a_hub_that_is_not_there_is_one_line_and_a_clean_exit(tmp_path: Path) ->
     assert "the model hub can't be reached" in line
 
 
-def test_a_stopped_service_sends_its_last_spans_first(
-    stack: EmbeddedStack, tmp_path: Path
-) -> None:
+def test_a_stopped_service_sends_its_last_spans_first(stack: EmbeddedStack, tmp_path: Path) -> None:
     with service(
         "vector_svc",
         tmp_path,
