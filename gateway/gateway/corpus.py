@@ -8,7 +8,7 @@ from importlib import resources
 import httpx2
 from pydantic import BaseModel
 
-from gateway.backends import Backends
+from gateway.backends import Backends, Embedded
 from o11y.hop import parsed
 from o11y.problems import Problem, unavailable
 from o11y.telemetry import Telemetry
@@ -30,6 +30,7 @@ class Corpus:
     def __init__(self, backends: Backends, telemetry: Telemetry) -> None:
         self._backends = backends
         self._tracer = telemetry.tracer
+        self._embedded: Embedded | None = None
         self.settled = asyncio.Event()
 
     async def load(self) -> None:
@@ -44,6 +45,8 @@ class Corpus:
                     return
                 except Problem as problem:
                     reason = problem.detail
+                    if problem.status < 500 and problem.status != 429:
+                        break  # it would be refused again
                     await asyncio.sleep(PAUSE_SECONDS)
             logger.warning("the corpus could not be loaded: %s", reason)
         finally:
@@ -62,9 +65,10 @@ class Corpus:
             {"kind": "corpus", "topic": row["topic"], "title": row["title"]} for row in rows
         ]
         with self._tracer.start_as_current_span("load corpus"):
-            embedded = await self._backends.embed(texts)
+            if self._embedded is None:  # an embedding may have its price: one will do
+                self._embedded = await self._backends.embed(texts)
             stored = await self._backends.store(
-                texts, embedded, metadata=metadata, ids=[row["id"] for row in rows]
+                texts, self._embedded, metadata=metadata, ids=[row["id"] for row in rows]
             )
         logger.info("corpus loaded", extra={"documents": stored.total_documents})
 

@@ -1,6 +1,7 @@
 """What llm-proxy reads from the environment."""
 
-from pydantic import Field, HttpUrl, SecretStr
+from genai_prices.data import providers
+from pydantic import Field, HttpUrl, SecretStr, field_validator
 
 from o11y.settings import ServiceSettings
 
@@ -20,3 +21,11 @@ class Settings(ServiceSettings):
     openai_pricing: str | None = None
     inference_url: HttpUrl = HttpUrl("http://127.0.0.1:8083")
     request_timeout_seconds: float = Field(60, gt=0)
+
+    @field_validator("openai_pricing")
+    @classmethod
+    def has_prices(cls, value: str | None) -> str | None:
+        known = [provider.id for provider in providers]
+        if value is not None and value not in known:
+            raise ValueError(f"genai-prices has no such provider; it has {', '.join(known)}")
+        return value

@@ -20,6 +20,7 @@ import httpx2
 WATCH_SECONDS = 0.5
 """Pause between two looks at the addresses and the replicas behind them."""
 
+RESOLVE_SECONDS = 2.0
 PROBE_SECONDS = 1.5
 FAILED_PROBES = 2
 """So many unanswered probes in a row take a replica out: within 4 s of its last sign of life."""
@@ -94,9 +95,9 @@ class Balancer:
 
     async def all(self) -> list[Replica]:
         """Every replica there is. Raises OSError when the name has no address."""
-        if not self.replicas:
+        if self._unwatched():
             async with self._first_look:
-                if not self.replicas:
+                if self._unwatched():
                     await self._look_up()
                     if self._resolve is not as_is and not _is_address(self.host):
                         self._watcher = asyncio.create_task(
@@ -109,6 +110,9 @@ class Balancer:
             self._watcher.cancel()
             await asyncio.wait([self._watcher])
 
+    def _unwatched(self) -> bool:
+        return not self.replicas or (self._watcher is not None and self._watcher.done())
+
     def _choose(self, avoid: Collection[Replica], known: list[Replica]) -> Replica:
         better = [replica for replica in known if replica.healthy and replica not in avoid]
         untried = [replica for replica in known if replica not in avoid]
@@ -118,7 +122,8 @@ class Balancer:
         return chosen
 
     async def _look_up(self) -> None:
-        hosts = await self._resolve(self.host, self.port)
+        async with asyncio.timeout(RESOLVE_SECONDS):
+            hosts = await self._resolve(self.host, self.port)
         known = {replica.host: replica for replica in self.replicas}
         self.replicas = [known.get(host) or Replica(host, self.port) for host in hosts]
 

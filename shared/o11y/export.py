@@ -96,7 +96,7 @@ def http_base(endpoint: str) -> str:
 def grpc_target(endpoint: str) -> tuple[str, bool]:
     """`host:port`, and whether the connection is without TLS: it is unless the scheme is https."""
     scheme, _, rest = endpoint.rpartition("://")
-    return rest.rstrip("/"), scheme != "https"
+    return rest.partition("/")[0], scheme.lower() != "https"
 
 
 def parse_headers(value: str) -> dict[str, str]:

@@ -91,7 +91,7 @@ def from_validation(error: RequestValidationError) -> Problem:
     for item in error.errors():
         location = [str(part) for part in item["loc"]]
         where = location[1:] if location[:1] in (["body"], ["query"], ["path"]) else location
-        message = item["msg"]
+        message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "json_invalid":
             where, message = ["body"], f"not valid JSON: {item.get('ctx', {}).get('error', '')}"
         errors.append({"field": ".".join(where) or "body", "message": message})

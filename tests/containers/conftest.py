@@ -1,0 +1,139 @@
+"""The lite stack in real containers, built once and shared by the tests of this folder."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.processes import ROOT, free_ports
+
+PROJECT = "o11y-lite-test"
+BUILD_SECONDS = 1500
+UP_SECONDS = 240
+
+
+def engine_answers() -> bool:
+    if shutil.which("docker") is None:
+        return False
+    for command in (["docker", "info"], ["docker", "compose", "version"]):
+        if subprocess.run(command, capture_output=True, timeout=30, check=False).returncode:
+            return False
+    return True
+
+
+@pytest.fixture(scope="session", autouse=True)
+def engine() -> None:
+    if not engine_answers():
+        pytest.skip("no Docker engine with Compose answers here")
+
+
+@dataclass(frozen=True)
+class LiteStack:
+    """`deploy/compose.lite.yml` under a project name and on ports of its own."""
+
+    environment: dict[str, str]
+
+    @property
+    def gateway(self) -> str:
+        return f"http://127.0.0.1:{self.environment['GATEWAY_PORT']}"
+
+    @property
+    def tempo(self) -> str:
+        return f"http://127.0.0.1:{self.environment['TEMPO_PORT']}"
+
+    def compose(self, *words: str, seconds: float = UP_SECONDS) -> str:
+        done = subprocess.run(
+            ["docker", "compose", "-p", PROJECT, "-f", "deploy/compose.lite.yml", *words],
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+        assert done.returncode == 0, f"compose {' '.join(words)}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def up(self, *words: str) -> None:
+        self.compose("up", "-d", "--wait", "--wait-timeout", str(UP_SECONDS), *words)
+
+    def containers(self, service: str) -> list[str]:
+        """Ids of the service's running containers."""
+        return self.compose("ps", "-q", "--status", "running", service).split()
+
+    def inspect(self, container: str) -> dict[str, Any]:
+        done = subprocess.run(
+            ["docker", "inspect", container], capture_output=True, text=True, timeout=30, check=True
+        )
+        (found,) = json.loads(done.stdout)
+        return dict(found)
+
+    def address(self, container: str) -> str:
+        """The container's IP address on the stack's network."""
+        (network,) = self.inspect(container)["NetworkSettings"]["Networks"].values()
+        return str(network["IPAddress"])
+
+
+@pytest.fixture(scope="session")
+def lite(engine: None) -> Iterator[LiteStack]:
+    gateway, tempo = free_ports(2)
+    environment = {
+        **os.environ,
+        "GATEWAY_PORT": str(gateway),
+        "TEMPO_PORT": str(tempo),
+        "OPENAI_API_KEY": "",
+        "OPENAI_BASE_URL": "",
+    }
+    if links := os.environ.get("BUILD_FIND_LINKS"):
+        environment |= {"PIP_FIND_LINKS": links, "BUILD_NETWORK": "host"}
+    stack = LiteStack(environment)
+    stack.compose("build", seconds=BUILD_SECONDS)
+    try:
+        stack.up()
+        yield stack
+    finally:
+        stack.compose("down", "--volumes", "--timeout", "12")
+
+
+@pytest.fixture
+def client(lite: LiteStack) -> Iterator[httpx2.Client]:
+    """One keep-alive client of the gateway."""
+    with httpx2.Client(base_url=lite.gateway, timeout=90) as client:
+        yield client
+
+
+@pytest.fixture
+def one_of_each(lite: LiteStack) -> Iterator[Callable[..., None]]:
+    """Scales services for a test; afterwards there is one replica of each again."""
+    replicas: dict[str, int] = {}
+
+    def scale(**asked: int) -> None:
+        replicas.update({name.replace("_", "-"): count for name, count in asked.items()})
+        words = [
+            word for name, count in replicas.items() for word in ("--scale", f"{name}={count}")
+        ]
+        lite.up("--no-recreate", *words)
+
+    yield scale
+    lite.up("--no-recreate", *scaled(dict.fromkeys(replicas, 1)))
+
+
+def scaled(replicas: dict[str, int]) -> list[str]:
+    """The options of `docker compose up` for so many replicas."""
+    return [word for name, count in replicas.items() for word in ("--scale", f"{name}={count}")]
+
+
+def eventually(check: Callable[[], bool], seconds: float) -> float:
+    """Seconds until the check holds; fails when it doesn't in time."""
+    started = time.monotonic()
+    while not check():
+        assert time.monotonic() - started < seconds, f"not within {seconds} s"
+        time.sleep(0.2)
+    return time.monotonic() - started

@@ -1,0 +1,126 @@
+"""Replicas: everyone gets a share, and one that hangs, dies or comes is noticed in seconds."""
+
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import httpx2
+
+from deploy.demo.scale import served, unfairness
+from tests import tempo
+from tests.containers.conftest import LiteStack, eventually
+
+SEARCH = {"query": "What is a replica?"}
+Scale = Callable[..., None]
+
+
+def docker(*words: str) -> None:
+    subprocess.run(["docker", *words], check=True, capture_output=True, timeout=60)
+
+
+def search(client: httpx2.Client) -> httpx2.Response:
+    return client.post("/search", json=SEARCH)
+
+
+def test_requests_over_one_connection_reach_every_replica_alike(
+    client: httpx2.Client, one_of_each: Scale
+) -> None:
+    one_of_each(inference_svc=3, vector_svc=2, llm_proxy=2)
+    eventually(lambda: search(client).status_code == 200 and len(replicas(client)) == 7, 20)
+    before = served(client.get("/metrics").text)
+    assert {search(client).status_code for _ in range(300)} == {200}
+    counts = Counter(served(client.get("/metrics").text))
+    counts.subtract(before)
+    assert Counter(service for service, _ in counts) == {
+        "inference-svc": 3,
+        "vector-svc": 2,
+        "llm-proxy": 2,
+    }
+    for service in ("inference-svc", "vector-svc", "llm-proxy"):
+        assert unfairness(counts, service) <= 1.25, counts
+
+
+def test_a_paused_replica_gets_nothing_more_and_a_woken_one_gets_its_share(
+    lite: LiteStack, client: httpx2.Client, one_of_each: Scale
+) -> None:
+    one_of_each(vector_svc=2)
+    eventually(lambda: search(client).status_code == 200 and len(replicas(client)) >= 4, 20)
+    paused = lite.containers("vector-svc")[0]
+    address = lite.address(paused)
+    docker("pause", paused)
+    try:
+        time.sleep(5)  # what the requirement allows
+        seen = [answered_by(lite, search(client), "POST /search") for _ in range(6)]
+        assert address not in seen
+    finally:
+        docker("unpause", paused)
+    eventually(lambda: answered_by(lite, search(client), "POST /search") == address, 15)
+
+
+def test_a_replica_that_is_added_gets_its_share(
+    lite: LiteStack, client: httpx2.Client, one_of_each: Scale
+) -> None:
+    assert search(client).status_code == 200
+    one_of_each(vector_svc=2)
+    addresses = {lite.address(container) for container in lite.containers("vector-svc")}
+    unseen = set(addresses)
+
+    def every_replica_has_answered() -> bool:
+        unseen.discard(answered_by(lite, search(client), "POST /search"))
+        return not unseen
+
+    assert len(addresses) == 2
+    eventually(every_replica_has_answered, 10)
+
+
+def test_a_stopped_and_a_killed_replica_cost_no_idempotent_request(
+    lite: LiteStack, client: httpx2.Client, one_of_each: Scale
+) -> None:
+    one_of_each(vector_svc=3)
+    eventually(lambda: search(client).status_code == 200 and len(replicas(client)) >= 5, 20)
+    statuses: Counter[int] = Counter()
+    over = threading.Event()
+
+    def keep_searching() -> None:
+        with httpx2.Client(base_url=lite.gateway, timeout=60) as own:
+            while not over.is_set():
+                statuses[search(own).status_code] += 1
+
+    workers = [threading.Thread(target=keep_searching) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    try:
+        stopped, killed, _ = lite.containers("vector-svc")
+        docker("stop", "--time", "12", stopped)
+        docker("kill", killed)
+        before = statuses.total()
+        eventually(lambda: statuses.total() > before + 20, 30)
+    finally:
+        over.set()
+        for worker in workers:
+            worker.join(70)
+    assert set(statuses) == {200}, statuses
+
+
+def replicas(client: httpx2.Client) -> set[tuple[str, str]]:
+    """(service, address) of every replica the gateway sees."""
+    lines = client.get("/metrics").text.splitlines()
+    up = [line for line in lines if line.startswith("o11y_service_up{") and line.endswith(" 1.0")]
+    return {
+        (line.split('service="')[1].split('"')[0], line.split('instance="')[1].split('"')[0])
+        for line in up
+    }
+
+
+def answered_by(lite: LiteStack, answer: httpx2.Response, call: str) -> str:
+    """The address of the vector service's replica that served this search, from its trace."""
+    assert answer.status_code == 200, answer.text
+    trace = tempo.wait_for(lite.tempo, answer.headers["x-trace-id"], tempo.whole)
+    (span,) = (
+        span
+        for span in trace.spans
+        if span.kind == "CLIENT" and span.service == "gateway" and span.name == call
+    )
+    return str(span.attributes["server.address"])

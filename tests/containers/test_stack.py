@@ -1,0 +1,84 @@
+"""The lite stack as its user meets it."""
+
+import json
+import subprocess
+
+import httpx2
+import pytest
+
+from tests import tempo
+from tests.containers.conftest import LiteStack
+
+SERVICES = ("gateway", "llm-proxy", "vector-svc", "inference-svc")
+MEGABYTE = 1_000_000
+
+
+def test_everything_is_healthy(client: httpx2.Client) -> None:
+    health = client.get("/health").json()
+    assert health["status"] == "healthy", health
+    assert health["services"]["vector_database"]["document_count"] >= 60
+
+
+def test_a_pipeline_call_is_one_trace_through_four_containers(
+    lite: LiteStack, client: httpx2.Client
+) -> None:
+    answer = client.post("/full-pipeline?query=Explain%20AI&max_tokens=8&user_id=ada").json()
+    assert answer["summary"]["steps_completed"] == 6, answer["stages"]
+    trace = tempo.wait_for(lite.tempo, answer["trace_id"], tempo.whole)
+    assert {span.service for span in trace.spans} == set(SERVICES)
+    assert {span.attributes["user.id"] for span in trace.spans} == {"ada"}
+    assert not [span for span in trace.spans if span.error]
+
+
+@pytest.mark.parametrize("service", [*SERVICES, "chroma", "trace-store"])
+def test_a_container_can_do_little_harm(lite: LiteStack, service: str) -> None:
+    (container,) = lite.containers(service)
+    found = lite.inspect(container)
+    assert found["Config"]["User"].split(":")[0] not in ("", "0", "root")
+    assert found["HostConfig"]["ReadonlyRootfs"] is True
+    assert found["HostConfig"]["CapDrop"] == ["ALL"]
+
+
+@pytest.mark.parametrize("service", ["gateway", "llm-proxy"])
+def test_the_small_images_are_small(lite: LiteStack, service: str) -> None:
+    (container,) = lite.containers(service)
+    image = lite.inspect(container)["Image"]
+    size = subprocess.run(
+        ["docker", "image", "inspect", "-f", "{{.Size}}", image],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    assert int(size.stdout) <= 300 * MEGABYTE
+
+
+@pytest.mark.parametrize("service", ["gateway", "llm-proxy", "vector-svc"])
+def test_only_the_inference_service_has_torch(lite: LiteStack, service: str) -> None:
+    code = "import importlib.util; print(importlib.util.find_spec('torch'))"
+    assert lite.compose("exec", "-T", service, "python", "-c", code).strip() == "None"
+
+
+def test_only_gateway_and_traces_are_published_and_only_here(lite: LiteStack) -> None:
+    rows = [json.loads(line) for line in lite.compose("ps", "--format", "json").splitlines()]
+    published = {
+        (row["Service"], port["URL"])
+        for row in rows
+        for port in row["Publishers"] or []
+        if port["PublishedPort"]
+    }
+    assert published == {("gateway", "127.0.0.1"), ("trace-store", "127.0.0.1")}
+
+
+def test_down_and_up_lose_nothing(lite: LiteStack) -> None:
+    body = {"texts": ["What is stored outlives its containers."], "ids": ["outlives"]}
+    stored = httpx2.post(f"{lite.gateway}/embed", json=body, timeout=60)
+    assert stored.json()["stored_in_vector_db"] is True
+    trace_id = stored.headers["x-trace-id"]
+    tempo.wait_for(lite.tempo, trace_id, tempo.whole)
+    lite.compose("down", "--timeout", "12")
+    lite.up()
+    query = {"query": "What outlives its containers?", "n_results": 1}
+    found = httpx2.post(f"{lite.gateway}/search", json=query, timeout=60).json()
+    assert found["results"][0]["id"] == "outlives"
+    assert tempo.read(lite.tempo, trace_id).spans

@@ -1,0 +1,24 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.gateway.services import Gateway, Services
+from tests.unit.o11y.recorded import bare_machine
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bare_machine(monkeypatch, tmp_path)
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[Gateway]:
+    gateway = Gateway()
+    yield gateway
+    await gateway.close()
+
+
+@pytest.fixture
+def services(gateway: Gateway) -> Services:
+    return gateway.services

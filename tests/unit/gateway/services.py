@@ -1,0 +1,263 @@
+"""Stand-ins for the services behind the gateway, and a gateway before them."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import httpx2
+from fastapi import FastAPI
+from httpx2 import Response
+from opentelemetry import baggage, propagate
+from starlette.types import ASGIApp
+
+from gateway import api, federation, health, openai_api
+from gateway.backends import Backends
+from gateway.health import Health
+from gateway.pipeline import Pipeline
+from gateway.settings import Settings
+from o11y.hop import ServiceClient
+from o11y.identity import DropBaggage
+from o11y.service import create_app
+from o11y.telemetry import Telemetry
+from tests.unit.o11y.recorded import Recorded, http
+
+LLM = "llm-proxy"
+VECTOR = "vector-svc"
+INFERENCE = "inference-svc"
+
+CHAT = f"{LLM}/v1/chat/completions"
+EMBED = f"{LLM}/v1/embeddings"
+SEARCH = f"{VECTOR}/search"
+STORE = f"{VECTOR}/documents"
+GENERATE = f"{INFERENCE}/local-inference"
+
+ANSWER = "Because the sky scatters blue light."
+DOCUMENTS = ("Rayleigh scattering", "The colour of the sea")
+
+METRICS = """\
+# HELP things_seconds Time of things.
+# TYPE things_seconds histogram
+# UNIT things_seconds seconds
+things_seconds_bucket{le="1.0"} 1.0 # {trace_id="0af7651916cd43dd8448eb211c80319c"} 0.5
+things_seconds_bucket{le="+Inf"} 2.0
+things_seconds_count 2.0
+things_seconds_sum 3.5
+# HELP calls Calls.
+# TYPE calls counter
+calls_total{model="m"} 4.0
+# EOF
+"""
+
+
+class Held:
+    """The usual answer, held back until it is let go."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.let_go = asyncio.Event()
+
+
+Answer = Response | Exception | Held | Callable[[Any], Response | None]
+"""What a call gets: this, or the usual answer where a function of the body says None."""
+
+
+class Asked(NamedTuple):
+    """One request a service got."""
+
+    call: str
+    headers: httpx2.Headers
+    content: bytes
+
+    @property
+    def body(self) -> Any:
+        return json.loads(self.content) if self.content else None
+
+    @property
+    def who(self) -> dict[str, object]:
+        return dict(baggage.get_all(propagate.extract(self.headers)))
+
+
+class Services:
+    """llm-proxy, vector-svc and inference-svc on one transport: the host says which is meant.
+
+    `answers` may hold another answer for a call ("llm-proxy/v1/embeddings") or for all calls of a
+    service ("llm-proxy").
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[Asked] = []
+        self.answers: dict[str, Answer] = {}
+        self.costs: dict[str, str] = {CHAT: "0.25", EMBED: "0.5"}
+
+    async def __call__(self, request: httpx2.Request) -> Response:
+        call = f"{request.url.host}{request.url.path}"
+        asked = Asked(call, request.headers, request.content)
+        self.requests.append(asked)
+        answer = self.answers.get(call, self.answers.get(request.url.host))
+        if isinstance(answer, Held):
+            answer.asked.set()
+            await answer.let_go.wait()
+            answer = None
+        if isinstance(answer, Exception):
+            raise answer
+        if callable(answer):
+            answer = answer(asked.body)
+        if answer is None:
+            return self._usual(call, asked.body)
+        return Response(answer.status_code, headers=answer.headers, content=answer.content)
+
+    def calls(self, *without: str) -> list[str]:
+        return [asked.call for asked in self.requests if asked.call not in without]
+
+    def asked(self, call: str) -> Asked:
+        """The only request of this call."""
+        [found] = [asked for asked in self.requests if asked.call == call]
+        return found
+
+    def _usual(self, call: str, body: Any) -> Response:
+        if call.startswith(LLM) and call in USUAL:
+            headers = {"X-O11y-Provider": "openai"}
+            if call in self.costs:
+                headers["X-O11y-Cost-Usd"] = self.costs[call]
+            return Response(200, json=USUAL[call](body), headers=headers)
+        if call.endswith("/metrics"):
+            return Response(200, text=METRICS)
+        if call in USUAL:
+            return Response(200, json=USUAL[call](body))
+        return Response(404, json={"detail": "no such call"})
+
+
+def usage(prompt: int, completion: int = 0) -> dict[str, int]:
+    total = prompt + completion
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total}
+
+
+def completion(body: dict[str, Any]) -> dict[str, Any]:
+    choice = {"message": {"role": "assistant", "content": ANSWER}, "finish_reason": "stop"}
+    return {"model": body.get("model", "gpt"), "choices": [choice], "usage": usage(20, 5)}
+
+
+def embeddings(body: dict[str, Any]) -> dict[str, Any]:
+    """A vector a text whose first number is its place; the rows come in the wrong order."""
+    rows = [{"index": index, "embedding": [index, 1.0]} for index in range(len(body["input"]))]
+    model = body.get("model", "embedder")
+    return {"model": model, "data": rows[::-1], "usage": usage(3 * len(rows))}
+
+
+def found(body: dict[str, Any]) -> dict[str, Any]:
+    results = [
+        {
+            "document": document,
+            "similarity": 0.5,
+            "distance": 0.5,
+            "metadata": {"kind": "corpus"},
+            "id": f"d{rank}",
+            "rank": rank,
+        }
+        for rank, document in enumerate(DOCUMENTS[: body["n_results"]], 1)
+    ]
+    return {"results": results, "duration_seconds": 0.01}
+
+
+def stored(body: dict[str, Any]) -> dict[str, Any]:
+    ids = body["ids"] or [f"s{index}" for index in range(len(body["documents"]))]
+    return {
+        "documents_added": len(ids),
+        "total_documents": 10 + len(ids),
+        "ids": ids,
+        "duration_seconds": 0.01,
+    }
+
+
+def generated(body: dict[str, Any]) -> dict[str, Any]:
+    performance = {
+        "duration_seconds": 1.0,
+        "tokens_per_second": 7.0,
+        "time_to_first_token_seconds": 0.1,
+        "queue_seconds": 0.0,
+        "batch_efficiency": 1.0,
+    }
+    metadata = {"model": "tiny", "device": "cpu", "usage": usage(4, 7), "performance": performance}
+    texts = ["It is blue."] * body.get("num_sequences", 1)
+    return {"generated_texts": texts, "metadata": metadata}
+
+
+def _always(answer: dict[str, Any]) -> Callable[[Any], dict[str, Any]]:
+    return lambda _: answer
+
+
+USUAL: dict[str, Callable[[Any], dict[str, Any]]] = {
+    CHAT: completion,
+    EMBED: embeddings,
+    SEARCH: found,
+    STORE: stored,
+    GENERATE: generated,
+    f"{LLM}/v1/models": _always({"object": "list", "data": []}),
+    f"{LLM}/v1/completions": _always({"choices": []}),
+    f"{LLM}/health": _always({"status": "available", "provider": "openai"}),
+    f"{VECTOR}/health": _always({"status": "available", "document_count": 3}),
+    f"{INFERENCE}/health": _always({"status": "available", "model_name": "tiny", "device": "cpu"}),
+    f"{VECTOR}/stats": _always({"collection_name": "documents", "document_count": 0}),
+    f"{INFERENCE}/stats": _always({"model_name": "tiny", "device": "cpu", "parameters": 7}),
+    f"{LLM}/readyz": _always({"status": "ready"}),
+    f"{INFERENCE}/readyz": _always({"status": "ready"}),
+}
+
+
+class NearBackends(Backends):
+    """The backends on a transport of this process instead of the network."""
+
+    def __init__(self, telemetry: Telemetry, transport: httpx2.AsyncBaseTransport) -> None:
+        def client(name: str) -> ServiceClient:
+            return ServiceClient(name, f"http://{name}", telemetry, 60, transport)
+
+        self.llm = client(LLM)
+        self.vector = client(VECTOR)
+        self.inference = client(INFERENCE)
+
+
+class Gateway:
+    """The gateway's calls before the stand-ins, with what both recorded."""
+
+    def __init__(self) -> None:
+        self.services = Services()
+        self.recorded = Recorded("gateway", Settings())
+        transport = httpx2.MockTransport(self.services)
+        self.backends = NearBackends(self.recorded.telemetry, transport)
+        self.client = http(self._app())
+
+    async def post(
+        self, path: str, body: object = None, headers: dict[str, str] | None = None
+    ) -> Response:
+        return await self.client.post(path, json=body, headers=headers)
+
+    async def close(self) -> None:
+        await self.client.aclose()
+        await self.backends.close()
+        self.recorded.telemetry.shutdown()
+
+    def _app(self) -> ASGIApp:
+        telemetry, backends = self.recorded.telemetry, self.backends
+        services = [backends.llm, backends.vector, backends.inference]
+
+        @asynccontextmanager
+        async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+            yield
+
+        async def ready() -> str | None:
+            return None
+
+        routers = [
+            api.router(backends, Pipeline(backends, telemetry)),
+            openai_api.router(backends),
+            health.router(Health(backends), backends),
+            federation.router(telemetry.service, telemetry.registry, services),
+        ]
+        return DropBaggage(create_app("gateway", telemetry, routers, lifespan, ready, 60))
+
+
+def problem(status: int, detail: str = "no", **headers: str) -> Response:
+    """A service's error, as all of them answer."""
+    return Response(status, json={"detail": detail}, headers=headers)

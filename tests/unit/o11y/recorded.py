@@ -1,0 +1,112 @@
+"""What the tests of the services share: telemetry kept in memory, a machine without settings."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx2
+import pytest
+from opentelemetry.sdk.metrics.export import (
+    HistogramDataPoint,
+    InMemoryMetricReader,
+    NumberDataPoint,
+)
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanContext, SpanKind
+from starlette.types import ASGIApp
+
+from o11y.settings import ServiceSettings
+from o11y.telemetry import Telemetry
+
+
+class Point(NamedTuple):
+    """One series of a metric: its labels and its value, for a histogram the number of values."""
+
+    labels: dict[str, object]
+    value: float
+
+
+class Names(SpanExporter):
+    """A backend that keeps the names of the spans it was sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.sent.extend(span.name for span in spans)
+        return SpanExportResult.SUCCESS
+
+
+class Recorded:
+    """A service's telemetry, read back as it was recorded."""
+
+    def __init__(self, service: str, settings: ServiceSettings) -> None:
+        self._spans = InMemorySpanExporter()
+        self._metrics = InMemoryMetricReader()
+        self.telemetry = Telemetry(
+            service, settings, [SimpleSpanProcessor(self._spans)], [self._metrics]
+        )
+
+    def spans(self, kind: SpanKind | None = None) -> list[ReadableSpan]:
+        """The ended spans, first ended first."""
+        ended = self._spans.get_finished_spans()
+        return [span for span in ended if kind in (None, span.kind)]
+
+    def span(self, name: str) -> ReadableSpan:
+        """The only span of this name."""
+        [found] = [span for span in self.spans() if span.name == name]
+        return found
+
+    def points(self, metric: str) -> list[Point]:
+        data = self._metrics.get_metrics_data()
+        return [
+            Point(dict(point.attributes or {}), _value(point))
+            for resource in (data.resource_metrics if data else ())
+            for scope in resource.scope_metrics
+            for found in scope.metrics
+            if found.name == metric
+            for point in found.data.data_points
+        ]
+
+
+def _value(point: object) -> float:
+    if isinstance(point, NumberDataPoint):
+        return point.value
+    assert isinstance(point, HistogramDataPoint)
+    return point.count
+
+
+def attributes(span: ReadableSpan) -> dict[str, object]:
+    return dict(span.attributes or {})
+
+
+def identity(span: ReadableSpan | None) -> SpanContext:
+    """The span's own ids."""
+    own = span.get_span_context() if span else None
+    assert own
+    return own
+
+
+def traceparent(headers: Mapping[str, str]) -> tuple[int, int]:
+    """Trace id and span id of a `traceparent` header."""
+    _, trace_id, span_id, _ = headers["traceparent"].split("-")
+    return int(trace_id, 16), int(span_id, 16)
+
+
+def bare_machine(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+    """Hide the settings, proxies and .env file of the machine the tests run on."""
+    monkeypatch.chdir(directory)
+    ours = ("otel_", "openai_", "app_", "log_level", "debug_mode", "inference_", "llm_", "vector_")
+    theirs = ("request_timeout_seconds", "seed_corpus", "http_proxy", "https_proxy", "all_proxy")
+    for name in list(os.environ):
+        if name.lower().startswith((*ours, *theirs)):
+            monkeypatch.delenv(name)
+
+
+def http(app: ASGIApp, headers: Mapping[str, str] | None = None) -> httpx2.AsyncClient:
+    """A client of an application in this process, which sees a 500 as a client does."""
+    transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
+    return httpx2.AsyncClient(transport=transport, base_url="http://service", headers=headers)

@@ -1,0 +1,162 @@
+"""Log lines: their fields, the trace they belong to, and where they go."""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import pytest
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
+
+from o11y import logs
+from o11y.identity import identified
+from o11y.logs import JsonFormatter, PlainFormatter
+from o11y.settings import ServiceSettings
+from tests.unit.o11y.recorded import Recorded, identity
+
+
+def record(message: str = "hello", /, **extra: object) -> logging.LogRecord:
+    made = logging.makeLogRecord(
+        {"name": "things", "levelname": "INFO", "levelno": logging.INFO, "msg": message, **extra}
+    )
+    made.created = 1_790_000_000.25
+    return made
+
+
+def line(made: logging.LogRecord) -> dict[str, Any]:
+    text = JsonFormatter("thing-svc").format(made)
+    assert "\n" not in text
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def failure() -> dict[str, object]:
+    """The extra of a record about an exception."""
+    try:
+        raise ValueError("out of things")
+    except ValueError:
+        return {"exc_info": sys.exc_info()}
+
+
+def test_a_line_says_when_how_bad_who_and_what() -> None:
+    assert line(record()) == {
+        "timestamp": "2026-09-21T14:13:20.250000+00:00",
+        "level": "INFO",
+        "service": "thing-svc",
+        "logger": "things",
+        "message": "hello",
+    }
+
+
+def test_a_line_within_a_span_carries_its_ids(recorded: Recorded) -> None:
+    with recorded.telemetry.tracer.start_as_current_span("work") as span:
+        found = line(record())
+    own = span.get_span_context()
+    assert found["trace_id"] == f"{own.trace_id:032x}"
+    assert found["span_id"] == f"{own.span_id:016x}"
+
+
+def test_a_line_says_whose_request_it_is() -> None:
+    with identified("ann", "s1"):
+        found = line(record())
+    assert (found["user.id"], found["session.id"]) == ("ann", "s1")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (3, 3),
+        ("é\n", "é\n"),
+        (None, None),
+        ([1], [1]),
+        (datetime(2026, 1, 2), "2026-01-02 00:00:00"),
+    ],
+)
+def test_extra_fields_are_fields_of_the_line(value: object, shown: object) -> None:
+    assert line(record(documents=value))["documents"] == shown
+
+
+def test_arguments_are_part_of_the_message() -> None:
+    assert line(record("%s of %d", args=("one", 2)))["message"] == "one of 2"
+
+
+def test_an_exception_is_one_field() -> None:
+    found = line(record(**failure()))
+    assert found["exception"].startswith("Traceback")
+    assert found["exception"].endswith("ValueError: out of things")
+
+
+def test_uvicorns_second_form_of_its_message_is_left_out() -> None:
+    assert "color_message" not in line(record(color_message="\x1b[32mhello"))
+
+
+def test_a_plain_line_is_for_people(recorded: Recorded) -> None:
+    with recorded.telemetry.tracer.start_as_current_span("work") as span:
+        text = PlainFormatter().format(record(documents=3))
+    trace_id = f"{span.get_span_context().trace_id:032x}"
+    assert text.endswith(f"INFO    things hello documents=3 {trace_id}")
+
+
+def test_a_plain_line_shows_the_exception_below() -> None:
+    first, *below = PlainFormatter().format(record(**failure())).splitlines()
+    assert first.endswith("things hello")
+    assert below[-1] == "ValueError: out of things"
+
+
+@pytest.fixture
+def root() -> Iterator[logging.Logger]:
+    """The root logger, put back as it was."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield root
+    root.handlers = handlers
+    root.setLevel(level)
+
+
+def configured(recorded: Recorded, root: logging.Logger, **given: object) -> logging.Logger:
+    logs.configure(ServiceSettings.model_validate({"app_port": 8000, **given}), recorded.telemetry)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("given", "level", "formatter"),
+    [
+        ({}, logging.INFO, JsonFormatter),
+        ({"log_level": "WARNING"}, logging.WARNING, JsonFormatter),
+        ({"debug_mode": True}, logging.DEBUG, PlainFormatter),
+        ({"debug_mode": True, "log_level": "ERROR"}, logging.DEBUG, PlainFormatter),
+    ],
+)
+def test_level_and_form_follow_the_settings(
+    given: dict[str, object],
+    level: int,
+    formatter: type[logging.Formatter],
+    recorded: Recorded,
+    root: logging.Logger,
+) -> None:
+    configured(recorded, root, **given)
+    assert root.level == level
+    assert formatter in {type(handler.formatter) for handler in root.handlers}
+
+
+def test_lines_go_to_standard_output(
+    recorded: Recorded, root: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configured(recorded, root).warning("hello", extra={"documents": 3})
+    found = json.loads(capsys.readouterr().out)
+    assert (found["message"], found["documents"]) == ("hello", 3)
+
+
+def test_records_go_to_otlp_with_their_trace(recorded: Recorded, root: logging.Logger) -> None:
+    kept = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
+    recorded.telemetry.logger_provider.add_log_record_processor(SimpleLogRecordProcessor(kept))
+    configured(recorded, root)
+    with recorded.telemetry.tracer.start_as_current_span("work"):
+        root.warning("hello", extra={"documents": 3})
+    [sent] = kept.get_finished_logs()
+    assert sent.log_record.body == "hello"
+    assert sent.log_record.trace_id == identity(recorded.span("work")).trace_id
+    assert (sent.log_record.attributes or {})["documents"] == 3
+    assert sent.resource.attributes["service.name"] == "thing-svc"

@@ -1,0 +1,205 @@
+"""The providers of a process: what they say of it, what they keep to themselves, how they end."""
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from opentelemetry import metrics, trace
+from opentelemetry._logs import LogRecord
+from opentelemetry.metrics import Observation
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from prometheus_client.openmetrics.exposition import generate_latest
+from pydantic import SecretStr
+
+from o11y import schema
+from o11y.settings import ServiceSettings
+from o11y.telemetry import Telemetry
+from tests.unit.o11y.recorded import Names, Recorded
+
+
+@pytest.mark.parametrize(("variable", "name"), [(None, "thing-svc"), ("other-svc", "other-svc")])
+def test_spans_name_the_service_they_come_from(
+    variable: str | None, name: str, settings: ServiceSettings
+) -> None:
+    recorded = Recorded("thing-svc", settings.model_copy(update={"otel_service_name": variable}))
+    recorded.telemetry.tracer.start_span("work").end()
+    resource = recorded.span("work").resource.attributes
+    assert resource["service.name"] == recorded.telemetry.service == name
+    assert resource["service.namespace"] == "o11y-4-ai"
+    assert resource["service.version"]
+    assert resource["service.instance.id"] == recorded.telemetry.instance
+    recorded.telemetry.shutdown()
+
+
+def test_resource_attributes_of_the_environment_are_kept(
+    monkeypatch: pytest.MonkeyPatch, settings: ServiceSettings
+) -> None:
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
+    recorded = Recorded("thing-svc", settings)
+    recorded.telemetry.tracer.start_span("work").end()
+    resource = recorded.span("work").resource.attributes
+    assert resource["deployment.environment.name"] == "test"
+    recorded.telemetry.shutdown()
+
+
+def test_two_processes_of_a_service_differ(settings: ServiceSettings) -> None:
+    made = [Telemetry("thing-svc", settings) for _ in range(2)]
+    assert made[0].instance != made[1].instance
+    for telemetry in made:
+        telemetry.shutdown()
+
+
+def test_nothing_global_is_set(recorded: Recorded) -> None:
+    assert trace.get_tracer_provider() is not recorded.telemetry.tracer_provider
+    assert not isinstance(trace.get_tracer_provider(), TracerProvider)
+    assert metrics.get_meter_provider() is not recorded.telemetry.meter_provider
+
+
+def exposed(recorded: Recorded) -> str:
+    text: bytes = generate_latest(recorded.telemetry.registry)
+    return text.decode()
+
+
+@pytest.mark.parametrize(
+    ("metric", "series"),
+    [
+        (schema.OPENAI_API_DURATION, "openai_api_duration_seconds_bucket"),
+        (schema.OPENAI_COST, "openai_cost_usd_total"),
+        (schema.OPENAI_TOKENS, "openai_tokens_used_total"),
+        (schema.OPENAI_UNPRICED, "openai_unpriced_calls_total"),
+        (schema.MODEL_DURATION, "model_inference_duration_seconds_bucket"),
+        (schema.MODEL_TOKENS, "model_tokens_generated_total"),
+        (schema.MODEL_FIRST_TOKEN, "gen_ai_server_time_to_first_token_seconds_bucket"),
+        (schema.VECTOR_OPERATION_DURATION, "vector_operation_duration_seconds_bucket"),
+        (schema.VECTOR_SIMILARITY, "vector_search_similarity_bucket"),
+        (schema.VECTOR_DISTANCE, "vector_search_distance_bucket"),
+        (schema.VECTOR_DOCUMENTS, "vector_documents"),
+        (schema.PIPELINE_STAGE_DURATION, "pipeline_stage_duration_seconds_bucket"),
+        (schema.HTTP_CLIENT_DURATION, "http_client_request_duration_seconds_bucket"),
+        (schema.CPU_USAGE, "cpu_usage_percent"),
+        (schema.MEMORY_USED, "memory_used_bytes"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_prometheus_shows_a_metric_under_the_name_its_users_know(
+    metric: schema.Metric, series: str, recorded: Recorded
+) -> None:
+    match metric.kind:
+        case "counter":
+            recorded.telemetry.counter(metric).add(1)
+        case "histogram":
+            recorded.telemetry.histogram(metric).record(1)
+        case "gauge" if metric not in (schema.CPU_USAGE, schema.MEMORY_USED):
+            recorded.telemetry.gauge(metric, lambda: [Observation(1)])
+    lines = exposed(recorded).splitlines()
+    assert any(line.startswith((f"{series} ", f"{series}{{")) for line in lines)
+
+
+def test_a_histogram_has_the_buckets_of_the_schema(recorded: Recorded) -> None:
+    recorded.telemetry.histogram(schema.VECTOR_SIMILARITY).record(0.5)
+    bounds = [
+        float(line.split('le="')[1].split('"')[0])
+        for line in exposed(recorded).splitlines()
+        if line.startswith("vector_search_similarity_bucket")
+    ]
+    assert bounds == [*schema.UNIT_INTERVAL, float("inf")]
+
+
+def test_a_gauge_is_read_at_each_collection(recorded: Recorded) -> None:
+    numbers = iter((3, 4))
+    recorded.telemetry.gauge(schema.VECTOR_DOCUMENTS, lambda: [Observation(next(numbers))])
+    read = [recorded.points(schema.VECTOR_DOCUMENTS.name)[0].value for _ in range(2)]
+    assert read == [3, 4]
+
+
+class Collector(ThreadingHTTPServer):
+    """An OTLP/HTTP backend that keeps what it was sent where, and with which credentials."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Receiver)
+        self.received: set[tuple[str, str | None]] = set()
+
+
+class Receiver(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        assert isinstance(self.server, Collector)
+        self.rfile.read(int(self.headers["content-length"]))
+        self.server.received.add((self.path, self.headers["authorization"]))
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with Collector() as server:
+        thread = threading.Thread(target=server.serve_forever, args=[0.01])
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_each_signal_goes_to_its_path_with_the_credentials(collector: Collector) -> None:
+    settings = ServiceSettings(
+        app_port=8000,
+        otel_exporter_otlp_endpoint=f"http://127.0.0.1:{collector.server_port}/otlp",
+        otel_exporter_otlp_headers=SecretStr("123:token"),
+    )
+    telemetry = Telemetry("thing-svc", settings)
+    telemetry.tracer.start_span("work").end()
+    telemetry.counter(schema.MODEL_TOKENS).add(1)
+    telemetry.logger_provider.get_logger("things").emit(LogRecord(body="hello"))
+    telemetry.shutdown()
+    assert collector.received == {
+        (f"/otlp/v1/{signal}", "Basic MTIzOnRva2Vu") for signal in ("traces", "metrics", "logs")
+    }
+
+
+class Hanging(SpanExporter):
+    """A backend that takes a batch and doesn't answer until it is let go."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.let_go = threading.Event()
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.asked.set()
+        self.let_go.wait(10)
+        return SpanExportResult.FAILURE
+
+
+@pytest.fixture
+def hanging() -> Iterator[Hanging]:
+    exporter = Hanging()
+    yield exporter
+    exporter.let_go.set()
+
+
+def test_a_backend_that_hangs_holds_neither_the_work_nor_the_exit(
+    hanging: Hanging, settings: ServiceSettings
+) -> None:
+    telemetry = Telemetry(
+        "thing-svc", settings, [BatchSpanProcessor(hanging, schedule_delay_millis=1)]
+    )
+    started = time.monotonic()
+    telemetry.tracer.start_span("work").end()
+    assert hanging.asked.wait(5)
+    for _ in range(5000):
+        telemetry.tracer.start_span("more work").end()
+    telemetry.shutdown(timeout_seconds=0.1)
+    assert time.monotonic() - started < 5
+
+
+def test_what_is_left_is_sent_at_the_end(settings: ServiceSettings) -> None:
+    backend = Names()
+    telemetry = Telemetry("thing-svc", settings, [BatchSpanProcessor(backend)])
+    telemetry.tracer.start_span("work").end()
+    telemetry.shutdown()
+    assert backend.sent == ["work"]
