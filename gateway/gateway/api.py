@@ -1,6 +1,5 @@
 """The gateway's own calls: /chat, /embed, /search, /local-inference, /full-pipeline."""
 
-import time
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -21,7 +20,6 @@ from o11y.contracts import (
     PipelineParameters,
     PipelineRequest,
     SearchAnswer,
-    SearchMetadata,
     SearchRequest,
 )
 from o11y.problems import Problem
@@ -64,22 +62,9 @@ def router(backends: Backends, pipeline: Pipeline) -> APIRouter:
 
     @api.post("/search")
     async def search(request: Request, body: SearchRequest) -> SearchAnswer:
-        started = time.perf_counter()
         with caller(request, body.user_id):
             embedded = await backends.embed([body.query])
-            found = await backends.search(
-                embedded.vectors[0], embedded.metadata.model, body.n_results, body.filter_metadata
-            )
-        return SearchAnswer(
-            query=body.query,
-            results=found.results,
-            count=len(found.results),
-            metadata=SearchMetadata(
-                query_embedding_cost_usd=embedded.metadata.cost_usd,
-                search_duration_seconds=found.duration_seconds,
-                total_duration_seconds=time.perf_counter() - started,
-            ),
-        )
+            return await backends.search(body.query, embedded, body.n_results, body.filter_metadata)
 
     @api.post("/local-inference")
     async def local_inference(

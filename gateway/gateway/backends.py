@@ -17,6 +17,8 @@ from o11y.contracts import (
     ChatMetadata,
     EmbedMetadata,
     LocalInferenceAnswer,
+    SearchAnswer,
+    SearchMetadata,
     StoreAnswer,
     Usage,
     VectorSearchAnswer,
@@ -162,26 +164,39 @@ class Backends:
 
     async def search(
         self,
-        vector: Sequence[float],
-        embedding_model: str,
+        query: str,
+        embedded: Embedded,
         n_results: int,
         filter_metadata: dict[str, Any] | None,
         *,
         stage: str | None = None,
-    ) -> VectorSearchAnswer:
+    ) -> SearchAnswer:
+        """The documents nearest to a query by its embedding; the total time includes that."""
+        started = time.perf_counter()
         request = {
-            "embedding": list(vector),
-            "embedding_model": embedding_model,
+            "embedding": embedded.vectors[0],
+            "embedding_model": embedded.metadata.model,
             "n_results": n_results,
             "filter_metadata": filter_metadata,
         }
-        return await self.vector.call(
+        found = await self.vector.call(
             VectorSearchAnswer,
             "POST",
             "/search",
             json=request,
             attributes=_of(stage),
             idempotent=True,
+        )
+        took = time.perf_counter() - started
+        return SearchAnswer(
+            query=query,
+            results=found.results,
+            count=len(found.results),
+            metadata=SearchMetadata(
+                query_embedding_cost_usd=embedded.metadata.cost_usd,
+                search_duration_seconds=found.duration_seconds,
+                total_duration_seconds=embedded.metadata.duration_seconds + took,
+            ),
         )
 
     async def generate(

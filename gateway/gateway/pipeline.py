@@ -23,7 +23,6 @@ from o11y.contracts import (
     PipelineResults,
     PipelineSummary,
     SearchAnswer,
-    SearchMetadata,
     SearchResult,
     Stage,
     StoreAnswer,
@@ -122,7 +121,16 @@ class _Call:
             self._skip(SEARCH, "the query has no embedding")
         else:
             embedded = self._query
-            self._search = await self._stage(SEARCH, lambda: self._find(embedded))
+            self._search = await self._stage(
+                SEARCH,
+                lambda: self._backends.search(
+                    self._request.query,
+                    embedded,
+                    self._request.n_results,
+                    KNOWLEDGE,
+                    stage=SEARCH,
+                ),
+            )
         found = self._search.results if self._search and self._request.use_context else []
         self.chat = await self._stage(
             CHAT,
@@ -162,26 +170,6 @@ class _Call:
         self._stored = await self._stage(
             STORE,
             lambda: self._backends.store(documents, both, metadata=metadata, stage=STORE),
-        )
-
-    async def _find(self, embedded: Embedded) -> SearchAnswer:
-        started = time.perf_counter()
-        found = await self._backends.search(
-            embedded.vectors[0],
-            embedded.metadata.model,
-            self._request.n_results,
-            KNOWLEDGE,
-            stage=SEARCH,
-        )
-        return SearchAnswer(
-            query=self._request.query,
-            results=found.results,
-            count=len(found.results),
-            metadata=SearchMetadata(
-                query_embedding_cost_usd=embedded.metadata.cost_usd,
-                search_duration_seconds=found.duration_seconds,
-                total_duration_seconds=time.perf_counter() - started,
-            ),
         )
 
     async def _stage(self, name: str, work: Callable[[], Awaitable[T]]) -> T | None:
