@@ -8,9 +8,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-com
 PARTS := shared gateway llm-proxy vector-svc inference-svc
 SOURCES := $(PARTS) deploy tests
 SCENARIO ?= all
+LITE := -f docker-compose.yml -f deploy/compose.lite.yml
+REPLICAS ?= --scale inference-svc=3 --scale vector-svc=2 --scale llm-proxy=2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status logs trace load test test-containers lint format lock clean
+.PHONY: help setup demo up down status logs trace load demo-scale test test-containers lint format lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +40,10 @@ trace: setup ## Print a trace as a tree: make trace ID=4bf92f…
 
 load: setup ## Load the gateway for a while: make load SECONDS=60
 	@bash deploy/demo/load_generator.sh $(or $(SECONDS),60)
+
+demo-scale: setup ## Several replicas in containers: how requests spread over them (needs Docker)
+	@docker compose $(LITE) up --detach --build --wait $(REPLICAS)
+	@$(BIN)/python -m deploy.demo.scale
 
 test: $(VENV)/.installed-dev ## Run all tests but those in containers
 	@$(BIN)/python -m pytest

@@ -15,6 +15,7 @@ import pytest
 from tests.processes import ROOT, free_ports
 
 PROJECT = "o11y-lite-test"
+FILES = ("-f", "docker-compose.yml", "-f", "deploy/compose.lite.yml")
 BUILD_SECONDS = 1500
 UP_SECONDS = 240
 
@@ -36,7 +37,7 @@ def engine() -> None:
 
 @dataclass(frozen=True)
 class LiteStack:
-    """`deploy/compose.lite.yml` under a project name and on ports of its own."""
+    """The stack of `compose.lite.yml` under a project name and on ports of its own."""
 
     environment: dict[str, str]
 
@@ -50,7 +51,7 @@ class LiteStack:
 
     def compose(self, *words: str, seconds: float = UP_SECONDS) -> str:
         done = subprocess.run(
-            ["docker", "compose", "-p", PROJECT, "-f", "deploy/compose.lite.yml", *words],
+            ["docker", "compose", "-p", PROJECT, *FILES, *words],
             cwd=ROOT,
             env=self.environment,
             capture_output=True,
