@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,7 @@ import pytest
 
 from tests.processes import ROOT, free_ports
 
-PROJECT = "o11y-lite-test"
-FILES = ("-f", "docker-compose.yml", "-f", "deploy/compose.lite.yml")
+BASE, LITE = "docker-compose.yml", "deploy/compose.lite.yml"
 BUILD_SECONDS = 1500
 UP_SECONDS = 240
 
@@ -36,9 +36,11 @@ def engine() -> None:
 
 
 @dataclass(frozen=True)
-class LiteStack:
-    """The stack of `compose.lite.yml` under a project name and on ports of its own."""
+class ComposeStack:
+    """The stack of some Compose files under a project name and on ports of its own."""
 
+    project: str
+    files: tuple[str, ...]
     environment: dict[str, str]
 
     @property
@@ -50,8 +52,9 @@ class LiteStack:
         return f"http://127.0.0.1:{self.environment['TEMPO_PORT']}"
 
     def compose(self, *words: str, seconds: float = UP_SECONDS) -> str:
+        files = [word for file in self.files for word in ("-f", file)]
         done = subprocess.run(
-            ["docker", "compose", "-p", PROJECT, *FILES, *words],
+            ["docker", "compose", "-p", self.project, *files, *words],
             cwd=ROOT,
             env=self.environment,
             capture_output=True,
@@ -82,36 +85,44 @@ class LiteStack:
         return str(network["IPAddress"])
 
 
-@pytest.fixture(scope="session")
-def lite(engine: None) -> Iterator[LiteStack]:
-    gateway, tempo = free_ports(2)
-    environment = {
-        **os.environ,
-        "GATEWAY_PORT": str(gateway),
-        "TEMPO_PORT": str(tempo),
-        "OPENAI_API_KEY": "",
-        "OPENAI_BASE_URL": "",
-    }
+def settings(*ports: str) -> dict[str, str]:
+    """Compose's environment: free numbers for `ports`, no key, wheels where they are served."""
+    numbers = map(str, free_ports(len(ports)))
+    environment = {**os.environ, **dict(zip(ports, numbers, strict=True))}
+    environment |= {"OPENAI_API_KEY": "", "OPENAI_BASE_URL": ""}
     if links := os.environ.get("BUILD_FIND_LINKS"):
         environment |= {"PIP_FIND_LINKS": links, "BUILD_NETWORK": "host"}
-    stack = LiteStack(environment)
+    return environment
+
+
+@pytest.fixture(scope="session")
+def lite(engine: None) -> Iterator[ComposeStack]:
+    environment = settings("GATEWAY_PORT", "TEMPO_PORT")
+    stack = ComposeStack("o11y-lite-test", (BASE, LITE), environment)
+    with running(stack):
+        yield stack
+
+
+@contextmanager
+def running(stack: ComposeStack) -> Iterator[None]:
+    """Build the images, start everything, and leave nothing behind."""
     stack.compose("build", seconds=BUILD_SECONDS)
     try:
         stack.up()
-        yield stack
+        yield
     finally:
         stack.compose("down", "--volumes", "--timeout", "12")
 
 
 @pytest.fixture
-def client(lite: LiteStack) -> Iterator[httpx2.Client]:
+def client(lite: ComposeStack) -> Iterator[httpx2.Client]:
     """One keep-alive client of the gateway."""
     with httpx2.Client(base_url=lite.gateway, timeout=90) as client:
         yield client
 
 
 @pytest.fixture
-def one_of_each(lite: LiteStack) -> Iterator[Callable[..., None]]:
+def one_of_each(lite: ComposeStack) -> Iterator[Callable[..., None]]:
     """Scales services for a test; afterwards there is one replica of each again."""
     replicas: dict[str, int] = {}
 

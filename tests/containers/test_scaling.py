@@ -10,7 +10,7 @@ import httpx2
 
 from deploy.demo.scale import served, unfairness
 from tests import tempo
-from tests.containers.conftest import LiteStack, eventually
+from tests.containers.conftest import ComposeStack, eventually
 
 SEARCH = {"query": "What is a replica?"}
 Scale = Callable[..., None]
@@ -43,7 +43,7 @@ def test_requests_over_one_connection_reach_every_replica_alike(
 
 
 def test_a_paused_replica_gets_nothing_more_and_a_woken_one_gets_its_share(
-    lite: LiteStack, client: httpx2.Client, one_of_each: Scale
+    lite: ComposeStack, client: httpx2.Client, one_of_each: Scale
 ) -> None:
     one_of_each(vector_svc=2)
     eventually(lambda: search(client).status_code == 200 and len(replicas(client)) >= 4, 20)
@@ -60,7 +60,7 @@ def test_a_paused_replica_gets_nothing_more_and_a_woken_one_gets_its_share(
 
 
 def test_a_replica_that_is_added_gets_its_share(
-    lite: LiteStack, client: httpx2.Client, one_of_each: Scale
+    lite: ComposeStack, client: httpx2.Client, one_of_each: Scale
 ) -> None:
     assert search(client).status_code == 200
     one_of_each(vector_svc=2)
@@ -76,7 +76,7 @@ def test_a_replica_that_is_added_gets_its_share(
 
 
 def test_a_stopped_and_a_killed_replica_cost_no_idempotent_request(
-    lite: LiteStack, client: httpx2.Client, one_of_each: Scale
+    lite: ComposeStack, client: httpx2.Client, one_of_each: Scale
 ) -> None:
     one_of_each(vector_svc=3)
     eventually(lambda: search(client).status_code == 200 and len(replicas(client)) >= 5, 20)
@@ -114,7 +114,7 @@ def replicas(client: httpx2.Client) -> set[tuple[str, str]]:
     }
 
 
-def answered_by(lite: LiteStack, answer: httpx2.Response, call: str) -> str:
+def answered_by(lite: ComposeStack, answer: httpx2.Response, call: str) -> str:
     """The address of the vector service's replica that served this search, from its trace."""
     assert answer.status_code == 200, answer.text
     trace = tempo.wait_for(lite.tempo, answer.headers["x-trace-id"], tempo.whole)

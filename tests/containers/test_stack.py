@@ -2,12 +2,13 @@
 
 import json
 import subprocess
+import time
 
 import httpx2
 import pytest
 
 from tests import tempo
-from tests.containers.conftest import LiteStack
+from tests.containers.conftest import ComposeStack
 
 SERVICES = ("gateway", "llm-proxy", "vector-svc", "inference-svc")
 MEGABYTE = 1_000_000
@@ -20,7 +21,7 @@ def test_everything_is_healthy(client: httpx2.Client) -> None:
 
 
 def test_a_pipeline_call_is_one_trace_through_four_containers(
-    lite: LiteStack, client: httpx2.Client
+    lite: ComposeStack, client: httpx2.Client
 ) -> None:
     answer = client.post("/full-pipeline?query=Explain%20AI&max_tokens=8&user_id=ada").json()
     assert answer["summary"]["steps_completed"] == 6, answer["stages"]
@@ -31,7 +32,7 @@ def test_a_pipeline_call_is_one_trace_through_four_containers(
 
 
 @pytest.mark.parametrize("service", [*SERVICES, "chroma", "trace-store"])
-def test_a_container_can_do_little_harm(lite: LiteStack, service: str) -> None:
+def test_a_container_can_do_little_harm(lite: ComposeStack, service: str) -> None:
     (container,) = lite.containers(service)
     found = lite.inspect(container)
     assert found["Config"]["User"].split(":")[0] not in ("", "0", "root")
@@ -40,7 +41,7 @@ def test_a_container_can_do_little_harm(lite: LiteStack, service: str) -> None:
 
 
 @pytest.mark.parametrize("service", ["gateway", "llm-proxy"])
-def test_the_small_images_are_small(lite: LiteStack, service: str) -> None:
+def test_the_small_images_are_small(lite: ComposeStack, service: str) -> None:
     (container,) = lite.containers(service)
     image = lite.inspect(container)["Image"]
     size = subprocess.run(
@@ -54,12 +55,12 @@ def test_the_small_images_are_small(lite: LiteStack, service: str) -> None:
 
 
 @pytest.mark.parametrize("service", ["gateway", "llm-proxy", "vector-svc"])
-def test_only_the_inference_service_has_torch(lite: LiteStack, service: str) -> None:
+def test_only_the_inference_service_has_torch(lite: ComposeStack, service: str) -> None:
     code = "import importlib.util; print(importlib.util.find_spec('torch'))"
     assert lite.compose("exec", "-T", service, "python", "-c", code).strip() == "None"
 
 
-def test_only_gateway_and_traces_are_published_and_only_here(lite: LiteStack) -> None:
+def test_only_gateway_and_traces_are_published_and_only_here(lite: ComposeStack) -> None:
     rows = [json.loads(line) for line in lite.compose("ps", "--format", "json").splitlines()]
     published = {
         (row["Service"], port["URL"])
@@ -70,7 +71,19 @@ def test_only_gateway_and_traces_are_published_and_only_here(lite: LiteStack) ->
     assert published == {("gateway", "127.0.0.1"), ("trace-store", "127.0.0.1")}
 
 
-def test_down_and_up_lose_nothing(lite: LiteStack) -> None:
+def test_services_stop_by_themselves_within_ten_seconds(lite: ComposeStack) -> None:
+    containers = {service: lite.containers(service)[0] for service in SERVICES}
+    started = time.monotonic()
+    lite.compose("stop", "--timeout", "12", *SERVICES)
+    took = time.monotonic() - started
+    states = {service: lite.inspect(one)["State"] for service, one in containers.items()}
+    lite.up()
+    assert took < 10
+    # 143 is SIGTERM, which uvicorn passes on when it has finished; 137 would be a kill.
+    assert {state["ExitCode"] for state in states.values()} <= {0, 143}, states
+
+
+def test_down_and_up_lose_nothing(lite: ComposeStack) -> None:
     body = {"texts": ["What is stored outlives its containers."], "ids": ["outlives"]}
     stored = httpx2.post(f"{lite.gateway}/embed", json=body, timeout=60)
     assert stored.json()["stored_in_vector_db"] is True

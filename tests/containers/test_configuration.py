@@ -1,0 +1,76 @@
+"""Every file of the stack that has a checker passes it."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.containers.conftest import BASE, LITE
+from tests.processes import ROOT
+
+GPU, CLOUD = "deploy/compose.gpu.yml", "deploy/compose.grafana-cloud.yml"
+CLOUD_SETTINGS = {
+    "GRAFANA_CLOUD_OTLP_ENDPOINT": "https://otlp.example/otlp",
+    "GRAFANA_CLOUD_INSTANCE_ID": "1",
+    "GRAFANA_CLOUD_TOKEN": "planted-token",
+}
+
+
+def config(*files: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    options = [word for file in files for word in ("-f", file)]
+    return subprocess.run(
+        ["docker", "compose", *options, "config"],
+        cwd=ROOT,
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "files",
+    [(BASE,), (BASE, LITE), (BASE, GPU), (BASE, CLOUD), (BASE, LITE, GPU), (BASE, CLOUD, GPU)],
+    ids=lambda files: "+".join(Path(file).stem for file in files),
+)
+def test_every_combination_of_compose_files_is_valid(files: tuple[str, ...]) -> None:
+    done = config(*files, **CLOUD_SETTINGS)
+    assert done.returncode == 0, done.stderr
+
+
+def test_only_the_collector_knows_the_credentials_of_grafana_cloud() -> None:
+    services = yaml.safe_load(config(BASE, CLOUD, **CLOUD_SETTINGS).stdout)["services"]
+    assert "planted-token" in str(services.pop("otel-collector"))
+    assert "planted-token" not in str(services)
+
+
+def test_without_its_credentials_grafana_cloud_says_which_are_missing() -> None:
+    done = config(BASE, CLOUD, GRAFANA_CLOUD_OTLP_ENDPOINT="")
+    assert done.returncode != 0
+    assert "the OTLP gateway of the stack" in done.stderr
+
+
+def test_nothing_is_published_beyond_this_machine() -> None:
+    for files in ((BASE,), (BASE, LITE)):
+        services = yaml.safe_load(config(*files).stdout)["services"]
+        ports = [port for service in services.values() for port in service.get("ports", [])]
+        assert {port["host_ip"] for port in ports} == {"127.0.0.1"}
+
+
+def test_prometheus_takes_its_configuration(tmp_path: Path) -> None:
+    if shutil.which("promtool") is None:
+        pytest.skip("no promtool here")
+    configuration = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
+    version = subprocess.run(["promtool", "--version"], capture_output=True, text=True, check=True)
+    if "version 2." in version.stdout + version.stderr:
+        del configuration["otlp"]  # newer than promtool 2
+    file = tmp_path / "prometheus.yml"
+    file.write_text(yaml.safe_dump(configuration))
+    done = subprocess.run(
+        ["promtool", "check", "config", str(file)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
