@@ -15,7 +15,9 @@ from o11y.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
-ATTEMPTS = 30
+ATTEMPTS = 150
+"""A slow machine loads its model for a minute or two, and without it there are no embeddings."""
+
 PAUSE_SECONDS = 1.0
 STATS_SECONDS = 2.0
 

@@ -66,5 +66,5 @@ class Embedder:
 
     def _embed(self, texts: list[str]) -> Embedded:
         vectors = self._model.encode(texts, normalize_embeddings=True, show_progress_bar=False)
-        features = self._model.tokenize(texts)
+        features = self._model.preprocess(texts)
         return Embedded(vectors.tolist(), int(features["attention_mask"].sum()))

@@ -52,7 +52,8 @@ def load(name: str | None, device: Device, cache: Path) -> LanguageModel:
         model = AutoModelForCausalLM.from_pretrained(source, dtype=device.dtype)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise StartError(f"LOCAL_MODEL_NAME={name}: {reason}") from error
+        what = f"LOCAL_MODEL_NAME={name}" if name else f"the packaged model in {source}"
+        raise StartError(f"{what}: {reason}") from error
     model.to(device.name)
     return LanguageModel(
         name=public,

@@ -86,6 +86,8 @@ def convert(target: Path) -> None:
         tokenizer = transformers.AutoTokenizer.from_pretrained(work, gguf_file=source.name)
         model.save_pretrained(work / "dense")
         tokenizer.save_pretrained(work / "dense")
+        for file in (work / "dense").iterdir():
+            file.chmod(0o644)  # the weights are written for their owner alone
         (work / "dense").rename(target)
     finally:
         shutil.rmtree(work)

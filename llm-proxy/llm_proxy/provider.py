@@ -15,6 +15,7 @@ from llm_proxy import pricing
 from llm_proxy.settings import Settings
 from o11y import deadline
 from o11y.balancer import Balancer, BalancingTransport
+from o11y.hop import UNTRACED
 from o11y.problems import Problem, out_of_time, unavailable
 
 LOCAL = "o11y-local"
@@ -101,7 +102,9 @@ class Provider:
     async def models(self) -> Models:
         """The default models; the local service is asked once which ones it has."""
         if self._models is None:
-            listing = self._client.get("/models", cast_to=httpx2.Response)
+            listing = self._client.get(
+                "/models", cast_to=httpx2.Response, options={"headers": UNTRACED}
+            )
             try:
                 answer = await self._answer(listing, MODELS_SECONDS, "/models")
                 listed = _Listed.model_validate_json(answer.content)

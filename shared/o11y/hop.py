@@ -19,6 +19,9 @@ from o11y.balancer import Balancer, Replica, as_is, resolve
 from o11y.problems import Problem, out_of_time, unavailable
 from o11y.telemetry import Telemetry
 
+UNTRACED = {"traceparent": f"00-{1:032x}-{1:016x}-00"}
+"""A parent that isn't recorded (W3C Trace Context): what it calls isn't either."""
+
 M = TypeVar("M", bound=BaseModel)
 
 CONNECT_SECONDS = 2.0
@@ -142,7 +145,7 @@ class ServiceClient:
         await self._http.aclose()
 
     async def _get(self, replica: Replica, path: str, seconds: float) -> httpx2.Response:
-        request = self._request(replica, "GET", path, {}, seconds)
+        request = self._request(replica, "GET", path, UNTRACED, seconds)
         return await self._http.send(request)
 
     def _request(
