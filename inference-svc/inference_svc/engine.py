@@ -23,7 +23,7 @@ PAGE_SIZE = 64
 GREEDY = 1e-6
 """Temperature that makes sampling pick the likeliest token: the engine has no other greedy mode."""
 
-STOP_SECONDS = 4.0
+STOP_SECONDS = 2.0
 RETRY_AFTER = "1"
 
 
@@ -104,8 +104,10 @@ class Engine:
         self._manager.start()
 
     async def stop(self) -> None:
-        """Finish what runs, for a few seconds at most, then end the thread."""
-        await asyncio.to_thread(self._manager.stop, block=True, timeout=STOP_SECONDS)
+        """End the thread. What still runs fails: the server has given it its time already."""
+        await asyncio.to_thread(
+            self._manager.stop, block=True, timeout=STOP_SECONDS, hard_stop=True
+        )
 
     def failure(self) -> str | None:
         """Why the engine can't serve, or None while it can."""

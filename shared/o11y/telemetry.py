@@ -29,7 +29,8 @@ SPAN_DELAY_MILLIS = 1000.0
 """How long a finished span may wait for its batch: a person who looks at once should find it."""
 
 METRIC_INTERVAL_MILLIS = 10_000.0
-SHUTDOWN_SECONDS = 4.0
+SHUTDOWN_SECONDS = 2.5
+"""With the server's 5 s for requests in flight and the engine's 2 s, a stop takes under 10 s."""
 
 
 class Telemetry:
