@@ -21,7 +21,6 @@ CONVERSATION_ID = "gen_ai.conversation.id"  # semconv gen-ai
 HTTP_METHOD = "http.request.method"
 HTTP_STATUS = "http.response.status_code"
 HTTP_RESEND_COUNT = "http.request.resend_count"
-HTTP_ROUTE = "http.route"
 URL_FULL = "url.full"
 URL_QUERY = "url.query"
 URL_TEMPLATE = "url.template"
@@ -42,7 +41,6 @@ REQUEST_CHOICES = "gen_ai.request.choice.count"
 FINISH_REASONS = "gen_ai.response.finish_reasons"
 INPUT_TOKENS = "gen_ai.usage.input_tokens"
 OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
-TOKEN_TYPE = "gen_ai.token.type"
 
 # Attribute keys: the original's names for the same, and what only it had
 MODEL_NAME = "model.name"
