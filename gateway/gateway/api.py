@@ -2,13 +2,14 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from gateway.backends import Backends
 from gateway.pipeline import Pipeline
 from gateway.who import caller
+from o11y import deadline
 from o11y.contracts import (
     ChatAnswer,
     ChatRequest,
@@ -28,10 +29,18 @@ from o11y.problems import Problem
 def router(backends: Backends, pipeline: Pipeline) -> APIRouter:
     api = APIRouter()
 
-    @api.post("/chat")
-    async def chat(request: Request, body: ChatRequest) -> ChatAnswer:
+    @api.post("/chat", response_model=ChatAnswer)
+    async def chat(request: Request, body: ChatRequest) -> ChatAnswer | Response:
         with caller(request, body.user_id, body.session_id):
             try:
+                if body.stream:
+                    deadline.stream(backends.stream_timeout_seconds)
+                    return await backends.chat_stream(
+                        body.message,
+                        model=body.model,
+                        temperature=body.temperature,
+                        max_tokens=body.max_tokens,
+                    )
                 return await backends.chat(
                     [{"role": "user", "content": body.message}],
                     model=body.model,

@@ -54,5 +54,6 @@ def build(settings: Settings, telemetry: Telemetry) -> ASGIApp:
         lifespan,
         ready,
         timeout_seconds=settings.request_timeout_seconds,
+        endpoints=openai_api.endpoints(backends),
     )
     return DropBaggage(app)

@@ -5,14 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import httpx2
 from pydantic import BaseModel, Field, FiniteFloat
 
+from gateway.chat_stream import ChatStream
 from gateway.settings import Settings
 from o11y import schema
 from o11y.contracts import (
     COST_HEADER,
     PROVIDER_HEADER,
+    SUMMARY_HEADER,
     ChatAnswer,
     ChatMetadata,
     EmbedMetadata,
@@ -23,7 +24,7 @@ from o11y.contracts import (
     Usage,
     VectorSearchAnswer,
 )
-from o11y.hop import ServiceClient, parsed, raise_for_problem
+from o11y.hop import Answer, ServiceClient, parsed, raise_for_problem
 from o11y.problems import Problem
 from o11y.telemetry import Telemetry
 
@@ -80,6 +81,7 @@ class Backends:
         def client(name: str, url: object) -> ServiceClient:
             return ServiceClient(name, str(url), telemetry, settings.request_timeout_seconds)
 
+        self.stream_timeout_seconds = settings.stream_timeout_seconds
         self.llm = client("llm-proxy", settings.llm_proxy_url)
         self.vector = client("vector-svc", settings.vector_url)
         self.inference = client("inference-svc", settings.inference_url)
@@ -114,6 +116,36 @@ class Backends:
                 finish_reason=choice.finish_reason,
             ),
         )
+
+    async def chat_stream(
+        self,
+        message: str,
+        *,
+        model: str | None,
+        temperature: float,
+        max_tokens: int | None,
+    ) -> ChatStream:
+        """The same for one message, as it is written."""
+        request = {
+            "model": model,
+            "messages": [{"role": "user", "content": message}],
+            "temperature": temperature,
+            "max_tokens": max_tokens,
+            "stream": True,
+        }
+        started = time.perf_counter()
+        opened = await self.llm.open(
+            "POST",
+            "/v1/chat/completions",
+            json={key: value for key, value in request.items() if value is not None},
+            headers={SUMMARY_HEADER: "1"},
+            seconds=self.stream_timeout_seconds,
+        )
+        if "event-stream" not in opened.headers.get("content-type", ""):
+            content = b"".join([chunk async for chunk in opened.chunks()])
+            raise_for_problem(Answer(opened.status_code, opened.headers, content), "llm-proxy")
+            raise Problem(502, "llm-proxy's answer is no stream", code="bad_upstream")
+        return ChatStream(opened, started)
 
     async def embed(
         self, texts: Sequence[str], *, model: str | None = None, stage: str | None = None
@@ -215,9 +247,7 @@ class Backends:
         for client in (self.llm, self.vector, self.inference):
             await client.close()
 
-    async def _ask_llm(
-        self, path: str, request: dict[str, Any], stage: str | None
-    ) -> httpx2.Response:
+    async def _ask_llm(self, path: str, request: dict[str, Any], stage: str | None) -> Answer:
         given = {key: value for key, value in request.items() if value is not None}
         response = await self.llm.request("POST", path, json=given, attributes=_of(stage))
         raise_for_problem(response, "llm-proxy")
@@ -230,7 +260,7 @@ def _of(stage: str | None) -> dict[str, str]:
     return {schema.PIPELINE_STAGE: stage} if stage else {}
 
 
-def _cost(response: httpx2.Response) -> float | None:
+def _cost(response: Answer) -> float | None:
     value = response.headers.get(COST_HEADER)
     try:
         return None if value is None else float(value)

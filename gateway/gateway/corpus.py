@@ -5,7 +5,6 @@ import json
 import logging
 from importlib import resources
 
-import httpx2
 from pydantic import BaseModel
 
 from gateway.backends import Backends, Embedded
@@ -55,10 +54,9 @@ class Corpus:
             self.settled.set()
 
     async def _load_if_empty(self) -> None:
-        try:
-            response = await self._backends.vector.probe("/stats", STATS_SECONDS)
-        except (httpx2.HTTPError, OSError) as error:
-            raise unavailable(f"vector-svc: {error or type(error).__name__}") from error
+        response = await self._backends.vector.probe("/stats", STATS_SECONDS)
+        if response is None:
+            raise unavailable("vector-svc can't be reached")
         if parsed(_Stats, response, "vector-svc").document_count:
             return
         rows = [json.loads(line) for line in read().splitlines()]

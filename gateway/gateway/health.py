@@ -5,7 +5,6 @@ import time
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-import httpx2
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict
 
@@ -69,10 +68,8 @@ async def _ask(client: ServiceClient) -> dict[str, Any]:
 
 
 async def _is_ready(client: ServiceClient) -> bool:
-    try:
-        return (await client.probe("/readyz", HEALTH_SECONDS)).status_code == 200
-    except (httpx2.HTTPError, OSError):
-        return False
+    answer = await client.probe("/readyz", HEALTH_SECONDS)
+    return answer is not None and answer.status_code == 200
 
 
 def router(health: Health, backends: Backends) -> APIRouter:

@@ -1,30 +1,88 @@
-"""OpenAI's API at the gateway: `/v1` goes to llm-proxy as it came."""
+"""OpenAI's API at the gateway: `/v1` goes to llm-proxy as it came, streams included."""
 
+import re
+from collections.abc import Mapping
+from contextlib import aclosing
+
+import msgspec
 from fastapi import APIRouter, Request, Response
+from starlette.types import Receive, Scope, Send
 
 from gateway.backends import Backends
 from gateway.who import caller
+from o11y import deadline
+from o11y.hop import Opened
+from o11y.problems import Problem, openai_error
+from o11y.server import Endpoint, read_body, send_whole
 
-KEPT = frozenset({"content-type", "retry-after", "x-o11y-provider", "x-o11y-cost-usd"})
+KEPT = ("content-type", "retry-after", "retry-after-ms", "x-o11y-provider", "x-o11y-cost-usd")
 """Answer headers that reach the client; the rest belong to the hop."""
+
+STREAMS = re.compile(rb'"stream"\s*:\s*true')
+"""A body that asks for a stream, or talks of one: enough to allow for the time a stream takes."""
+
+
+def endpoints(backends: Backends) -> dict[str, Endpoint]:
+    """The hot paths, without a router between and without reading what goes by."""
+
+    async def forward(scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        content = await read_body(receive)
+        request = Request(scope)
+        headers = {"content-type": request.headers.get("content-type", "application/json")}
+        with caller(request):
+            if not STREAMS.search(content):
+                answer = await backends.llm.request("POST", path, content=content, headers=headers)
+                await send_whole(send, answer.status_code, _kept(answer.headers), answer.content)
+                return
+            deadline.stream(backends.stream_timeout_seconds)
+            opened = await backends.llm.open(
+                "POST",
+                path,
+                content=content,
+                headers=headers,
+                seconds=backends.stream_timeout_seconds,
+            )
+            await _relay(opened, send)
+
+    return dict.fromkeys(("/v1/chat/completions", "/v1/completions", "/v1/embeddings"), forward)
+
+
+async def _relay(opened: Opened, send: Send) -> None:
+    async with aclosing(opened.chunks()) as chunks:
+        if "event-stream" not in opened.headers.get("content-type", ""):
+            content = b"".join([chunk async for chunk in chunks])
+            await send_whole(send, opened.status_code, _kept(opened.headers), content)
+            return
+        headers = [*_kept(opened.headers), (b"cache-control", b"no-cache")]
+        await send(
+            {"type": "http.response.start", "status": opened.status_code, "headers": headers}
+        )
+        try:
+            async for chunk in chunks:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        except Problem as problem:  # too late for a status: in the form OpenAI's clients raise
+            event = b"data: " + msgspec.json.encode(openai_error(problem)) + b"\n\n"
+            await send({"type": "http.response.body", "body": event, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
 
 def router(backends: Backends) -> APIRouter:
     api = APIRouter(prefix="/v1")
 
-    async def forward(request: Request) -> Response:
-        content = await request.body()
+    @api.get("/models")
+    async def models(request: Request) -> Response:
         with caller(request):
-            response = await backends.llm.request(
-                request.method,
-                request.url.path,
-                content=content or None,
-                headers={"content-type": request.headers.get("content-type", "application/json")},
-            )
-        headers = {key: value for key, value in response.headers.items() if key in KEPT}
-        return Response(response.content, response.status_code, headers)
+            answer = await backends.llm.request("GET", "/v1/models")
+        headers = {name: value for name in KEPT if (value := answer.headers.get(name)) is not None}
+        return Response(answer.content, answer.status_code, headers)
 
-    for path in ("/chat/completions", "/completions", "/embeddings"):
-        api.add_api_route(path, forward, methods=["POST"])
-    api.add_api_route("/models", forward, methods=["GET"])
     return api
+
+
+def _kept(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [
+        (name.encode(), value.encode("latin-1"))
+        for name in KEPT
+        if (value := headers.get(name)) is not None
+    ]

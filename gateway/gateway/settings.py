@@ -13,4 +13,5 @@ class Settings(ServiceSettings):
     vector_url: HttpUrl = HttpUrl("http://127.0.0.1:8082")
     inference_url: HttpUrl = HttpUrl("http://127.0.0.1:8083")
     request_timeout_seconds: float = Field(60, gt=0)
+    stream_timeout_seconds: float = Field(600, gt=0)
     seed_corpus: bool = True

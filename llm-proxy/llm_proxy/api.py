@@ -1,86 +1,199 @@
 """The OpenAI API of the proxy.
 
 Bodies go through as they came, in both directions; what the proxy adds are headers:
-`X-O11y-Provider` and, when the price is known, `X-O11y-Cost-Usd`.
+`X-O11y-Provider` and, when the price is known, `X-O11y-Cost-Usd`. A stream's cost is known at its
+end: who sends `X-O11y-Stream-Summary: 1` is told it then, in an SSE comment that other clients
+pass over.
 """
 
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import Any
 
-from fastapi import APIRouter, Body, Response
+import msgspec
+from fastapi import APIRouter, Response
+from starlette.types import Receive, Scope, Send
 
-from llm_proxy.calls import Calls
-from llm_proxy.provider import Refused, Upstream
-from o11y.contracts import COST_HEADER, PROVIDER_HEADER, require_json
-from o11y.problems import Problem
+from llm_proxy import requests
+from llm_proxy.answers import Tokens
+from llm_proxy.calls import Calls, Whole
+from llm_proxy.failures import Failed, Refused, judged, verdict
+from llm_proxy.provider import Provider
+from llm_proxy.requests import Operation
+from llm_proxy.stream import Stream
+from o11y import deadline, schema
+from o11y.contracts import (
+    COST_HEADER,
+    PROVIDER_HEADER,
+    SUMMARY_COMMENT,
+    SUMMARY_HEADER,
+    StreamSummary,
+    Usage,
+)
+from o11y.hop import UNTRACED
+from o11y.problems import Problem, out_of_time, unavailable
+from o11y.server import Endpoint, read_body, send_whole
+from o11y.wire import Broken, Unreadable, Unsent
 
-JsonObject = Annotated[dict[str, Any], Body()]
+logger = logging.getLogger(__name__)
+
+MODELS_SECONDS = 5.0
+
+_PROVIDER = PROVIDER_HEADER.lower().encode()
+_COST = COST_HEADER.lower().encode()
+_SUMMARY = SUMMARY_HEADER.lower().encode()
+
+
+def endpoints(calls: Calls, stream_timeout_seconds: float) -> dict[str, Endpoint]:
+    """The hot paths, without a router between."""
+
+    def endpoint(operation: Operation) -> Endpoint:
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            request = requests.read(operation, await read_body(receive))
+            if request.stream:
+                deadline.stream(stream_timeout_seconds)
+            try:
+                given = await calls.make(request)
+            except Refused as refused:
+                headers = [(name.encode(), v.encode()) for name, v in refused.headers.items()]
+                await send_whole(send, refused.status, headers, refused.content)
+                return
+            if isinstance(given, Whole):
+                await _answer_whole(send, given)
+            else:
+                wants_summary = any(name == _SUMMARY for name, _ in scope["headers"])
+                await _answer_stream(send, given, wants_summary)
+
+        return answer
+
+    return {
+        "/v1/chat/completions": endpoint(Operation.CHAT),
+        "/v1/completions": endpoint(Operation.COMPLETION),
+        "/v1/embeddings": endpoint(Operation.EMBEDDINGS),
+    }
+
+
+async def _answer_whole(send: Send, whole: Whole) -> None:
+    headers = [
+        (b"content-type", whole.content_type.encode()),
+        (_PROVIDER, whole.provider.name.encode()),
+    ]
+    if whole.cost_usd is not None:
+        headers.append((_COST, format(whole.cost_usd, ".12f").encode()))
+    await send_whole(send, 200, headers, whole.content)
+
+
+async def _answer_stream(send: Send, stream: Stream, wants_summary: bool) -> None:
+    headers = [
+        (b"content-type", b"text/event-stream; charset=utf-8"),
+        (b"cache-control", b"no-cache"),
+        (b"x-accel-buffering", b"no"),
+        (_PROVIDER, stream.provider.name.encode()),
+    ]
+    left = deadline.remaining()
+    try:
+        # a second more than the stream itself has: it is cut only if the caller doesn't read
+        async with asyncio.timeout(None if left is None else left + 1):
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            async with aclosing(stream.events()) as events:
+                async for event in events:
+                    await send({"type": "http.response.body", "body": event, "more_body": True})
+            summary = _summary(stream) if wants_summary else b""
+            await send({"type": "http.response.body", "body": summary})
+    except TimeoutError:
+        logger.warning("a caller did not read its stream")
+    finally:
+        stream.close(schema.ERROR_CANCELLED)
+
+
+def _summary(stream: Stream) -> bytes:
+    tokens, said = stream.tokens or Tokens(), stream.said
+    summary = StreamSummary(
+        model=said.model,
+        provider=stream.provider.name,
+        usage=Usage(
+            prompt_tokens=tokens.input,
+            completion_tokens=tokens.output,
+            total_tokens=tokens.input + tokens.output,
+        ),
+        usage_estimated=tokens.estimated,
+        cost_usd=None if stream.cost_usd is None else float(stream.cost_usd),
+        finish_reason=said.finish_reasons[0] if said.finish_reasons else None,
+    )
+    return SUMMARY_COMMENT + summary.model_dump_json().encode() + b"\n\n"
 
 
 def router(calls: Calls) -> APIRouter:
+    """What is asked less often: the lists of models, and how the proxy is."""
     api = APIRouter()
-    provider = calls.provider
-
-    async def answer(call: Callable[[], Awaitable[Upstream]]) -> Response:
-        headers = {PROVIDER_HEADER: provider.name}
-        try:
-            upstream = await call()
-        except Refused as refused:
-            return Response(refused.content, refused.status, {**refused.headers, **headers})
-        if upstream.cost_usd is not None:
-            headers[COST_HEADER] = format(upstream.cost_usd, ".12f")
-        return Response(upstream.content, 200, headers, media_type="application/json")
-
-    @api.post("/v1/chat/completions")
-    async def chat(body: JsonObject) -> Response:
-        _require(body, "messages")
-        return await answer(lambda: calls.chat(body))
-
-    @api.post("/v1/completions")
-    async def completions(body: JsonObject) -> Response:
-        _require(body, "prompt")
-        return await answer(lambda: calls.complete(body))
-
-    @api.post("/v1/embeddings")
-    async def embeddings(body: JsonObject) -> Response:
-        _require(body, "input")
-        return await answer(lambda: calls.embed(body))
+    routing = calls.routing
 
     @api.get("/v1/models")
     async def models() -> Response:
-        return await answer(provider.get_models)
+        return await _models(routing.providers)
 
     @api.get("/health")
     async def health() -> dict[str, Any]:
+        first = routing.providers[0]
+        state: dict[str, Any] = {"provider": first.name}
         try:
-            known = await provider.models()
+            await routing.learn_models()
         except Problem as problem:
-            return {
-                "status": "unavailable",
-                "provider": provider.name,
-                "reason": problem.detail,
-            }
+            return {"status": "unavailable", **state, "reason": problem.detail}
         return {
             "status": "available",
-            "provider": provider.name,
-            "model": known.chat,
-            "embedding_model": known.embedding,
+            **state,
+            "model": first.chat_model,
+            "embedding_model": first.embedding_model,
+            "providers": [
+                {"name": provider.name, "circuit": provider.breaker.state.name.lower()}
+                for provider in routing.providers
+            ],
         }
 
     return api
 
 
-def _require(body: dict[str, Any], field: str) -> None:
+class _Models(msgspec.Struct):
+    data: list[msgspec.Raw]
+    object: str = "list"
+
+
+async def _models(providers: Sequence[Provider]) -> Response:
+    """One provider's list as it came; the lists of several as one, of those that answer."""
+    answers = await asyncio.gather(*(_ask(provider) for provider in providers))
+    good = [answer for answer in answers if isinstance(answer, bytes)]
+    if not good:
+        error = answers[0]
+        assert isinstance(error, Exception)
+        if isinstance(error, Refused):
+            return Response(error.content, error.status, error.headers)
+        raise verdict([error]) if isinstance(error, Failed) else error
+    headers = {PROVIDER_HEADER: providers[0].name}
+    if len(providers) == 1:
+        return Response(good[0], 200, headers, media_type="application/json")
+    together = _Models([row for answer in good for row in _list.decode(answer).data])
+    return Response(msgspec.json.encode(together), 200, media_type="application/json")
+
+
+_list = msgspec.json.Decoder(_Models)
+
+
+async def _ask(provider: Provider) -> bytes | Exception:
+    """A provider's list of models, or why there is none."""
     try:
-        require_json(body)
-    except ValueError as error:
-        raise Problem(422, f"body: {error}", code="invalid_input") from error
-    if not body.get(field):
-        raise Problem(422, f"{field}: required", code="invalid_input", field=field)
-    if body.get("stream"):
-        raise Problem(
-            422, "stream: streaming is not supported yet", code="unsupported", field="stream"
-        )
-    model = body.get("model")
-    if model is not None and not isinstance(model, str):
-        raise Problem(422, "model: must be a string", code="invalid_input", field="model")
+        async with asyncio.timeout(deadline.limit(MODELS_SECONDS)):
+            reply = await provider.send("GET", "/models", None, UNTRACED)
+            content = await reply.read()
+        if reply.status != 200:
+            return judged(provider.title, reply.status, content, reply.headers)
+        _list.decode(content)
+        return content
+    except (Unsent, Broken) as error:
+        return unavailable(f"{provider.title} can't be reached: {error}")
+    except (Unreadable, msgspec.DecodeError):
+        return Problem(502, f"{provider.title} has no list of models", code="bad_upstream")
+    except TimeoutError:
+        return out_of_time(f"{provider.title} did not answer /models in time")

@@ -3,35 +3,35 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import httpx2
 from fastapi import FastAPI
 
 from llm_proxy import api
 from llm_proxy.calls import Calls
 from llm_proxy.provider import Provider
+from llm_proxy.routing import Routing
 from llm_proxy.settings import Settings
 from o11y.problems import Problem
-from o11y.service import create_app, metrics_router
+from o11y.service import Service, create_app, metrics_router
 from o11y.telemetry import Telemetry
+from o11y.wire import Wire
 
 
-def build(
-    settings: Settings,
-    telemetry: Telemetry,
-    transport: httpx2.AsyncBaseTransport | None = None,
-) -> FastAPI:
-    """The application; `transport` replaces the network to the provider in tests."""
-    provider = Provider(settings, transport)
-    calls = Calls(provider, telemetry)
+def build(settings: Settings, telemetry: Telemetry, wire: Wire | None = None) -> Service:
+    """The application; `wire` replaces the network to the providers in tests."""
+    inference_url = str(settings.inference_url)
+    providers = [Provider(each, inference_url, wire) for each in settings.providers()]
+    routing = Routing(providers)
+    calls = Calls(routing, telemetry)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await provider.close()
+        for provider in providers:
+            await provider.close()
 
     async def ready() -> str | None:
         try:
-            await provider.models()
+            await routing.learn_models()
         except Problem as problem:
             return problem.detail
         return None
@@ -43,4 +43,5 @@ def build(
         lifespan,
         ready,
         timeout_seconds=settings.request_timeout_seconds,
+        endpoints=api.endpoints(calls, settings.stream_timeout_seconds),
     )

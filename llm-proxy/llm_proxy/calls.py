@@ -1,128 +1,302 @@
-"""A call to the provider under its GenAI span, with duration, tokens and cost counted."""
+"""A call to a model: its attempts at the providers, one after the other, until one answers."""
 
-import time
-from typing import Any
+import asyncio
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
 
-from opentelemetry.util.genai.invocation import EmbeddingInvocation, InferenceInvocation
+from opentelemetry import trace
+from opentelemetry.metrics import Observation
 
-from llm_proxy.pricing import Flavor
-from llm_proxy.provider import Provider, Upstream
-from o11y import schema
+from llm_proxy import answers, backoff
+from llm_proxy.answers import NotReadable, Said, Tokens
+from llm_proxy.attempt import Attempt, Meters
+from llm_proxy.failures import BUSY, NOT_READABLE, OPEN, Failed, Refused, judged, verdict
+from llm_proxy.provider import Provider, replica_of
+from llm_proxy.requests import Request
+from llm_proxy.routing import Candidate, Routing
+from llm_proxy.stream import Stream
+from o11y import deadline, schema
+from o11y.hop import error_type
+from o11y.problems import out_of_time
+from o11y.sse import TooLong
 from o11y.telemetry import Telemetry
+from o11y.wire import Broken, Reply, Unreadable, Unsent
+
+logger = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 5.0
+"""Longest wait for a provider that asks to be left alone while another one could answer."""
+
+_BREAKING = frozenset(
+    {schema.ERROR_CONNECT, schema.ERROR_CONNECTION_LOST, schema.ERROR_TIMEOUT, NOT_READABLE}
+)
+"""Failures, beside statuses from 500, that say that a provider is not well."""
+
+
+@dataclass
+class Whole:
+    """An answer, its body untouched."""
+
+    provider: Provider
+    content: bytes
+    content_type: str
+    cost_usd: Decimal | None
 
 
 class Calls:
-    """Runs calls and tells telemetry: one CLIENT span a call, ended when its answer is here."""
+    """Makes calls and tells telemetry of every attempt."""
 
-    def __init__(self, provider: Provider, telemetry: Telemetry) -> None:
-        self.provider = provider
-        self._genai = telemetry.genai
-        self._duration = telemetry.histogram(schema.OPENAI_API_DURATION)
-        self._cost = telemetry.counter(schema.OPENAI_COST)
-        self._unpriced = telemetry.counter(schema.OPENAI_UNPRICED)
-        self._tokens = telemetry.counter(schema.OPENAI_TOKENS)
+    def __init__(self, routing: Routing, telemetry: Telemetry) -> None:
+        self.routing = routing
+        self._meters = Meters(telemetry, list(routing.providers))
+        self._retries = telemetry.counter(schema.OPENAI_RETRIES)
+        self._fallbacks = telemetry.counter(schema.OPENAI_FALLBACKS)
+        telemetry.gauge(schema.OPENAI_CIRCUIT, self._observe_circuits)
 
-    async def chat(self, body: dict[str, Any]) -> Upstream:
-        return await self._inference("chat", "/chat/completions", body)
+    async def make(self, request: Request) -> "Whole | Stream":
+        """The answer of the first provider that has one.
 
-    async def complete(self, body: dict[str, Any]) -> Upstream:
-        return await self._inference("text_completion", "/completions", body)
+        Raises Refused when the call itself is wrong or every provider is too busy, and a Problem
+        when none could answer.
+        """
+        call = _Call(self, request)
+        candidates = await self.routing.candidates(request)
+        try:
+            for at, candidate in enumerate(candidates):
+                answer = await call.ask(candidate, alone=at + 1 == len(candidates))
+                if answer is not None:
+                    return answer
+                if at + 1 < len(candidates):
+                    self._fall_back(candidate[0], candidates[at + 1][0], call.failures[-1])
+        finally:
+            trace.get_current_span().set_attribute(schema.LLM_ATTEMPTS, call.attempts)
+        raise verdict(call.failures)
 
-    async def embed(self, body: dict[str, Any]) -> Upstream:
-        body = {**body, "model": body.get("model") or (await self.provider.models()).embedding}
-        invocation = self._genai.embedding(
-            self.provider.name,
-            request_model=str(body["model"]),
-            server_address=self.provider.address,
-            server_port=self.provider.port,
+    def _fall_back(self, provider: Provider, following: Provider, failure: Failed) -> None:
+        logger.warning("%s; trying %s", failure.detail, following.name)
+        self._fallbacks.add(
+            1,
+            {
+                schema.LABEL_PROVIDER: provider.name,
+                schema.LABEL_NEXT: following.name,
+                schema.LABEL_REASON: failure.error,
+            },
         )
-        return await self._run("embeddings", "/embeddings", body, "embeddings", invocation)
 
-    async def _inference(self, operation: str, path: str, body: dict[str, Any]) -> Upstream:
-        body = {**body, "model": body.get("model") or (await self.provider.models()).chat}
-        invocation = self._genai.inference(
-            self.provider.name,
-            request_model=str(body["model"]),
-            server_address=self.provider.address,
-            server_port=self.provider.port,
-            operation_name=operation,
+    def _retry(self, provider: Provider, failure: Failed) -> None:
+        self._retries.add(
+            1, {schema.LABEL_PROVIDER: provider.name, schema.LABEL_REASON: failure.error}
         )
-        invocation.temperature = _number(body.get("temperature"))
-        asked = _number(body.get("max_completion_tokens") or body.get("max_tokens"))
-        invocation.max_tokens = None if asked is None else int(asked)
-        return await self._run(operation, path, body, "chat", invocation)
 
-    async def _run(
-        self,
-        operation: str,
-        path: str,
-        body: dict[str, Any],
-        flavor: Flavor,
-        invocation: InferenceInvocation | EmbeddingInvocation,
-    ) -> Upstream:
-        labels = {
-            schema.LABEL_PROVIDER: self.provider.name,
-            schema.LABEL_MODEL: str(body["model"]),
-            schema.LABEL_OPERATION: operation,
-        }
-        started = time.perf_counter()
-        status = "error"
-        with invocation:
+    def _observe_circuits(self) -> Iterable[Observation]:
+        for provider in self.routing.providers:
+            yield Observation(provider.breaker.state, {schema.LABEL_PROVIDER: provider.name})
+
+
+class _Call:
+    """One call in progress: what its attempts have cost, and how they failed."""
+
+    def __init__(self, calls: Calls, request: Request) -> None:
+        self.failures: list[Failed] = []
+        self.attempts = 0
+        self._calls = calls
+        self._request = request
+        self._cost_usd: Decimal | None = Decimal(0)
+
+    async def ask(self, candidate: Candidate, alone: bool) -> Whole | Stream | None:
+        """One provider, several times if need be. `alone` when there is no other to ask."""
+        provider, model = candidate
+        retry = 0
+        while True:
             try:
-                upstream = await self.provider.post(path, body, flavor)
-                status = "ok"
-            finally:
-                seconds = time.perf_counter() - started
-                self._duration.record(seconds, {**labels, schema.LABEL_STATUS: status})
-            self._account(upstream, labels, invocation)
-        return upstream
+                return await self._try(provider, model, retry, alone)
+            except Failed as failure:
+                self.failures.append(failure)
+                if not failure.again or retry == provider.settings.retries:
+                    return None
+                wait = backoff.wait(retry, failure.headers)
+                left = deadline.remaining()
+                if (left is not None and wait >= left) or (not alone and wait > PATIENCE_SECONDS):
+                    return None
+                await asyncio.sleep(wait)
+                self._calls._retry(provider, failure)
+                retry += 1
 
-    def _account(
+    async def _try(self, provider: Provider, model: str, retry: int, alone: bool) -> Whole | Stream:
+        """One attempt. Raises Failed, Refused, or a Problem when there is no time for it."""
+        if deadline.remaining() == 0:
+            late = out_of_time(f"no time left to call {provider.title}")
+            raise verdict(self.failures) if self.failures else late
+        ending = await self._admitted(provider, alone)
+        self.attempts += 1
+        attempt = Attempt(self._calls._meters, provider, self._request, model, retry, self.attempts)
+        received = bytearray()
+        try:
+            reply = await self._send(provider, model, attempt, received)
+            if self._request.stream:
+                return await self._stream(provider, reply, attempt, ending)
+            return await self._whole(provider, reply, attempt, ending, received)
+        except BaseException as error:
+            reason = _reason(error)
+            attempt.end(Said(), self._spoilt(attempt, received), reason)
+            self._add(attempt.cost_usd)
+            ending(reason)
+            explained = _explained(provider, error)
+            if explained is error:
+                raise
+            raise explained from error
+
+    async def _admitted(self, provider: Provider, alone: bool) -> "_Ending":
+        """A place among the calls at a provider that is well. Raises Failed."""
+        await self._take_slot(provider, alone)
+        if provider.breaker.allows():
+            return _Ending(provider)
+        provider.slots.release()
+        wait = max(1.0, provider.breaker.seconds_left())
+        raise Failed(
+            provider.title,
+            OPEN,
+            f"{provider.title} is left alone after failing",
+            again=False,
+            headers={"retry-after": f"{wait:.0f}"},
+        )
+
+    def _spoilt(self, attempt: Attempt, received: bytearray) -> Tokens | None:
+        """What a provider bills for a good answer that did not come whole."""
+        if not attempt.accepted:
+            return None
+        return answers.guess(self._request.input_bytes, len(received))
+
+    async def _take_slot(self, provider: Provider, alone: bool) -> None:
+        """A place among the calls at the provider: at once, or in a while if it is the last."""
+        if provider.slots.locked():
+            wait = deadline.limit(provider.settings.queue_seconds) if alone else 0.0
+            try:
+                async with asyncio.timeout(wait):
+                    await provider.slots.acquire()
+                    return
+            except TimeoutError:
+                raise Failed(
+                    provider.title,
+                    BUSY,
+                    f"{provider.title} has as many calls as it may have",
+                    again=False,
+                    headers={"retry-after": "1"},
+                ) from None
+        await provider.slots.acquire()
+
+    async def _send(
+        self, provider: Provider, model: str, attempt: Attempt, received: bytearray
+    ) -> Reply:
+        """A good answer's head. Raises what its status means otherwise."""
+        settings, request = provider.settings, self._request
+        seconds = deadline.limit(settings.first_byte_seconds)
+        body = request.for_provider(model, settings.stream_usage)
+        carrier = provider.carrier(attempt.context, seconds)
+        async with asyncio.timeout(seconds):
+            reply = await provider.send("POST", request.path, body, carrier)
+        attempt.answered(reply.status, replica_of(reply))
+        if attempt.accepted:
+            return reply
+        content = await _read(reply, settings.idle_seconds, received)
+        raise judged(provider.title, reply.status, content, reply.headers)
+
+    async def _whole(
         self,
-        upstream: Upstream,
-        labels: dict[str, str],
-        invocation: InferenceInvocation | EmbeddingInvocation,
-    ) -> None:
-        prompt, completion = _tokens(upstream.body)
-        if upstream.replica:
-            invocation.attributes[schema.SERVER_ADDRESS] = upstream.replica
-        invocation.response_model_name = _text(upstream.body.get("model"))
-        invocation.input_tokens = prompt
-        invocation.attributes[schema.PROMPT_TOKENS_ORIGINAL] = prompt
-        if isinstance(invocation, InferenceInvocation):
-            invocation.output_tokens = completion
-            invocation.response_id = _text(upstream.body.get("id"))
-            choices = upstream.body.get("choices")
-            invocation.finish_reasons = [
-                str(choice.get("finish_reason"))
-                for choice in (choices if isinstance(choices, list) else [])
-                if isinstance(choice, dict)
-            ]
-            invocation.attributes[schema.COMPLETION_TOKENS_ORIGINAL] = completion
-        by_model = {key: labels[key] for key in (schema.LABEL_PROVIDER, schema.LABEL_MODEL)}
-        self._tokens.add(prompt, {**by_model, schema.LABEL_TYPE: "input"})
-        if completion:
-            self._tokens.add(completion, {**by_model, schema.LABEL_TYPE: "output"})
-        if upstream.cost_usd is None:
-            self._unpriced.add(1, labels)
+        provider: Provider,
+        reply: Reply,
+        attempt: Attempt,
+        ending: "_Ending",
+        received: bytearray,
+    ) -> Whole:
+        content = await _read(reply, provider.settings.idle_seconds, received)
+        said = answers.read(content)
+        attempt.end(said, said.tokens or answers.estimate(content, self._request.input_bytes))
+        self._add(attempt.cost_usd)
+        ending(None)
+        content_type = reply.headers.get("content-type", "application/json")
+        return Whole(provider, content, content_type, self._cost_usd)
+
+    async def _stream(
+        self, provider: Provider, reply: Reply, attempt: Attempt, ending: "_Ending"
+    ) -> Stream:
+        stream = Stream(provider, self._request, reply, attempt, ending)
+        try:
+            if "event-stream" not in reply.headers.get("content-type", ""):
+                raise NotReadable(f"{provider.title} does not stream")
+            async with asyncio.timeout(deadline.limit(provider.settings.first_byte_seconds)):
+                await stream.begin()
+        except BaseException as error:
+            stream.close(_reason(error))
+            raise
+        return stream
+
+    def _add(self, cost_usd: Decimal | None) -> None:
+        if self._cost_usd is not None:
+            self._cost_usd = None if cost_usd is None else self._cost_usd + cost_usd
+
+
+class _Ending:
+    """Ends an attempt's stay at its provider, once: the place is free, the breaker knows."""
+
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+        self._ended = False
+
+    def __call__(self, reason: str | None) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        self._provider.slots.release()
+        breaker = self._provider.breaker
+        if reason is None:
+            breaker.succeeded()
+        elif reason in _BREAKING or (reason.isdecimal() and int(reason) >= 500):
+            breaker.failed()
+        elif reason.isdecimal() and reason != "429":
+            breaker.succeeded()
         else:
-            invocation.attributes[schema.COST_USD] = upstream.cost_usd
-            self._cost.add(upstream.cost_usd, labels)
+            breaker.undecided()
 
 
-def _tokens(body: dict[str, Any]) -> tuple[int, int]:
-    """Prompt and completion tokens of an answer's usage; 0 for what it doesn't say."""
-    usage = body.get("usage")
-    counts = usage if isinstance(usage, dict) else {}
-    prompt, completion = (
-        _number(counts.get(f"{kind}_tokens")) for kind in ("prompt", "completion")
-    )
-    return int(prompt or 0), int(completion or 0)
+async def _read(reply: Reply, idle_seconds: float, received: bytearray) -> bytes:
+    """The whole body; what came is in `received` even where it breaks off."""
+    try:
+        while True:
+            async with asyncio.timeout(deadline.limit(idle_seconds)):
+                chunk = await reply.chunk()
+            if not chunk:
+                return bytes(received)
+            received += chunk
+    finally:
+        reply.close()
 
 
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+def _reason(error: BaseException) -> str:
+    """`error.type` of an attempt."""
+    match error:
+        case Failed():
+            return error.error
+        case Refused():
+            return str(error.status)
+        case NotReadable() | TooLong() | Unreadable():
+            return NOT_READABLE
+    return error_type(error)
 
 
-def _number(value: object) -> float | None:
-    return value if isinstance(value, (int, float)) else None
+def _explained(provider: Provider, error: BaseException) -> BaseException:
+    """What goes wrong on the wire, as a failure that may be made good."""
+    match error:
+        case Unsent():
+            detail, again = f"{provider.title} can't be reached", True
+        case Broken():
+            detail, again = f"{provider.title} closed the connection", True
+        case TimeoutError():
+            detail, again = f"{provider.title} did not answer in time", False
+        case NotReadable() | Unreadable() | TooLong():
+            detail, again = f"{provider.title}'s answer can't be read: {error}", False
+        case _:
+            return error
+    return Failed(provider.title, _reason(error), detail, again=again)

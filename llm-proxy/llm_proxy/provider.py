@@ -1,200 +1,190 @@
-"""The LLM provider behind the proxy: OpenAI, anything that speaks its API, or the local service."""
+"""A provider: where it is, how it is asked, how it is doing."""
 
 import asyncio
-from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass
-from typing import Any
-from urllib.parse import urlsplit
+from collections.abc import Mapping
 
-import httpx2
-import openai
+import msgspec
 from opentelemetry import propagate
-from pydantic import BaseModel, ValidationError
+from opentelemetry.context import Context
+from yarl import URL
 
-from llm_proxy import pricing
-from llm_proxy.settings import Settings
+from llm_proxy.breaker import Breaker
+from llm_proxy.pricing import PriceList
+from llm_proxy.settings import LOCAL, ProviderSettings
 from o11y import deadline
-from o11y.balancer import Balancer, BalancingTransport
-from o11y.hop import UNTRACED
-from o11y.problems import Problem, out_of_time, unavailable
+from o11y.balancer import Balancer, Replica, as_is, resolve
+from o11y.hop import JSON, UNTRACED, authority
+from o11y.problems import unavailable
+from o11y.wire import AiohttpWire, Broken, Reply, Unreadable, Unsent, Wire
 
-LOCAL = "o11y-local"
-CONNECT_SECONDS = 2.0
 MODELS_SECONDS = 2.0
+ANY = "*"
 
 
-@dataclass(frozen=True)
-class Models:
-    """The models a caller gets who names none."""
-
-    chat: str
-    embedding: str
-
-
-@dataclass(frozen=True)
-class Upstream:
-    """A provider's answer: its body untouched, and what it says of itself."""
-
-    content: bytes
-    body: dict[str, Any]
-    cost_usd: float | None
-    replica: str | None = None
-    """Host of the replica that answered, where the proxy chose one."""
-
-
-class _Model(BaseModel):
+class _Model(msgspec.Struct):
     id: str
-    kind: str
+    kind: str | None = None
 
 
-class _Listed(BaseModel):
-    """What is read of the local service's list of models."""
-
+class _Models(msgspec.Struct):
     data: list[_Model]
 
 
-class Refused(Exception):
-    """The provider answered with an error that is the caller's to read: status and body as they
-    came.
-    """
-
-    def __init__(self, status: int, content: bytes, headers: Mapping[str, str]) -> None:
-        super().__init__(f"the provider answered {status}")
-        self.status = status
-        self.content = content
-        self.headers = dict(headers)
+_models = msgspec.json.Decoder(_Models)
 
 
 class Provider:
-    """One upstream with its credentials, models and prices."""
+    """One upstream with its credentials, models, prices, breaker and limit of calls at once."""
 
     def __init__(
-        self, settings: Settings, transport: httpx2.AsyncBaseTransport | None = None
+        self, settings: ProviderSettings, inference_url: str, wire: Wire | None = None
     ) -> None:
-        key, base = settings.openai_api_key, settings.openai_base_url
-        self.is_local = key is None and base is None
-        if self.is_local:
-            self.name = LOCAL
-            url = f"{str(settings.inference_url).rstrip('/')}/v1"
-            self._models = None
-        else:
-            self.name = settings.openai_pricing or "openai"
-            url = str(base).rstrip("/") if base else "https://api.openai.com/v1"
-            self._models = Models(settings.openai_model, settings.openai_embedding_model)
-        self.url = url
-        self.address = urlsplit(url).hostname
-        self.port = urlsplit(url).port or (443 if url.startswith("https") else 80)
+        self.settings = settings
+        self.name = settings.name
+        self.is_local = settings.name == LOCAL
+        base = str(settings.base_url) if settings.base_url else f"{inference_url.rstrip('/')}/v1"
+        self.url = URL(base.rstrip("/")).update_query(settings.query)
+        self.address = self.url.host
+        self.port = self.url.port
         self.title = (
             "inference-svc" if self.is_local else f"the LLM provider at {self.address}:{self.port}"
         )
-        self._pricing = settings.openai_pricing
-        self._client = openai.AsyncOpenAI(
-            api_key=key.get_secret_value() if key else "none",
-            base_url=url,
-            max_retries=0,
-            http_client=httpx2.AsyncClient(
-                transport=transport
-                or (BalancingTransport(Balancer(url)) if self.is_local else None),
-                follow_redirects=False,
-            ),
+        self.prices = PriceList(settings.pricing, base)
+        self.breaker = Breaker(settings.breaker_failures, settings.breaker_seconds)
+        self.slots = asyncio.Semaphore(settings.max_concurrency)
+        self.chat_model = settings.chat_model
+        self.embedding_model = settings.embedding_model
+        self._headers = _headers(settings)
+        self._urls: dict[str, URL] = {}
+        self._wire = wire or AiohttpWire(settings.connect_seconds, trust_env=not self.is_local)
+        self._balancer = (
+            Balancer(str(self.url.origin()), as_is if wire else resolve) if self.is_local else None
         )
 
-    async def models(self) -> Models:
-        """The default models; the local service is asked once which ones it has."""
-        if self._models is None:
-            listing = self._client.get(
-                "/models", cast_to=httpx2.Response, options={"headers": UNTRACED}
-            )
-            try:
-                answer = await self._answer(listing, MODELS_SECONDS, "/models")
-                listed = _Listed.model_validate_json(answer.content)
-                kinds = {model.kind: model.id for model in listed.data}
-                self._models = Models(kinds["chat"], kinds["embedding"])
-            except (Refused, ValidationError, KeyError) as error:
-                raise unavailable("inference-svc does not say which models it has") from error
-        return self._models
+    def model(self, asked: str) -> str:
+        """What this provider calls the model that is asked for."""
+        models = self.settings.models
+        return models.get(asked) or models.get(ANY) or asked
 
-    async def post(self, path: str, body: dict[str, Any], flavor: pricing.Flavor) -> Upstream:
-        """One call. Its context is that of the span now current: the provider becomes its child.
-
-        Raises Refused for what the caller did wrong, Problem 502 to 504 for the rest.
-        """
-        seconds = deadline.remaining()
-        if seconds is not None and seconds <= 0:
-            raise out_of_time("no time left to call the LLM provider")
-        headers: dict[str, str] = {}
-        if self.is_local:
-            propagate.inject(headers)
-            if seconds is not None:
-                headers[deadline.HEADER] = f"{seconds:.3f}"
-        else:
-            propagate.inject(headers)
-            headers.pop("baggage", None)  # who the user is stays in the house
-        response = await self._answer(
-            self._client.post(
-                path,
-                cast_to=httpx2.Response,
-                body=body,
-                options={
-                    "headers": headers,
-                    "timeout": httpx2.Timeout(seconds, connect=CONNECT_SECONDS),
-                },
-            ),
-            seconds,
-            path,
-        )
-        return self._upstream(response, flavor)
-
-    async def _answer(
-        self, call: Awaitable[httpx2.Response], seconds: float | None, path: str
-    ) -> httpx2.Response:
-        """A good answer of the provider, and ours for every way it can fail."""
+    async def learn_models(self) -> None:
+        """Ask the local service once which models it has. Raises Problem 503."""
+        if not self.is_local or self.chat_model:
+            return
         try:
-            async with asyncio.timeout(seconds):
-                return await call
-        except openai.APIConnectionError as error:
-            if isinstance(error, openai.APITimeoutError) and not isinstance(
-                error.__cause__, httpx2.ConnectTimeout
-            ):
-                raise out_of_time(f"{self.title} did not answer {path} in time") from error
-            raise unavailable(f"{self.title} can't be reached") from error
-        except TimeoutError as error:
-            raise out_of_time(f"{self.title} did not answer {path} in time") from error
-        except openai.APIStatusError as error:
-            raise self._refusal(error) from error
+            async with asyncio.timeout(MODELS_SECONDS):
+                reply = await self.send("GET", "/models", None, UNTRACED)
+                listed = _models.decode(await reply.read())
+        except (Unsent, Broken, Unreadable, TimeoutError) as error:
+            raise unavailable("inference-svc can't be reached") from error
+        except msgspec.DecodeError as error:
+            raise unavailable("inference-svc does not say which models it has") from error
+        kinds = {model.kind: model.id for model in listed.data}
+        if not kinds.get("chat") or not kinds.get("embedding"):
+            raise unavailable("inference-svc does not say which models it has")
+        self.chat_model, self.embedding_model = kinds["chat"], kinds["embedding"]
 
-    async def get_models(self) -> Upstream:
-        """The provider's own list of models."""
-        response = await self._answer(
-            self._client.get("/models", cast_to=httpx2.Response), deadline.remaining(), "/models"
-        )
-        return Upstream(response.content, {}, 0.0)
+    def carrier(self, context: Context, seconds: float) -> dict[str, str]:
+        """Headers that carry the trace; who the user is, and the deadline, stay in the house."""
+        carrier: dict[str, str] = {}
+        propagate.inject(carrier, context)
+        if self.is_local:
+            carrier[deadline.HEADER] = f"{seconds:.3f}"
+        else:
+            carrier.pop("baggage", None)
+        return carrier
+
+    async def send(
+        self, method: str, path: str, body: bytes | None, carrier: Mapping[str, str]
+    ) -> Reply:
+        """Send a request below the base URL. Raises what the wire raises."""
+        url = self._urls.get(path)
+        if url is None:
+            url = self._urls[path] = self.url.with_path(self.url.path + path, keep_query=True)
+        headers = {**self._headers, **carrier}
+        if self._balancer is None:
+            return await self._wire.send(method, url, headers, body)
+        return await self._balanced(self._balancer, method, url, headers, body)
+
+    async def _balanced(
+        self,
+        balancer: Balancer,
+        method: str,
+        url: URL,
+        headers: Mapping[str, str],
+        body: bytes | None,
+    ) -> Reply:
+        """The same, at the replica whose turn it is; at another while none can be connected to."""
+        tried: list[Replica] = []
+        while True:
+            try:
+                replica = await balancer.acquire(tried)
+            except OSError as error:
+                raise Unsent(str(error)) from error
+            tried.append(replica)
+            try:
+                there = url.with_host(replica.host)
+                reply = await self._wire.send(
+                    method,
+                    there,
+                    {"host": authority(url), **headers},
+                    body,
+                    server_hostname=balancer.host,
+                )
+            except BaseException as error:
+                balancer.release(replica)
+                if not isinstance(error, Unsent):
+                    raise
+                replica.failed()
+                if len(tried) >= len(balancer.replicas):
+                    raise
+            else:
+                return _FromReplica(reply, balancer, replica)
 
     async def close(self) -> None:
-        await self._client.close()
+        if self._balancer is not None:
+            await self._balancer.close()
+        await self._wire.close()
 
-    def _upstream(self, response: httpx2.Response, flavor: pricing.Flavor) -> Upstream:
+
+class _FromReplica:
+    """A reply that occupies its replica until it is closed or read."""
+
+    def __init__(self, reply: Reply, balancer: Balancer, replica: Replica) -> None:
+        self.status = reply.status
+        self.headers = reply.headers
+        self.replica = replica
+        self._reply = reply
+        self._balancer = balancer
+        self._released = False
+
+    async def read(self) -> bytes:
         try:
-            body = response.json()
-        except ValueError:
-            body = None
-        if not isinstance(body, dict):
-            raise Problem(502, "the LLM provider's answer is no JSON object", code="bad_upstream")
-        if self.is_local:
-            return Upstream(response.content, body, 0.0, response.extensions.get("replica"))
-        cost = pricing.cost_usd(body, flavor, self._pricing, self.url)
-        return Upstream(response.content, body, cost)
+            return await self._reply.read()
+        finally:
+            self._release()
 
-    def _refusal(self, error: openai.APIStatusError) -> Exception:
-        status = error.status_code
-        if status in (401, 403):
-            return Problem(
-                502,
-                f"the LLM provider refused our credentials ({status}); check OPENAI_API_KEY",
-                code="provider_credentials",
-            )
-        if (status < 400 or status >= 500) and not (self.is_local and status in (503, 504)):
-            return Problem(502, f"the LLM provider answered {status}", code="provider_error")
-        kept = ("content-type", "retry-after")
-        headers = {k: v for k in kept if (v := error.response.headers.get(k)) is not None}
-        return Refused(status, error.response.content, headers)
+    async def chunk(self) -> bytes:
+        return await self._reply.chunk()
+
+    def close(self) -> None:
+        self._reply.close()
+        self._release()
+
+    def _release(self) -> None:
+        if not self._released:
+            self._released = True
+            self._balancer.release(self.replica)
+
+
+def replica_of(reply: Reply) -> str | None:
+    """Host of the replica that answered, where the proxy chose one."""
+    return reply.replica.host if isinstance(reply, _FromReplica) else None
+
+
+def _headers(settings: ProviderSettings) -> dict[str, str]:
+    headers = dict(JSON)
+    if settings.api_key is not None:
+        key = settings.api_key.get_secret_value()
+        name = settings.api_key_header.lower()
+        headers[name] = f"Bearer {key}" if name == "authorization" else key
+    return headers | {name.lower(): value for name, value in settings.headers.items()}

@@ -1,16 +1,82 @@
 """What llm-proxy reads from the environment."""
 
-from genai_prices.data import providers
-from pydantic import Field, HttpUrl, SecretStr, field_validator
+from typing import Annotated, Any, Self
+
+import msgspec
+from genai_prices.data import providers as price_lists
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    SecretStr,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import NoDecode
 
 from o11y.settings import ServiceSettings
 
+LOCAL = "o11y-local"
+"""Name of the local inference service as a provider; without a `base_url` it is INFERENCE_URL."""
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
+Header = Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]*$")]
+
+
+def _has_prices(value: str | None) -> str | None:
+    known = [provider.id for provider in price_lists]
+    if value is not None and value not in known:
+        raise ValueError(f"genai-prices has no such provider; it has {', '.join(known)}")
+    return value
+
+
+class ProviderSettings(BaseModel):
+    """One provider: where it is, how it is asked, how far it is trusted. Times are in seconds.
+
+    `models` says what this provider calls a model that is asked for, `*` what it takes for any
+    other; a name that isn't there goes through as it is. `pricing` names the price list (a provider
+    of genai-prices) for a base URL it doesn't know by itself. `stream_usage` is false for a
+    provider that refuses `stream_options`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Name
+    base_url: HttpUrl | None = None
+    api_key: SecretStr | None = None
+    api_key_header: Header = "authorization"
+    headers: dict[Header, Header] = {}
+    query: dict[str, str] = {}
+    models: dict[str, str] = {}
+    chat_model: str | None = None
+    embedding_model: str | None = None
+    pricing: str | None = None
+    connect_seconds: float = Field(5, gt=0, le=60)
+    first_byte_seconds: float = Field(60, gt=0)
+    idle_seconds: float = Field(30, gt=0)
+    retries: int = Field(2, ge=0, le=10)
+    max_concurrency: int = Field(256, ge=1)
+    queue_seconds: float = Field(5, ge=0)
+    breaker_failures: int = Field(5, ge=1)
+    breaker_seconds: float = Field(10, gt=0)
+    stream_usage: bool = True
+
+    _has_prices = field_validator("pricing")(_has_prices)
+
+    @model_validator(mode="after")
+    def has_an_address(self) -> Self:
+        if self.base_url is None and self.name != LOCAL:
+            raise ValueError(f"base_url is missing (only {LOCAL} needs none)")
+        return self
+
 
 class Settings(ServiceSettings):
-    """Which provider, which models.
+    """Which providers, in which order.
 
-    With neither key nor base URL the provider is the local inference service. `openai_pricing`
-    names the price list (a provider id of genai-prices) for a base URL it doesn't know by itself.
+    `llm_providers` is a JSON list of ProviderSettings. Without it there is one: the OPENAI_*
+    variables' and, with neither key nor base URL, the local inference service.
     """
 
     app_port: int = Field(8081, ge=1, le=65535)
@@ -19,13 +85,46 @@ class Settings(ServiceSettings):
     openai_model: str = "gpt-4o-mini"
     openai_embedding_model: str = "text-embedding-3-small"
     openai_pricing: str | None = None
+    llm_providers: Annotated[list[ProviderSettings] | None, NoDecode] = None
     inference_url: HttpUrl = HttpUrl("http://127.0.0.1:8083")
     request_timeout_seconds: float = Field(60, gt=0)
+    stream_timeout_seconds: float = Field(600, gt=0)
 
-    @field_validator("openai_pricing")
+    _has_prices = field_validator("openai_pricing")(_has_prices)
+
+    @field_validator("llm_providers", mode="before")
     @classmethod
-    def has_prices(cls, value: str | None) -> str | None:
-        known = [provider.id for provider in providers]
-        if value is not None and value not in known:
-            raise ValueError(f"genai-prices has no such provider; it has {', '.join(known)}")
+    def is_a_list(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            return msgspec.json.decode(value, type=list[dict[str, Any]])
+        except msgspec.DecodeError as error:
+            raise ValueError(f"not a JSON list of providers: {error}") from None
+
+    @field_validator("llm_providers")
+    @classmethod
+    def has_names(cls, value: list[ProviderSettings] | None) -> list[ProviderSettings] | None:
+        names = [provider.name for provider in value or ()]
+        if value is not None and not names:
+            raise ValueError("no provider is in the list")
+        if len(set(names)) < len(names):
+            raise ValueError("two providers have the same name")
         return value
+
+    def providers(self) -> list[ProviderSettings]:
+        """The providers in their order."""
+        if self.llm_providers is not None:
+            return self.llm_providers
+        if self.openai_api_key is None and self.openai_base_url is None:
+            return [ProviderSettings(name=LOCAL)]
+        return [
+            ProviderSettings(
+                name=self.openai_pricing or "openai",
+                base_url=self.openai_base_url or HttpUrl("https://api.openai.com/v1"),
+                api_key=self.openai_api_key,
+                chat_model=self.openai_model,
+                embedding_model=self.openai_embedding_model,
+                pricing=self.openai_pricing,
+            )
+        ]

@@ -9,13 +9,13 @@ that one that hangs — it still accepts connections — gets nothing either.
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-import httpx2
+import aiohttp
+from yarl import URL
 
 WATCH_SECONDS = 0.5
 """Pause between two looks at the addresses and the replicas behind them."""
@@ -38,6 +38,8 @@ class Replica:
     in_flight: int = 0
     last_turn: int = 0
     failed_probes: int = 0
+    urls: dict[str, URL] = field(default_factory=dict)
+    """Where its paths are, kept by whoever asks: to make a URL takes longer than to find it."""
 
     @property
     def address(self) -> str:
@@ -79,19 +81,18 @@ class Balancer:
         self._first_look = asyncio.Lock()
         self._watcher: asyncio.Task[None] | None = None
 
-    @asynccontextmanager
-    async def lease(self, avoid: Collection[Replica] = ()) -> AsyncIterator[Replica]:
-        """The replica for one request, counted as busy until the block ends.
+    async def acquire(self, avoid: Collection[Replica] = ()) -> Replica:
+        """The replica for one request, counted as busy until it is released.
 
         Those in `avoid`, and those that don't answer probes, are taken only when there is no other.
         Raises OSError when the name has no address.
         """
         replica = self._choose(avoid, await self.all())
         replica.in_flight += 1
-        try:
-            yield replica
-        finally:
-            replica.in_flight -= 1
+        return replica
+
+    def release(self, replica: Replica) -> None:
+        replica.in_flight -= 1
 
     async def all(self) -> list[Replica]:
         """Every replica there is. Raises OSError when the name has no address."""
@@ -128,8 +129,8 @@ class Balancer:
         self.replicas = [known.get(host) or Replica(host, self.port) for host in hosts]
 
     async def _watch(self) -> None:
-        timeout = httpx2.Timeout(PROBE_SECONDS)
-        async with httpx2.AsyncClient(timeout=timeout, verify=False, trust_env=False) as http:
+        timeout = aiohttp.ClientTimeout(total=PROBE_SECONDS)
+        async with aiohttp.ClientSession(timeout=timeout) as http:
             while True:
                 await asyncio.sleep(WATCH_SECONDS)
                 with contextlib.suppress(OSError):  # the last known addresses stay in use
@@ -137,46 +138,13 @@ class Balancer:
                 if len(self.replicas) > 1:
                     await asyncio.gather(*(self._probe(http, one) for one in self.replicas))
 
-    async def _probe(self, http: httpx2.AsyncClient, replica: Replica) -> None:
+    async def _probe(self, http: aiohttp.ClientSession, replica: Replica) -> None:
         try:
-            answer = await http.get(f"{self.scheme}://{replica.address}/livez")
-            replica.failed_probes = 0 if answer.status_code < 500 else replica.failed_probes + 1
-        except httpx2.HTTPError:
+            url = f"{self.scheme}://{replica.address}/livez"
+            async with http.get(url, ssl=False) as answer:
+                replica.failed_probes = 0 if answer.status < 500 else replica.failed_probes + 1
+        except (aiohttp.ClientError, TimeoutError):
             replica.failed_probes += 1
-
-
-class BalancingTransport(httpx2.AsyncBaseTransport):
-    """A transport that sends each request to the replica whose turn it is.
-
-    For clients that are not ours. A connection that can't be made is tried at another replica;
-    nothing else is repeated. The answer's extension `replica` is the host that gave it.
-    """
-
-    def __init__(self, balancer: Balancer, inner: httpx2.AsyncBaseTransport | None = None) -> None:
-        self._balancer = balancer
-        self._inner = inner or httpx2.AsyncHTTPTransport()
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        tried: list[Replica] = []
-        while True:
-            try:
-                async with self._balancer.lease(tried) as replica:
-                    request.url = request.url.copy_with(host=replica.host, port=replica.port)
-                    request.extensions["sni_hostname"] = self._balancer.host
-                    response = await self._inner.handle_async_request(request)
-                    response.extensions["replica"] = replica.host
-                    return response
-            except (httpx2.ConnectError, httpx2.ConnectTimeout):
-                replica.failed()
-                tried.append(replica)
-                if len(tried) >= len(self._balancer.replicas):
-                    raise
-            except OSError as error:
-                raise httpx2.ConnectError(str(error), request=request) from error
-
-    async def aclose(self) -> None:
-        await self._balancer.close()
-        await self._inner.aclose()
 
 
 def _is_address(host: str) -> bool:

@@ -34,6 +34,12 @@ COST_HEADER = "X-O11y-Cost-Usd"
 unknown.
 """
 
+SUMMARY_HEADER = "X-O11y-Stream-Summary"
+"""Request header of the LLM proxy: end a stream with a comment that sums it up."""
+
+SUMMARY_COMMENT = b": o11y-summary "
+"""How that comment begins; a StreamSummary as JSON follows."""
+
 MAX_TEXTS = 256
 MAX_DEPTH = 50
 MAX_RESULTS = 100
@@ -84,6 +90,17 @@ class Usage(BaseModel):
     total_tokens: int = 0
 
 
+class StreamSummary(BaseModel):
+    """What is known of a streamed answer when it has ended."""
+
+    model: str | None
+    provider: str
+    usage: Usage
+    usage_estimated: bool
+    cost_usd: float | None
+    finish_reason: str | None
+
+
 # Chat
 
 
@@ -94,7 +111,7 @@ class ChatRequest(Body):
     max_tokens: int | None = Field(None, ge=1, le=128_000)
     user_id: Identity | None = None
     session_id: Identity | None = None
-    stream: Literal[False] = False
+    stream: bool = False
 
 
 class ChatMetadata(BaseModel):

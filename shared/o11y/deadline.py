@@ -12,13 +12,14 @@ from contextvars import ContextVar
 
 HEADER = "x-request-timeout"
 
-_deadline: ContextVar[float | None] = ContextVar("o11y_deadline", default=None)
+_deadline: ContextVar[tuple[float, float] | None] = ContextVar("o11y_deadline", default=None)
+"""When it is, and when it is for whoever waits for the answer."""
 
 
 def remaining() -> float | None:
     """Seconds left, never below zero; None when there is no deadline."""
-    deadline = _deadline.get()
-    return None if deadline is None else max(0.0, deadline - time.monotonic())
+    found = _deadline.get()
+    return None if found is None else max(0.0, found[0] - time.monotonic())
 
 
 def limit(seconds: float) -> float:
@@ -28,13 +29,27 @@ def limit(seconds: float) -> float:
 
 
 @contextmanager
-def within(seconds: float) -> Iterator[None]:
-    """Run the block with at most this many seconds; an earlier deadline stays in force."""
-    token = _deadline.set(time.monotonic() + limit(seconds))
+def within(seconds: float, patience: float | None = None) -> Iterator[None]:
+    """Run the block with at most this many seconds; an earlier deadline stays in force.
+
+    `patience` is how long the caller would wait, `seconds` where it doesn't say.
+    """
+    now = time.monotonic()
+    waits = now + (seconds if patience is None else patience)
+    token = _deadline.set((now + limit(seconds), waits))
     try:
         yield
     finally:
         _deadline.reset(token)
+
+
+def stream(seconds: float) -> None:
+    """Let the rest of this request take so long, if its caller waits so long: a stream is read
+    while it is written, and may last longer than anybody would wait for a whole answer.
+    """
+    found = _deadline.get()
+    if found is not None:
+        _deadline.set((min(time.monotonic() + seconds, found[1]), found[1]))
 
 
 def parse(value: str | None) -> float | None:

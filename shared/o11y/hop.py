@@ -5,19 +5,24 @@ path as `url.template`: paths of these services hold no ids. `server.address` is
 """
 
 import asyncio
+import json as jsonlib
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, TypeVar
 
-import httpx2
+import msgspec
 from opentelemetry import propagate
-from opentelemetry.trace import SpanKind, StatusCode, use_span
+from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
 from pydantic import BaseModel, ValidationError
+from yarl import URL
 
 from o11y import deadline, schema
 from o11y.balancer import Balancer, Replica, as_is, resolve
 from o11y.problems import Problem, out_of_time, unavailable
 from o11y.telemetry import Telemetry
+from o11y.wire import AiohttpWire, Broken, Reply, Unreadable, Unsent, Wire
 
 UNTRACED = {"traceparent": f"00-{1:032x}-{1:016x}-00"}
 """A parent that isn't recorded (W3C Trace Context): what it calls isn't either."""
@@ -26,13 +31,79 @@ M = TypeVar("M", bound=BaseModel)
 
 CONNECT_SECONDS = 2.0
 ATTEMPTS = 3
-MAX_CONNECTIONS = 200
 
-UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout)
-"""Nothing was sent: any call may be tried again."""
+JSON = {"content-type": "application/json"}
 
-BROKEN = (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError)
-"""The connection ended before the answer: nobody knows what was done."""
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer. Header names may be asked for in any case."""
+
+    status_code: int
+    headers: Mapping[str, str]
+    content: bytes
+
+    @property
+    def text(self) -> str:
+        return self.content.decode(errors="replace")
+
+    def json(self) -> Any:
+        """What the body says. Raises ValueError."""
+        return jsonlib.loads(self.content)
+
+
+class Opened:
+    """An answer whose head has come. Its span, and its place at the replica, end with it."""
+
+    def __init__(self, service: str, path: str, reply: Reply, attempt: "_Attempt") -> None:
+        self.status_code = reply.status
+        self.headers = reply.headers
+        self._service = service
+        self._path = path
+        self._reply = reply
+        self._attempt = attempt
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """The body as it comes. Raises Problem when it breaks or time is up."""
+        try:
+            while True:
+                async with asyncio.timeout(deadline.remaining()):
+                    chunk = await self._reply.chunk()
+                if not chunk:
+                    break
+                yield chunk
+        except BaseException as error:
+            self._attempt.end(error_type(error))
+            problem = self._as_problem(error)
+            if problem is None:
+                raise
+            raise problem from error
+        finally:
+            self.close()
+
+    async def read(self) -> bytes:
+        """The whole body. Raises Broken, Unreadable or TimeoutError."""
+        try:
+            async with asyncio.timeout_at(self._attempt.until):
+                return await self._reply.read()
+        except BaseException as error:
+            self._attempt.end(error_type(error))
+            raise
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End the call; an answer that has not ended is cut."""
+        self._reply.close()
+        self._attempt.end()
+
+    def _as_problem(self, error: BaseException) -> Problem | None:
+        match error:
+            case TimeoutError():
+                return out_of_time(f"{self._service} did not end {self._path} in time")
+            case Broken() | Unreadable():
+                return unavailable(f"{self._service} closed the connection")
+        return None
 
 
 class ServiceClient:
@@ -49,184 +120,239 @@ class ServiceClient:
         base_url: str,
         telemetry: Telemetry,
         timeout: float,
-        transport: httpx2.AsyncBaseTransport | None = None,
+        wire: Wire | None = None,
     ) -> None:
         self.service = service
         self.timeout = timeout
-        self._base_url = base_url.rstrip("/")
-        scheme, _, rest = self._base_url.partition("://")
-        self._public_url = f"{scheme}://{rest.rpartition('@')[2]}"
-        self._balancer = Balancer(self._base_url, as_is if transport else resolve)
+        self._base = URL(base_url.rstrip("/"))
+        self._public_url = str(self._base.with_user(None))
+        self._authority = authority(self._base)
+        self._balancer = Balancer(str(self._base), as_is if wire else resolve)
         self._tracer = telemetry.tracer
         self._duration = telemetry.histogram(schema.HTTP_CLIENT_DURATION)
-        self._http = httpx2.AsyncClient(
-            transport=transport,
-            trust_env=False,  # a proxy for the outside is not for our own services
-            limits=httpx2.Limits(
-                max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS
-            ),
-        )
+        self._wire = wire or AiohttpWire(CONNECT_SECONDS)
 
-    async def request(
+    async def request(self, method: str, path: str, **options: Any) -> Answer:
+        """Send one call and return the answer whatever its status; options as for `open`."""
+        opened, content = await self._send(method, path, read=True, **options)
+        return Answer(opened.status_code, opened.headers, content)
+
+    async def open(self, method: str, path: str, **options: Any) -> Opened:
+        """Send one call and return when the head of its answer is here.
+
+        `json` or `content` is the body. `idempotent` says that doing it twice is doing it once; by
+        default a GET is. Raises Problem 503 when the service can't be reached and 504 when time is
+        up.
+        """
+        opened, _ = await self._send(method, path, read=False, **options)
+        return opened
+
+    async def _send(
         self,
         method: str,
         path: str,
         *,
+        read: bool,
         json: object = None,
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         attributes: Mapping[str, str] | None = None,
         seconds: float | None = None,
         idempotent: bool | None = None,
-    ) -> httpx2.Response:
-        """Send one call and return the answer whatever its status.
-
-        `idempotent` says that doing it twice is doing it once; by default a GET is. Raises Problem
-        503 when the service can't be reached and 504 when time is up.
-        """
+    ) -> tuple[Opened, bytes]:
         repeatable = method == "GET" if idempotent is None else idempotent
+        if json is not None:
+            content, headers = msgspec.json.encode(json), {**JSON, **(headers or {})}
         tried: list[Replica] = []
-        for attempt in range(ATTEMPTS):
+        while True:
             left = deadline.limit(seconds or self.timeout)
             if left <= 0:
                 raise out_of_time(f"no time left to call {self.service}")
+            last = len(tried) + 1 == ATTEMPTS
             try:
-                async with self._balancer.lease(tried) as replica:
-                    tried.append(replica)
-                    return await self._attempt(
-                        replica, method, path, json, content, headers, attributes, left, attempt
-                    )
-            except UNSENT as error:
+                replica = await self._balancer.acquire(tried)
+            except OSError as error:
+                raise unavailable(f"{self.service} can't be reached: {error}") from error
+            attempt = _Attempt(self, replica, method, path, attributes, len(tried), left)
+            tried.append(replica)
+            try:
+                opened = await self._attempt(attempt, method, path, content, headers, left)
+                return opened, (await opened.read()) if read else b""
+            except Unsent as error:
                 replica.failed()
-                if attempt + 1 == ATTEMPTS:
+                if last:
                     raise unavailable(f"{self.service} can't be reached") from error
-            except (TimeoutError, httpx2.TimeoutException) as error:
+            except TimeoutError as error:
                 raise out_of_time(
                     f"{self.service} did not answer {path} within {left:.1f} s"
                 ) from error
-            except BROKEN as error:
-                if not repeatable or attempt + 1 == ATTEMPTS:
+            except Broken as error:
+                if last or not repeatable:
                     raise unavailable(f"{self.service} closed the connection") from error
-            except httpx2.HTTPError as error:
+            except Unreadable as error:
                 raise Problem(
                     502, f"{self.service}'s answer can't be read: {error}", code="bad_upstream"
                 ) from error
-            except OSError as error:
-                raise unavailable(f"{self.service} can't be reached: {error}") from error
-        raise AssertionError("unreachable")
 
     async def call(self, model: type[M], method: str, path: str, **options: Any) -> M:
         """Like `request`, but what a good answer says, and a Problem for any other."""
         return parsed(model, await self.request(method, path, **options), self.service)
 
-    async def probe(self, path: str, seconds: float) -> httpx2.Response:
-        """A GET outside any trace, for health checks. Raises httpx2.HTTPError or OSError."""
-        async with self._balancer.lease() as replica:
+    async def probe(self, path: str, seconds: float) -> Answer | None:
+        """A GET outside any trace, for health checks; None when there is no answer."""
+        try:
+            replica = await self._balancer.acquire()
+        except OSError:
+            return None
+        try:
             return await self._get(replica, path, seconds)
+        finally:
+            self._balancer.release(replica)
 
-    async def probe_all(self, path: str, seconds: float) -> dict[str, httpx2.Response | None]:
+    async def probe_all(self, path: str, seconds: float) -> dict[str, Answer | None]:
         """The same at every replica, by address; None from one that doesn't answer."""
-
-        async def one(replica: Replica) -> httpx2.Response | None:
-            try:
-                return await self._get(replica, path, seconds)
-            except httpx2.HTTPError:
-                return None
-
         try:
             replicas = await self._balancer.all()
         except OSError:
             return {}
-        answers = await asyncio.gather(*(one(replica) for replica in replicas))
+        answers = await asyncio.gather(*(self._get(one, path, seconds) for one in replicas))
         return {replica.address: answer for replica, answer in zip(replicas, answers, strict=True)}
 
     async def close(self) -> None:
         await self._balancer.close()
-        await self._http.aclose()
+        await self._wire.close()
 
-    async def _get(self, replica: Replica, path: str, seconds: float) -> httpx2.Response:
-        request = self._request(replica, "GET", path, UNTRACED, seconds)
-        return await self._http.send(request)
+    async def _get(self, replica: Replica, path: str, seconds: float) -> Answer | None:
+        try:
+            async with asyncio.timeout(seconds):
+                reply = await self._to(replica, "GET", path, UNTRACED)
+                return Answer(reply.status, reply.headers, await reply.read())
+        except (Unsent, Broken, Unreadable, TimeoutError):
+            return None
 
-    def _request(
+    async def _to(
         self,
         replica: Replica,
         method: str,
         path: str,
         headers: Mapping[str, str],
-        seconds: float,
-        json: object = None,
         content: bytes | None = None,
-    ) -> httpx2.Request:
+    ) -> Reply:
         """The request as the service's name would get it, on its way to one replica."""
-        request = self._http.build_request(
+        url = replica.urls.get(path)
+        if url is None:
+            url = URL(f"{self._base}{path}").with_host(replica.host)
+            replica.urls[path] = url
+        return await self._wire.send(
             method,
-            self._base_url + path,
-            json=json,
-            content=content,
-            headers=headers,
-            timeout=httpx2.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds)),
-            extensions={"sni_hostname": self._balancer.host},
+            url,
+            {"host": self._authority, **headers},
+            content,
+            server_hostname=self._balancer.host,
         )
-        request.url = request.url.copy_with(host=replica.host, port=replica.port)
-        return request
 
     async def _attempt(
         self,
+        attempt: "_Attempt",
+        method: str,
+        path: str,
+        content: bytes | None,
+        headers: Mapping[str, str] | None,
+        seconds: float,
+    ) -> Opened:
+        carrier = {deadline.HEADER: f"{seconds:.3f}", **(headers or {})}
+        propagate.inject(carrier, context=set_span_in_context(attempt.span))
+        try:
+            async with asyncio.timeout_at(attempt.until):
+                reply = await self._to(attempt.replica, method, path, carrier, content)
+        except BaseException as error:
+            attempt.end(error_type(error))
+            raise
+        attempt.answered(reply.status)
+        return Opened(self.service, path, reply, attempt)
+
+
+class _Attempt:
+    """One try of a call: its span, its time, its place at the replica."""
+
+    def __init__(
+        self,
+        client: ServiceClient,
         replica: Replica,
         method: str,
         path: str,
-        json: object,
-        content: bytes | None,
-        headers: Mapping[str, str] | None,
         attributes: Mapping[str, str] | None,
+        number: int,
         seconds: float,
-        attempt: int,
-    ) -> httpx2.Response:
-        route: dict[str, str | int] = {
+    ) -> None:
+        self.replica = replica
+        self.until = asyncio.get_running_loop().time() + seconds
+        self._client = client
+        self._labels: dict[str, str | int] = {
             schema.HTTP_METHOD: method,
             schema.URL_TEMPLATE: path,
             schema.SERVER_ADDRESS: replica.host,
             schema.SERVER_PORT: replica.port,
         }
-        span = self._tracer.start_span(
+        self.span = client._tracer.start_span(
             f"{method} {path}",
             kind=SpanKind.CLIENT,
             attributes={
-                **route,
+                **self._labels,
                 **(attributes or {}),
-                schema.URL_FULL: self._public_url + path,
-                schema.PEER_SERVICE: self.service,
-                **({schema.HTTP_RESEND_COUNT: attempt} if attempt else {}),
+                schema.URL_FULL: client._public_url + path,
+                schema.PEER_SERVICE: client.service,
+                **({schema.HTTP_RESEND_COUNT: number} if number else {}),
             },
         )
-        started = time.perf_counter()
-        outcome: dict[str, str | int] = {}
-        with use_span(
-            span, end_on_exit=True, record_exception=False, set_status_on_exception=False
-        ):
-            carrier = {deadline.HEADER: f"{seconds:.3f}", **(headers or {})}
-            propagate.inject(carrier)
-            try:
-                async with asyncio.timeout(seconds):  # httpx2's limits begin anew with each byte
-                    response = await self._http.send(
-                        self._request(replica, method, path, carrier, seconds, json, content)
-                    )
-                outcome[schema.HTTP_STATUS] = response.status_code
-                if response.status_code >= 400:
-                    outcome[schema.ERROR_TYPE] = str(response.status_code)
-                return response
-            except BaseException as error:
-                outcome[schema.ERROR_TYPE] = type(error).__qualname__
-                raise
-            finally:
-                span.set_attributes(outcome)
-                if schema.ERROR_TYPE in outcome:
-                    span.set_status(StatusCode.ERROR)
-                self._duration.record(time.perf_counter() - started, {**route, **outcome})
+        self._started = time.perf_counter()
+        self._ended = False
+        self._outcome: dict[str, str | int] = {}
+
+    def answered(self, status: int) -> None:
+        self._outcome[schema.HTTP_STATUS] = status
+        if status >= 400:
+            self._outcome[schema.ERROR_TYPE] = str(status)
+
+    def end(self, error: str | None = None) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        if error:
+            self._outcome[schema.ERROR_TYPE] = error
+        self.span.set_attributes(self._outcome)
+        if schema.ERROR_TYPE in self._outcome:
+            self.span.set_status(StatusCode.ERROR)
+        self._client._duration.record(
+            time.perf_counter() - self._started,
+            {**self._labels, **self._outcome},
+            set_span_in_context(self.span),
+        )
+        self.span.end()
+        self._client._balancer.release(self.replica)
 
 
-def parsed(model: type[M], response: httpx2.Response, service: str) -> M:
+def error_type(error: BaseException) -> str:
+    """`error.type` of a call that had no answer, or not all of it."""
+    match error:
+        case Unsent():
+            return schema.ERROR_CONNECT
+        case Broken():
+            return schema.ERROR_CONNECTION_LOST
+        case TimeoutError():
+            return schema.ERROR_TIMEOUT
+        case asyncio.CancelledError() | GeneratorExit():
+            return schema.ERROR_CANCELLED
+    return type(error).__qualname__
+
+
+def authority(url: URL) -> str:
+    """The `Host` header of a service's address."""
+    host = url.host_subcomponent or ""
+    return host if url.is_default_port() else f"{host}:{url.port}"
+
+
+def parsed(model: type[M], response: Answer, service: str) -> M:
     """What a good answer says; for any other raises the Problem it stands for, or 502."""
     raise_for_problem(response, service)
     try:
@@ -241,7 +367,7 @@ def parsed(model: type[M], response: httpx2.Response, service: str) -> M:
         ) from error
 
 
-def raise_for_problem(response: httpx2.Response, service: str) -> None:
+def raise_for_problem(response: Answer, service: str) -> None:
     """Raise the Problem a bad answer stands for.
 
     What the caller can mend (400, 404, 409, 422, 429) keeps its status and words; 503 and 504 too,
@@ -259,10 +385,10 @@ def raise_for_problem(response: httpx2.Response, service: str) -> None:
     )
 
 
-def _reason(response: httpx2.Response) -> tuple[str, str | None, list[dict[str, str]]]:
+def _reason(response: Answer) -> tuple[str, str | None, list[dict[str, str]]]:
     """Detail, code and field errors of a problem or of OpenAI's envelope; else the status line."""
     plain: tuple[str, None, list[dict[str, str]]] = (
-        response.reason_phrase or f"status {response.status_code}",
+        _phrase(response.status_code),
         None,
         [],
     )
@@ -287,3 +413,10 @@ def _reason(response: httpx2.Response) -> tuple[str, str | None, list[dict[str, 
         if isinstance(item, dict) and "field" in item
     ]
     return str(body.get("detail", plain[0])), body.get("code"), errors
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return f"status {status}"

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -56,33 +55,43 @@ def out_of_time(detail: str) -> Problem:
     return Problem(504, detail, code="out_of_time")
 
 
-def answer(problem: Problem, path: str) -> JSONResponse:
-    """The response for a problem: OpenAI's envelope for paths under `/v1`, RFC 9457 elsewhere."""
-    trace_id = trace_ids().get("trace_id")
-    headers = dict(problem.headers)
-    if trace_id:
-        headers[TRACE_HEADER] = trace_id
-    if path.startswith("/v1/"):
-        kind = "server_error" if problem.status >= 500 else "invalid_request_error"
-        error = {
+def openai_error(problem: Problem) -> dict[str, object]:
+    """OpenAI's envelope, which its clients turn into exceptions of their own."""
+    kind = "server_error" if problem.status >= 500 else "invalid_request_error"
+    return {
+        "error": {
             "message": problem.detail,
             "type": _OPENAI_TYPES.get(problem.status, kind),
             "param": problem.errors[0]["field"] if problem.errors else None,
             "code": problem.code,
         }
-        return JSONResponse({"error": error}, problem.status, headers)
-    body: dict[str, Any] = {
+    }
+
+
+def details(problem: Problem, instance: str | None = None) -> dict[str, object]:
+    """RFC 9457 problem details, with the trace they belong to."""
+    body: dict[str, object] = {
         "type": "about:blank",
         "title": HTTPStatus(problem.status).phrase,
         "status": problem.status,
         "detail": problem.detail,
         "code": problem.code,
-        "instance": path,
-        "trace_id": trace_id,
+        **({"instance": instance} if instance else {}),
+        "trace_id": trace_ids().get("trace_id"),
     }
-    if problem.errors:
-        body["errors"] = problem.errors
-    return JSONResponse(body, problem.status, headers, media_type="application/problem+json")
+    return body | {"errors": problem.errors} if problem.errors else body
+
+
+def answer(problem: Problem, path: str) -> JSONResponse:
+    """The response for a problem: OpenAI's envelope for paths under `/v1`, RFC 9457 elsewhere."""
+    if path.startswith("/v1/"):
+        return JSONResponse(openai_error(problem), problem.status, problem.headers)
+    return JSONResponse(
+        details(problem, path),
+        problem.status,
+        problem.headers,
+        media_type="application/problem+json",
+    )
 
 
 def from_validation(error: RequestValidationError) -> Problem:
@@ -99,14 +108,25 @@ def from_validation(error: RequestValidationError) -> Problem:
     return Problem(422, detail, code="invalid_input", errors=errors)
 
 
+def report(problem: Problem) -> None:
+    """Say in the log and on the span what went wrong, where it is not the caller's fault."""
+    if problem.status >= 500 and trace.get_current_span().is_recording():
+        trace.get_current_span().set_attribute(schema.ERROR_MESSAGE, problem.detail)
+        logger.warning(problem.detail, extra={"code": problem.code, "status": problem.status})
+
+
+async def on_unforeseen(request: Request, _: Exception) -> JSONResponse:
+    """The answer for an exception that is nobody's Problem."""
+    problem = Problem(500, "an error nobody foresaw; the log of this trace has it")
+    return answer(problem, request.url.path)
+
+
 def install(app: FastAPI) -> None:
     """Make every error of this application an answer of this shape."""
 
     async def on_problem(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, Problem)
-        if error.status >= 500 and trace.get_current_span().is_recording():
-            trace.get_current_span().set_attribute(schema.ERROR_MESSAGE, error.detail)
-            logger.warning(error.detail, extra={"code": error.code, "status": error.status})
+        report(error)
         return answer(error, request.url.path)
 
     async def on_invalid(request: Request, error: Exception) -> JSONResponse:
@@ -116,10 +136,6 @@ def install(app: FastAPI) -> None:
     async def on_http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         problem = Problem(error.status_code, str(error.detail), headers=error.headers)
-        return answer(problem, request.url.path)
-
-    async def on_unforeseen(request: Request, _: Exception) -> JSONResponse:
-        problem = Problem(500, "an error nobody foresaw; the log of this trace has it")
         return answer(problem, request.url.path)
 
     app.add_exception_handler(Problem, on_problem)

@@ -19,16 +19,28 @@ CONVERSATION_ID = "gen_ai.conversation.id"  # semconv gen-ai
 
 # Attribute keys: HTTP and network (semconv http)
 HTTP_METHOD = "http.request.method"
+HTTP_METHOD_ORIGINAL = "http.request.method_original"
+HTTP_ROUTE = "http.route"
 HTTP_STATUS = "http.response.status_code"
 HTTP_RESEND_COUNT = "http.request.resend_count"
 URL_FULL = "url.full"
+URL_PATH = "url.path"
 URL_QUERY = "url.query"
+URL_SCHEME = "url.scheme"
 URL_TEMPLATE = "url.template"
 SERVER_ADDRESS = "server.address"
 SERVER_PORT = "server.port"
+PROTOCOL_VERSION = "network.protocol.version"
 PEER_SERVICE = "service.peer.name"
 ERROR_TYPE = "error.type"
 ERROR_MESSAGE = "error.message"
+
+# Values of error.type for calls without an answer, or without all of it
+ERROR_CONNECT = "connect_error"
+ERROR_CONNECTION_LOST = "connection_lost"
+ERROR_TIMEOUT = "timeout"
+ERROR_CANCELLED = "cancelled"
+ERROR_CLIENT_GONE = "client_disconnected"
 
 # Attribute keys: generation (semconv gen-ai)
 OPERATION = "gen_ai.operation.name"
@@ -38,9 +50,20 @@ RESPONSE_MODEL = "gen_ai.response.model"
 REQUEST_MAX_TOKENS = "gen_ai.request.max_tokens"
 REQUEST_TEMPERATURE = "gen_ai.request.temperature"
 REQUEST_CHOICES = "gen_ai.request.choice.count"
+REQUEST_TOP_P = "gen_ai.request.top_p"
+REQUEST_SEED = "gen_ai.request.seed"
+REQUEST_STREAM = "gen_ai.request.stream"
+RESPONSE_ID = "gen_ai.response.id"
+FIRST_CHUNK_SECONDS = "gen_ai.response.time_to_first_chunk"
 FINISH_REASONS = "gen_ai.response.finish_reasons"
 INPUT_TOKENS = "gen_ai.usage.input_tokens"
 OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
+CACHE_READ_TOKENS = "gen_ai.usage.cache_read.input_tokens"
+CACHE_WRITE_TOKENS = "gen_ai.usage.cache_write.input_tokens"
+REASONING_TOKENS = "gen_ai.usage.reasoning.output_tokens"
+AUDIO_INPUT_TOKENS = "gen_ai.usage.audio.input_tokens"
+AUDIO_OUTPUT_TOKENS = "gen_ai.usage.audio.output_tokens"
+TOKEN_TYPE = "gen_ai.token.type"
 
 # Attribute keys: the original's names for the same, and what only it had
 MODEL_NAME = "model.name"
@@ -53,6 +76,9 @@ BATCH_EFFICIENCY = "batch_efficiency"
 
 # Attribute keys: ours
 COST_USD = "o11y.cost.usd"
+USAGE_ESTIMATED = "o11y.usage.estimated"
+LLM_ATTEMPT = "o11y.llm.attempt"
+LLM_ATTEMPTS = "o11y.llm.attempts"
 PIPELINE_STAGE = "o11y.pipeline.stage"
 PIPELINE_STEPS = "o11y.pipeline.steps_completed"
 QUEUE_SECONDS = "o11y.queue.seconds"
@@ -82,12 +108,16 @@ LABEL_STATUS = "status"
 LABEL_STAGE = "stage"
 LABEL_COLLECTION = "collection"
 LABEL_TYPE = "type"
+LABEL_ESTIMATED = "estimated"
+LABEL_REASON = "reason"
+LABEL_NEXT = "next"
 LABEL_SERVICE = "service"
 LABEL_INSTANCE = "instance"
 
 # Bucket bounds
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 HTTP_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+TOKENS = tuple(4**power for power in range(14))
 FAST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 UNIT_INTERVAL = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 COSINE_DISTANCE = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.5, 2.0)
@@ -106,6 +136,23 @@ class Metric:
     buckets: tuple[float, ...] = ()
 
 
+HTTP_SERVER_DURATION = Metric(
+    "http.server.request.duration",
+    "histogram",
+    "s",
+    "Duration of a request, until the last byte of its answer.",
+    (HTTP_METHOD, URL_SCHEME, PROTOCOL_VERSION, HTTP_ROUTE, HTTP_STATUS, ERROR_TYPE),
+    "semconv http/http-metrics#metric-httpserverrequestduration",
+    HTTP_SECONDS,
+)
+HTTP_SERVER_ACTIVE = Metric(
+    "http.server.active_requests",
+    "gauge",
+    "{request}",
+    "Requests being answered.",
+    (HTTP_METHOD, URL_SCHEME),
+    "semconv http/http-metrics#metric-httpserveractive_requests",
+)
 HTTP_CLIENT_DURATION = Metric(
     "http.client.request.duration",
     "histogram",
@@ -124,11 +171,47 @@ PIPELINE_STAGE_DURATION = Metric(
     "o11y",
     SECONDS,
 )
+GEN_AI_DURATION = Metric(
+    "gen_ai.client.operation.duration",
+    "histogram",
+    "s",
+    "Duration of one attempt at the LLM provider.",
+    (OPERATION, PROVIDER, REQUEST_MODEL, RESPONSE_MODEL, SERVER_ADDRESS, SERVER_PORT, ERROR_TYPE),
+    "semconv gen-ai/gen-ai-metrics#metric-gen_aiclientoperationduration",
+    SECONDS,
+)
+GEN_AI_TOKENS = Metric(
+    "gen_ai.client.token.usage",
+    "histogram",
+    "{token}",
+    "Tokens of one attempt, as the LLM provider counted them.",
+    (TOKEN_TYPE, OPERATION, PROVIDER, REQUEST_MODEL, RESPONSE_MODEL, SERVER_ADDRESS, SERVER_PORT),
+    "semconv gen-ai/gen-ai-metrics#metric-gen_aiclienttokenusage",
+    TOKENS,
+)
+GEN_AI_FIRST_CHUNK = Metric(
+    "gen_ai.client.operation.time_to_first_chunk",
+    "histogram",
+    "s",
+    "Time until the first event of a stream.",
+    (OPERATION, PROVIDER, REQUEST_MODEL, RESPONSE_MODEL, SERVER_ADDRESS, SERVER_PORT),
+    "semconv gen-ai/gen-ai-metrics#metric-gen_aiclientoperationtime_to_first_chunk",
+    SECONDS,
+)
+GEN_AI_CHUNK = Metric(
+    "gen_ai.client.operation.time_per_output_chunk",
+    "histogram",
+    "s",
+    "Time between two arrivals of a stream, after the first.",
+    (OPERATION, PROVIDER, REQUEST_MODEL, RESPONSE_MODEL, SERVER_ADDRESS, SERVER_PORT),
+    "semconv gen-ai/gen-ai-metrics#metric-gen_aiclientoperationtime_per_output_chunk",
+    SECONDS,
+)
 OPENAI_API_DURATION = Metric(
     "openai_api_duration",
     "histogram",
     "s",
-    "Duration of a call to the LLM provider.",
+    "Duration of one attempt at the LLM provider, by how it ended (ok, error, cancelled).",
     (LABEL_PROVIDER, LABEL_MODEL, LABEL_OPERATION, LABEL_STATUS),
     "original",
     SECONDS,
@@ -137,15 +220,15 @@ OPENAI_COST = Metric(
     "openai_cost_usd",
     "counter",
     "{USD}",
-    "Cost of calls to the LLM provider in US dollars.",
-    (LABEL_PROVIDER, LABEL_MODEL, LABEL_OPERATION),
+    "Cost of the LLM provider's work in US dollars, every attempt that is billed included.",
+    (LABEL_PROVIDER, LABEL_MODEL, LABEL_OPERATION, LABEL_ESTIMATED),
     "original",
 )
 OPENAI_UNPRICED = Metric(
     "openai_unpriced_calls",
     "counter",
     "{call}",
-    "Calls whose price is not known; their cost is in no sum.",
+    "Attempts whose price is not known; their cost is in no sum.",
     (LABEL_PROVIDER, LABEL_MODEL, LABEL_OPERATION),
     "o11y",
 )
@@ -153,9 +236,41 @@ OPENAI_TOKENS = Metric(
     "openai_tokens_used",
     "counter",
     "{token}",
-    "Tokens the LLM provider reported, by type (input, output).",
-    (LABEL_PROVIDER, LABEL_MODEL, LABEL_TYPE),
+    "Tokens by type: input and output; of these cached, cache_write, audio and reasoning ones.",
+    (LABEL_PROVIDER, LABEL_MODEL, LABEL_TYPE, LABEL_ESTIMATED),
     "original",
+)
+OPENAI_RETRIES = Metric(
+    "openai_retries",
+    "counter",
+    "{attempt}",
+    "Attempts repeated at the same provider, by why the one before failed.",
+    (LABEL_PROVIDER, LABEL_REASON),
+    "o11y",
+)
+OPENAI_FALLBACKS = Metric(
+    "openai_fallbacks",
+    "counter",
+    "{call}",
+    "Calls handed on from a provider to the next, by why.",
+    (LABEL_PROVIDER, LABEL_NEXT, LABEL_REASON),
+    "o11y",
+)
+OPENAI_CIRCUIT = Metric(
+    "openai_circuit_state",
+    "gauge",
+    "",
+    "The provider's circuit breaker: 0 closed, 1 half open, 2 open.",
+    (LABEL_PROVIDER,),
+    "o11y",
+)
+OPENAI_RUNNING = Metric(
+    "openai_calls_running",
+    "gauge",
+    "{call}",
+    "Attempts now at the provider.",
+    (LABEL_PROVIDER,),
+    "o11y",
 )
 VECTOR_OPERATION_DURATION = Metric(
     "vector_operation_duration",

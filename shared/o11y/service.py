@@ -1,31 +1,21 @@
 """The factory every service is built with, and the process around it."""
 
 import asyncio
-import logging
 import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeVar
-from urllib.parse import parse_qsl, quote
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, Response
-from opentelemetry import trace
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from o11y import deadline, logs, problems, schema
-from o11y.logs import trace_ids
+from o11y import logs, problems
+from o11y.server import Endpoint, Server
 from o11y.settings import ServiceSettings, load
 from o11y.telemetry import Telemetry
-
-access = logging.getLogger("o11y.access")
-
-PROBES = frozenset({"/livez", "/readyz", "/metrics"})
-"""Paths that machines poll: no span, no access line."""
 
 DRAIN_SECONDS = 5
 """How long a stopping process lets the requests in flight finish."""
@@ -38,64 +28,17 @@ class StartError(Exception):
     """The service can't start; its message is the one line the person at the terminal sees."""
 
 
-class RequestContext:
-    """ASGI middleware inside the server span: deadline in, `X-Trace-Id` out, one access line."""
+class Service(FastAPI):
+    """An application whose requests run under `Server`."""
 
-    def __init__(self, app: ASGIApp, timeout_seconds: float) -> None:
-        self.app = app
-        self.timeout_seconds = timeout_seconds
+    server: Server
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in PROBES:
-            await self.app(scope, receive, send)
-            return
-        started = time.perf_counter()
-        _redact_query(scope)
-        trace_id = trace_ids().get("trace_id")
-        status, told = 500, False
+        await self.server(scope, receive, send)
 
-        def tell() -> None:
-            """The access line, once, before the end of the answer ends the span."""
-            nonlocal told
-            if told:
-                return
-            told = True
-            route = getattr(scope.get("route"), "path", scope["path"])
-            access.info(
-                f"{scope['method']} {route} {status}",
-                extra={
-                    "method": scope["method"],
-                    "route": route,
-                    "status": status,
-                    "duration_seconds": round(time.perf_counter() - started, 6),
-                },
-            )
-
-        async def send_with_trace(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                if trace_id:
-                    MutableHeaders(scope=message)[problems.TRACE_HEADER] = trace_id
-            elif message["type"] == "http.response.body" and not message.get("more_body"):
-                tell()
-            await send(message)
-
-        asked = deadline.parse(Headers(scope=scope).get(deadline.HEADER))
-        seconds = self.timeout_seconds if asked is None else min(asked, self.timeout_seconds)
-        try:
-            with deadline.within(seconds):
-                await self.app(scope, receive, send_with_trace)
-        finally:
-            tell()
-
-
-def _redact_query(scope: Scope) -> None:
-    """A query string holds prompts and user ids: the span keeps the names of its parameters."""
-    if scope["query_string"]:
-        names = (key for key, _ in parse_qsl(scope["query_string"].decode("latin-1"), True))
-        redacted = "&".join(f"{quote(name)}=REDACTED" for name in names)
-        trace.get_current_span().set_attribute(schema.URL_QUERY, redacted)
+    async def route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The application without what surrounds its requests."""
+        await super().__call__(scope, receive, send)
 
 
 def create_app(
@@ -105,11 +48,13 @@ def create_app(
     lifespan: Lifespan,
     ready: Callable[[], Awaitable[str | None]],
     timeout_seconds: float,
-) -> FastAPI:
+    endpoints: Mapping[str, Endpoint] | None = None,
+) -> Service:
     """A service: its routers, probes, metrics, errors and server telemetry.
 
     `ready` returns None or the reason why the service can't do its work now; `timeout_seconds` is
-    the deadline of a request that brings none, and the longest one it may bring.
+    the deadline of a request that brings none, and the longest one it may bring; `endpoints` are
+    the hot paths of `Server`.
     """
 
     @asynccontextmanager
@@ -121,19 +66,9 @@ def create_app(
         finally:
             await asyncio.to_thread(telemetry.shutdown)
 
-    app = FastAPI(
-        title=title,
-        lifespan=until_flushed,
-        telemetry={
-            "tracer_provider": telemetry.tracer_provider,
-            "meter_provider": telemetry.meter_provider,
-            "logs": False,
-            "operation_spans": False,
-            "exclude": lambda scope: scope["path"] in PROBES,
-        },
-    )
+    app = Service(title=title, lifespan=until_flushed)
+    app.server = Server(app.route, telemetry, timeout_seconds, endpoints)
     problems.install(app)
-    app.add_middleware(RequestContext, timeout_seconds=timeout_seconds)
     for router in routers:
         app.include_router(router)
 

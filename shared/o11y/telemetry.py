@@ -116,6 +116,16 @@ class Telemetry:
 
         self.meter.create_observable_gauge(metric.name, [callback], metric.unit, metric.description)
 
+    def sum(self, metric: schema.Metric, read: Callable[[], Iterable[Observation]]) -> None:
+        """Register a sum that goes up and down and is read at each collection."""
+
+        def callback(_: CallbackOptions) -> Iterable[Observation]:
+            return read()
+
+        self.meter.create_observable_up_down_counter(
+            metric.name, [callback], metric.unit, metric.description
+        )
+
     def shutdown(self, timeout_seconds: float = SHUTDOWN_SECONDS) -> None:
         """Send what is left, for at most this long: a backend that hangs must not hold the exit."""
 

@@ -21,7 +21,9 @@ from o11y.hop import ServiceClient
 from o11y.identity import DropBaggage
 from o11y.service import create_app
 from o11y.telemetry import Telemetry
+from o11y.wire import Wire
 from tests.unit.o11y.recorded import Recorded, http
+from tests.unit.o11y.wires import NearWire
 
 LLM = "llm-proxy"
 VECTOR = "vector-svc"
@@ -209,10 +211,11 @@ USUAL: dict[str, Callable[[Any], dict[str, Any]]] = {
 class NearBackends(Backends):
     """The backends on a transport of this process instead of the network."""
 
-    def __init__(self, telemetry: Telemetry, transport: httpx2.AsyncBaseTransport) -> None:
+    def __init__(self, telemetry: Telemetry, wire: Wire) -> None:
         def client(name: str) -> ServiceClient:
-            return ServiceClient(name, f"http://{name}", telemetry, 60, transport)
+            return ServiceClient(name, f"http://{name}", telemetry, 60, wire)
 
+        self.stream_timeout_seconds = 600
         self.llm = client(LLM)
         self.vector = client(VECTOR)
         self.inference = client(INFERENCE)
@@ -224,8 +227,8 @@ class Gateway:
     def __init__(self) -> None:
         self.services = Services()
         self.recorded = Recorded("gateway", Settings())
-        transport = httpx2.MockTransport(self.services)
-        self.backends = NearBackends(self.recorded.telemetry, transport)
+        wire = NearWire(self.services)
+        self.backends = NearBackends(self.recorded.telemetry, wire)
         self.client = http(self._app())
 
     async def post(
@@ -255,7 +258,10 @@ class Gateway:
             health.router(Health(backends), backends),
             federation.router(telemetry.service, telemetry.registry, services),
         ]
-        return DropBaggage(create_app("gateway", telemetry, routers, lifespan, ready, 60))
+        endpoints = openai_api.endpoints(backends)
+        return DropBaggage(
+            create_app("gateway", telemetry, routers, lifespan, ready, 60, endpoints)
+        )
 
 
 def problem(status: int, detail: str = "no", **headers: str) -> Response:

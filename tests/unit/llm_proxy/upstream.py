@@ -11,6 +11,7 @@ from httpx2 import Response
 from llm_proxy.app import build
 from llm_proxy.settings import Settings
 from tests.unit.o11y.recorded import Recorded, http
+from tests.unit.o11y.wires import NearWire
 
 KEY = "sk-hunter2-hunter2"
 
@@ -110,8 +111,8 @@ class Proxy:
         given = Settings.model_validate(settings)
         self.upstream = Upstream()
         self.recorded = Recorded("llm-proxy", given)
-        transport = httpx2.MockTransport(self.upstream)
-        self.client = http(build(given, self.recorded.telemetry, transport))
+        wire = NearWire(self.upstream)
+        self.client = http(build(given, self.recorded.telemetry, wire))
 
     async def chat(
         self, body: Mapping[str, object] = CHAT, headers: Mapping[str, str] | None = None

@@ -18,6 +18,7 @@ from o11y.hop import ServiceClient, raise_for_problem
 from o11y.identity import identified
 from o11y.problems import Problem
 from tests.unit.o11y.recorded import Recorded, attributes, identity, traceparent
+from tests.unit.o11y.wires import NearWire
 
 Handler = Callable[[httpx2.Request], Response]
 Clients = Callable[..., ServiceClient]
@@ -34,8 +35,8 @@ async def client(recorded: Recorded) -> AsyncIterator[Clients]:
     def make(
         handler: Handler | None = None, url: str = "http://things:8000", timeout: float = 60
     ) -> ServiceClient:
-        transport = httpx2.MockTransport(handler) if handler else None
-        made.append(ServiceClient("things", url, recorded.telemetry, timeout, transport))
+        wire = NearWire(handler) if handler else None
+        made.append(ServiceClient("things", url, recorded.telemetry, timeout, wire))
         return made[-1]
 
     yield make

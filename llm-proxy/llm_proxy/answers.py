@@ -1,0 +1,223 @@
+"""What is read of a provider's answer, whole or streamed: model, usage, why it ended.
+
+The rest is passed over without being built (msgspec skips what isn't declared).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+TEXT_BYTES_PER_TOKEN = 4
+"""Of English text, roughly; for estimates where nobody counted."""
+
+
+class _PromptDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    audio_tokens: int | None = None
+
+
+class _CompletionDetails(msgspec.Struct):
+    audio_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _PromptDetails | None = None
+    completion_tokens_details: _CompletionDetails | None = None
+
+
+class _Message(msgspec.Struct):
+    content: str | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: msgspec.Raw = msgspec.Raw()
+
+
+class _Choice(msgspec.Struct):
+    finish_reason: str | None = None
+    delta: _Message | None = None
+    text: str | None = None
+
+
+class _Head(msgspec.Struct):
+    """An answer, or one event of a stream."""
+
+    id: str | None = None
+    model: str | None = None
+    service_tier: str | None = None
+    choices: list[_Choice] | None = None
+    usage: _Usage | None = None
+    error: Any = None
+
+
+class _Chosen(msgspec.Struct):
+    finish_reason: str | None = None
+
+
+class _Whole(msgspec.Struct):
+    id: str | None = None
+    model: str | None = None
+    service_tier: str | None = None
+    choices: list[_Chosen] | None = None
+    usage: _Usage | None = None
+
+
+class _Written(msgspec.Struct):
+    message: _Message | None = None
+    text: str | None = None
+
+
+class _Texts(msgspec.Struct):
+    choices: list[_Written] | None = None
+
+
+_texts = msgspec.json.Decoder(_Texts)
+_whole = msgspec.json.Decoder(_Whole)
+_event = msgspec.json.Decoder(_Head)
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class NotReadable(Exception):
+    """The provider's answer is not what its API says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What a call is billed by. `cached`, `cache_write` and `input_audio` are part of `input`,
+    `reasoning` and `output_audio` of `output`.
+    """
+
+    input: int = 0
+    output: int = 0
+    cached: int = 0
+    cache_write: int = 0
+    input_audio: int = 0
+    output_audio: int = 0
+    reasoning: int = 0
+    estimated: bool = False
+    """Nobody counted: worked out from the text that went and came."""
+
+
+@dataclass(slots=True)
+class Said:
+    """What a provider said of its answer."""
+
+    id: str | None = None
+    model: str | None = None
+    service_tier: str | None = None
+    tokens: Tokens | None = None
+    finish_reasons: tuple[str, ...] = ()
+
+
+def read(content: bytes) -> Said:
+    """Of a whole answer. Raises NotReadable unless it is a JSON object.
+
+    An object that isn't the answer it should be is the caller's to read; it says nothing here.
+    """
+    try:
+        answer = _whole.decode(content)
+    except msgspec.ValidationError:
+        _require_object(content)
+        return Said()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise NotReadable(f"the LLM provider's answer is no JSON object: {error}") from error
+    reasons = tuple(each.finish_reason for each in answer.choices or () if each.finish_reason)
+    return Said(answer.id, answer.model, answer.service_tier, _tokens(answer.usage), reasons)
+
+
+def _require_object(content: bytes) -> None:
+    try:
+        _object.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise NotReadable(f"the LLM provider's answer is no JSON object: {error}") from error
+
+
+def estimate(content: bytes, input_bytes: int) -> Tokens:
+    """The tokens of a whole answer that doesn't tell them."""
+    try:
+        choices = _texts.decode(content).choices or ()
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        choices = ()
+    text_bytes = sum(_text_bytes(each.message) + len(each.text or "") for each in choices)
+    return guess(input_bytes, text_bytes)
+
+
+def guess(input_bytes: int, output_bytes: int) -> Tokens:
+    """The tokens of so much text, sent and received."""
+    return Tokens(
+        input=-(-input_bytes // TEXT_BYTES_PER_TOKEN),
+        output=-(-output_bytes // TEXT_BYTES_PER_TOKEN),
+        estimated=True,
+    )
+
+
+class Tally:
+    """Adds up the events of a stream."""
+
+    def __init__(self) -> None:
+        self.said = Said()
+        self.text_bytes = 0
+        self.finished = False
+        """A choice has ended, or the provider said that all have."""
+
+    def add(self, data: bytes) -> bool:
+        """Take the data of one event; say whether it only tells the usage.
+
+        Raises NotReadable for one that is no event of the API, and for one that tells of an error.
+        """
+        if data == b"[DONE]":
+            self.finished = True
+            return False
+        try:
+            event = _event.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise NotReadable(f"an event of the stream is not readable: {error}") from error
+        if event.error is not None:
+            raise ProviderFailed("the LLM provider reported an error in its stream")
+        said = self.said
+        said.id = said.id or event.id
+        said.model = said.model or event.model
+        said.service_tier = event.service_tier or said.service_tier
+        for choice in event.choices or ():
+            self._choice(choice)
+        if event.usage is not None:
+            said.tokens = _tokens(event.usage)
+            return not event.choices
+        return False
+
+    def _choice(self, choice: _Choice) -> None:
+        self.text_bytes += _text_bytes(choice.delta) + len(choice.text or "")
+        if choice.finish_reason:
+            self.finished = True
+            self.said.finish_reasons += (choice.finish_reason,)
+
+
+class ProviderFailed(NotReadable):
+    """The provider itself says, within a stream, that it failed."""
+
+
+def _text_bytes(message: _Message | None) -> int:
+    if message is None:
+        return 0
+    texts = (message.content, message.refusal, message.reasoning_content)
+    return sum(len(text) for text in texts if text) + len(bytes(message.tool_calls))
+
+
+def _tokens(usage: _Usage | None) -> Tokens | None:
+    if usage is None or usage.prompt_tokens is None:
+        return None
+    sent = usage.prompt_tokens_details
+    received = usage.completion_tokens_details
+    return Tokens(
+        input=usage.prompt_tokens,
+        output=usage.completion_tokens or 0,
+        cached=(sent.cached_tokens or 0) if sent else 0,
+        cache_write=(sent.cache_write_tokens or 0) if sent else 0,
+        input_audio=(sent.audio_tokens or 0) if sent else 0,
+        output_audio=(received.audio_tokens or 0) if received else 0,
+        reasoning=(received.reasoning_tokens or 0) if received else 0,
+    )

@@ -1,0 +1,225 @@
+"""One attempt at a provider: its CLIENT span, its metrics, its tokens and what they cost.
+
+Span and `gen_ai.*` metrics are those of the OpenTelemetry GenAI utilities, name by name (a test
+holds them against each other); written here because they take five times as long to write them.
+"""
+
+import time
+from collections.abc import Iterable
+from decimal import Decimal
+
+from opentelemetry.context import Context
+from opentelemetry.metrics import Observation
+from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
+
+from llm_proxy.answers import Said, Tokens
+from llm_proxy.provider import Provider
+from llm_proxy.requests import Operation, Request
+from o11y import schema
+from o11y.bounded import Bounded
+from o11y.telemetry import Telemetry
+
+MAX_MODELS = 200
+"""Model names come from callers: so many are metric labels."""
+
+Attributes = dict[str, str | int | float | bool | tuple[str, ...]]
+
+
+class Meters:
+    """The instruments of attempts."""
+
+    def __init__(self, telemetry: Telemetry, providers: list[Provider]) -> None:
+        self.tracer = telemetry.tracer
+        self.duration = telemetry.histogram(schema.GEN_AI_DURATION)
+        self.usage = telemetry.histogram(schema.GEN_AI_TOKENS)
+        self.first_chunk = telemetry.histogram(schema.GEN_AI_FIRST_CHUNK)
+        self.chunk = telemetry.histogram(schema.GEN_AI_CHUNK)
+        self.api_duration = telemetry.histogram(schema.OPENAI_API_DURATION)
+        self.cost = telemetry.counter(schema.OPENAI_COST)
+        self.unpriced = telemetry.counter(schema.OPENAI_UNPRICED)
+        self.tokens = telemetry.counter(schema.OPENAI_TOKENS)
+        self.models = Bounded(MAX_MODELS)
+        self.running = dict.fromkeys((provider.name for provider in providers), 0)
+        telemetry.sum(schema.OPENAI_RUNNING, self._observe_running)
+
+    def _observe_running(self) -> Iterable[Observation]:
+        for provider, count in self.running.items():
+            yield Observation(count, {schema.LABEL_PROVIDER: provider})
+
+
+class Attempt:
+    """Begins with its span and ends once, whoever ends it."""
+
+    def __init__(
+        self,
+        meters: Meters,
+        provider: Provider,
+        request: Request,
+        model: str,
+        retry: int,
+        number: int,
+    ) -> None:
+        self.cost_usd: Decimal | None = Decimal(0)
+        """What it cost; None when the price isn't known."""
+        self._meters = meters
+        self._provider = provider
+        self._request = request
+        self._model = model
+        self._arrivals: list[float] = []
+        self._ended = False
+        self._replica: str | None = None
+        self._status: int | None = None
+        start: Attributes = {
+            schema.OPERATION: request.operation.value,
+            schema.PROVIDER: provider.name,
+            schema.REQUEST_MODEL: model,
+        }
+        if provider.address and provider.port:
+            start[schema.SERVER_ADDRESS] = provider.address
+            start[schema.SERVER_PORT] = provider.port
+        self._start = start
+        self.span = meters.tracer.start_span(
+            f"{request.operation.value} {model}", kind=SpanKind.CLIENT, attributes=start
+        )
+        self.span.set_attribute(schema.LLM_ATTEMPT, number)
+        if retry:
+            self.span.set_attribute(schema.HTTP_RESEND_COUNT, retry)
+        self.context: Context = set_span_in_context(self.span)
+        meters.running[provider.name] += 1
+        self._began = time.perf_counter()
+
+    def answered(self, status: int, replica: str | None) -> None:
+        """The head of an answer has come."""
+        self._status = status
+        self._replica = replica
+
+    @property
+    def accepted(self) -> bool:
+        """The provider took the call and began its answer."""
+        return self._status == 200
+
+    @property
+    def has_arrived(self) -> bool:
+        return bool(self._arrivals)
+
+    def arrived(self) -> None:
+        """Events of a stream have come."""
+        self._arrivals.append(time.perf_counter())
+
+    def end(self, said: Said, tokens: Tokens | None, error: str | None = None) -> None:
+        """`tokens` is what is billed, None when nothing is; `error` the `error.type`."""
+        if self._ended:
+            return
+        self._ended = True
+        seconds = time.perf_counter() - self._began
+        self._meters.running[self._provider.name] -= 1
+        found = self._told(said)
+        labels: Attributes = dict(self._start)
+        labels[schema.REQUEST_MODEL] = model = self._meters.models(self._model)
+        if said.model:
+            labels[schema.RESPONSE_MODEL] = self._meters.models(said.model)
+        timed = dict(labels)
+        if error:
+            labels[schema.ERROR_TYPE] = found[schema.ERROR_TYPE] = error
+            self.span.set_status(StatusCode.ERROR)
+        self._record(seconds, labels, timed, model, error)
+        if tokens is not None:
+            self._bill(said, tokens, timed, model, found)
+        self.span.set_attributes(found)
+        self.span.end()
+
+    def _told(self, said: Said) -> Attributes:
+        """Attributes that are known at the end only."""
+        request, found = self._request, Attributes()
+        optional = (
+            (schema.RESPONSE_MODEL, said.model),
+            (schema.RESPONSE_ID, said.id),
+            (schema.FINISH_REASONS, said.finish_reasons or None),
+            (schema.REQUEST_TEMPERATURE, request.temperature),
+            (schema.REQUEST_TOP_P, request.top_p),
+            (schema.REQUEST_MAX_TOKENS, request.max_tokens),
+            (schema.REQUEST_CHOICES, request.choices),
+            (schema.REQUEST_SEED, request.seed),
+            (schema.REQUEST_STREAM, request.stream or None),
+            (schema.HTTP_STATUS, self._status),
+            (schema.SERVER_ADDRESS, self._replica),
+        )
+        for key, value in optional:
+            if value is not None:
+                found[key] = value
+        if self._arrivals:
+            found[schema.FIRST_CHUNK_SECONDS] = self._arrivals[0] - self._began
+        return found
+
+    def _record(
+        self, seconds: float, labels: Attributes, timed: Attributes, model: str, error: str | None
+    ) -> None:
+        meters, context = self._meters, self.context
+        meters.duration.record(seconds, labels, context)
+        status = "cancelled" if error == schema.ERROR_CANCELLED else "error" if error else "ok"
+        ours = self._labels(model) | {schema.LABEL_STATUS: status}
+        meters.api_duration.record(seconds, ours, context)
+        if self._arrivals:
+            meters.first_chunk.record(self._arrivals[0] - self._began, timed, context)
+            for before, arrival in zip(self._arrivals, self._arrivals[1:], strict=False):
+                meters.chunk.record(arrival - before, timed, context)
+
+    def _labels(self, model: str) -> dict[str, str]:
+        return {
+            schema.LABEL_PROVIDER: self._provider.name,
+            schema.LABEL_MODEL: model,
+            schema.LABEL_OPERATION: self._request.operation.value,
+        }
+
+    def _bill(
+        self, said: Said, tokens: Tokens, timed: Attributes, model: str, found: Attributes
+    ) -> None:
+        """Count the tokens and what they cost."""
+        meters = self._meters
+        by_model = {schema.LABEL_PROVIDER: self._provider.name, schema.LABEL_MODEL: model}
+        estimated = {schema.LABEL_ESTIMATED: "true" if tokens.estimated else "false"}
+        for kind, count in _by_type(tokens):
+            meters.tokens.add(count, by_model | {schema.LABEL_TYPE: kind} | estimated)
+        generates = self._request.operation is not Operation.EMBEDDINGS
+        if not tokens.estimated:
+            meters.usage.record(tokens.input, timed | {schema.TOKEN_TYPE: "input"}, self.context)
+            if generates:
+                spent = timed | {schema.TOKEN_TYPE: "output"}
+                meters.usage.record(tokens.output, spent, self.context)
+        found[schema.INPUT_TOKENS] = found[schema.PROMPT_TOKENS_ORIGINAL] = tokens.input
+        if generates:
+            found[schema.OUTPUT_TOKENS] = found[schema.COMPLETION_TOKENS_ORIGINAL] = tokens.output
+        for key, count in (
+            (schema.CACHE_READ_TOKENS, tokens.cached),
+            (schema.CACHE_WRITE_TOKENS, tokens.cache_write),
+            (schema.REASONING_TOKENS, tokens.reasoning),
+            (schema.AUDIO_INPUT_TOKENS, tokens.input_audio),
+            (schema.AUDIO_OUTPUT_TOKENS, tokens.output_audio),
+        ):
+            if count:
+                found[key] = count
+        if tokens.estimated:
+            found[schema.USAGE_ESTIMATED] = True
+        if not self._provider.is_local:
+            self.cost_usd = self._provider.prices.cost_usd(
+                said.model or self._model, tokens, said.service_tier
+            )
+        if self.cost_usd is None:
+            meters.unpriced.add(1, self._labels(model))
+        else:
+            found[schema.COST_USD] = float(self.cost_usd)
+            meters.cost.add(float(self.cost_usd), self._labels(model) | estimated)
+
+
+def _by_type(tokens: Tokens) -> Iterable[tuple[str, int]]:
+    for kind, count in (
+        ("input", tokens.input),
+        ("output", tokens.output),
+        ("cached", tokens.cached),
+        ("cache_write", tokens.cache_write),
+        ("input_audio", tokens.input_audio),
+        ("output_audio", tokens.output_audio),
+        ("reasoning", tokens.reasoning),
+    ):
+        if count:
+            yield kind, count

@@ -1,0 +1,44 @@
+"""How long to wait before a call is tried again."""
+
+import random
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+
+FIRST_SECONDS = 0.25
+MOST_SECONDS = 8.0
+
+
+def wait(retry: int, headers: Mapping[str, str] | None) -> float:
+    """Seconds before the retry with this number, the first being 0.
+
+    What the provider asks for (`Retry-After`, RFC 9110 10.2.3, in seconds or as a date, and
+    OpenAI's `retry-after-ms`) is obeyed. Otherwise twice as long each time, with full jitter.
+    """
+    asked = asked_for(headers) if headers else None
+    if asked is not None:
+        return asked
+    return random.uniform(0, min(MOST_SECONDS, FIRST_SECONDS * 2.0**retry))
+
+
+def asked_for(headers: Mapping[str, str]) -> float | None:
+    """Seconds the provider wants to be left alone; None when it doesn't say."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        value = headers.get(name)
+        if value is None:
+            continue
+        try:
+            seconds = float(value) * unit
+        except ValueError:
+            seconds = _until(value)
+        if 0 <= seconds < 86_400:
+            return seconds
+    return None
+
+
+def _until(date: str) -> float:
+    """Seconds until an HTTP date, 0 when it has passed; -1 for what is no date."""
+    try:
+        return max(0.0, parsedate_to_datetime(date).timestamp() - time.time())
+    except ValueError:
+        return -1.0

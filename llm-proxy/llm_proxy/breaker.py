@@ -1,0 +1,70 @@
+"""A circuit breaker: a provider that keeps failing is left alone for a while."""
+
+import time
+from collections.abc import Callable
+from enum import IntEnum
+
+
+class State(IntEnum):
+    """As the gauge shows it."""
+
+    CLOSED = 0
+    HALF_OPEN = 1
+    OPEN = 2
+
+
+class Breaker:
+    """Opens after `failures` failed calls in a row, for `seconds`; then one call may try.
+
+    That one closes it again or opens it anew. What is a failure its user decides: the provider's
+    own errors and silence, not a call that was wrong.
+    """
+
+    def __init__(
+        self, failures: int, seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._limit = failures
+        self._seconds = seconds
+        self._clock = clock
+        self._failed = 0
+        self._opened: float | None = None
+        self._trying = False
+
+    @property
+    def state(self) -> State:
+        if self._opened is None:
+            return State.CLOSED
+        return State.HALF_OPEN if self.seconds_left() == 0 else State.OPEN
+
+    def seconds_left(self) -> float:
+        """Until a call may try; 0 when one may now."""
+        if self._opened is None:
+            return 0.0
+        return max(0.0, self._opened + self._seconds - self._clock())
+
+    def allows(self) -> bool:
+        """Whether a call may be made; one that was allowed must end in one of the three below."""
+        match self.state:
+            case State.CLOSED:
+                return True
+            case State.OPEN:
+                return False
+        if self._trying:
+            return False
+        self._trying = True
+        return True
+
+    def succeeded(self) -> None:
+        self._failed = 0
+        self._opened = None
+        self._trying = False
+
+    def failed(self) -> None:
+        self._failed += 1
+        if self._trying or self._failed >= self._limit:
+            self._opened = self._clock()
+        self._trying = False
+
+    def undecided(self) -> None:
+        """The call ended without telling how the provider is: its caller left, or was wrong."""
+        self._trying = False

@@ -1,0 +1,98 @@
+"""Why an attempt gave no answer, and what the caller is told when no attempt did."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from llm_proxy.backoff import asked_for
+from o11y import schema
+from o11y.problems import Problem, out_of_time, unavailable
+
+CREDENTIALS = (401, 403)
+
+OPEN = "circuit_open"
+BUSY = "busy"
+NOT_READABLE = "invalid_answer"
+
+
+class Refused(Exception):
+    """The provider says that the call itself is wrong: its status and words are the caller's."""
+
+    def __init__(self, status: int, content: bytes, headers: Mapping[str, str]) -> None:
+        super().__init__(f"the provider answered {status}")
+        self.status = status
+        self.content = content
+        self.headers = kept(headers)
+
+
+@dataclass
+class Failed(Exception):
+    """An attempt that another provider, or another try, may make good."""
+
+    provider: str
+    """As it is called in sentences."""
+    error: str
+    """`error.type`, and the reason on metrics."""
+    detail: str
+    again: bool
+    """Whether the same provider may be tried again."""
+    status: int | None = None
+    content: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def kept(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers of an error that are the caller's to read."""
+    names = ("content-type", "retry-after", "retry-after-ms")
+    return {name: value for name in names if (value := headers.get(name)) is not None}
+
+
+def judged(provider: str, status: int, content: bytes, headers: Mapping[str, str]) -> Exception:
+    """What an answer that is an error means."""
+    if status in CREDENTIALS:
+        return Failed(
+            provider,
+            str(status),
+            f"{provider} refused our credentials ({status}); check its API key",
+            again=False,
+            status=status,
+        )
+    if status in (408, 409, 429) or status >= 500 or status < 400:
+        told = headers.get("x-should-retry")  # OpenAI's, where a retry would be in vain
+        return Failed(
+            provider,
+            str(status),
+            f"{provider} answered {status}",
+            again=status >= 400 and told != "false",
+            status=status,
+            content=content,
+            headers=kept(headers),
+        )
+    return Refused(status, content, headers)
+
+
+def verdict(failures: Sequence[Failed]) -> Exception:
+    """What the caller is told: how the last attempt failed, and in words how each provider did."""
+    last = failures[-1]
+    said = "; ".join(dict.fromkeys(failure.detail for failure in failures))
+    if last.status in (408, 409, 429):
+        return Refused(429 if last.status == 429 else last.status, last.content, last.headers)
+    match last.error:
+        case schema.ERROR_TIMEOUT:
+            return out_of_time(said)
+        case schema.ERROR_CONNECT | schema.ERROR_CONNECTION_LOST:
+            return unavailable(said)
+        case _ if last.error == OPEN:
+            return Problem(503, said, code=OPEN, headers=_retry_after(last))
+        case _ if last.error == BUSY:
+            return Problem(429, said, code=BUSY, headers=_retry_after(last))
+        case _ if last.error == NOT_READABLE:
+            return Problem(502, said, code="bad_upstream")
+    if last.status in CREDENTIALS:
+        return Problem(502, said, code="provider_credentials")
+    status = last.status if last.status in (503, 504) else 502
+    return Problem(status, said, code="provider_error", headers=_retry_after(last))
+
+
+def _retry_after(failure: Failed) -> dict[str, str] | None:
+    wait = asked_for(failure.headers)
+    return None if wait is None else {"Retry-After": f"{wait:.0f}"}

@@ -1,0 +1,134 @@
+"""What is read of a caller's request, and the little that is changed in it.
+
+The body goes to the provider byte for byte as it came, but for the values of the keys set here.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from o11y.problems import Problem
+
+_EMPTY = (b"", b"[]", b'""', b"{}", b"null")
+
+
+class Operation(StrEnum):
+    """`gen_ai.operation.name` (semconv gen-ai)."""
+
+    CHAT = "chat"
+    COMPLETION = "text_completion"
+    EMBEDDINGS = "embeddings"
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: Any = None
+
+
+class _Body(msgspec.Struct):
+    """What telemetry tells of may be anything: a wrong value is the provider's to judge."""
+
+    model: Any = None
+    stream: Any = None
+    stream_options: Any = None
+    temperature: Any = None
+    top_p: Any = None
+    max_tokens: Any = None
+    max_completion_tokens: Any = None
+    n: Any = None
+    seed: Any = None
+    messages: msgspec.Raw = msgspec.Raw()
+    prompt: msgspec.Raw = msgspec.Raw()
+    input: msgspec.Raw = msgspec.Raw()
+
+
+_body = msgspec.json.Decoder(_Body)
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A call to a model as its caller sent it."""
+
+    operation: Operation
+    path: str
+    """Below the provider's base URL."""
+    body: bytes
+    model: str | None
+    stream: bool
+    include_usage: bool
+    """Whether the caller wants to see the usage of a stream."""
+    input_bytes: int
+    """Length of the prompt as JSON, for an estimate where nobody counted its tokens."""
+    temperature: float | None
+    top_p: float | None
+    max_tokens: int | None
+    choices: int | None
+    seed: int | None
+
+    def for_provider(self, model: str, stream_usage: bool) -> bytes:
+        """The body with the provider's name for the model; a stream is to tell its usage."""
+        ask = self.stream and stream_usage and not self.include_usage
+        if model == self.model and not ask:
+            return self.body
+        values = _object.decode(self.body)
+        values["model"] = msgspec.Raw(msgspec.json.encode(model))
+        if ask:
+            given = bytes(values.get("stream_options", b"null"))
+            options = {} if given == b"null" else _object.decode(given)
+            options["include_usage"] = msgspec.Raw(b"true")
+            values["stream_options"] = msgspec.Raw(msgspec.json.encode(options))
+        return msgspec.json.encode(values)
+
+
+_PATHS = {
+    Operation.CHAT: ("/chat/completions", "messages"),
+    Operation.COMPLETION: ("/completions", "prompt"),
+    Operation.EMBEDDINGS: ("/embeddings", "input"),
+}
+
+
+def read(operation: Operation, body: bytes) -> Request:
+    """Raises Problem 422 that names the field at fault."""
+    path, required = _PATHS[operation]
+    try:
+        said = _body.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _invalid("body", f"not a JSON object: {error}") from error
+    content: msgspec.Raw = getattr(said, required)
+    if bytes(content) in _EMPTY:
+        raise _invalid(required, "required")
+    if said.model is not None and (not isinstance(said.model, str) or not said.model):
+        raise _invalid("model", "must be a string")
+    if said.stream is not None and not isinstance(said.stream, bool):
+        raise _invalid("stream", "must be true or false")
+    options = said.stream_options
+    if options is not None and not isinstance(options, dict):
+        raise _invalid("stream_options", "must be an object")
+    return Request(
+        operation=operation,
+        path=path,
+        body=body,
+        model=said.model,
+        stream=bool(said.stream) and operation is not Operation.EMBEDDINGS,
+        include_usage=bool(options and options.get("include_usage")),
+        input_bytes=len(bytes(content)),
+        temperature=_number(said.temperature),
+        top_p=_number(said.top_p),
+        max_tokens=_whole(said.max_completion_tokens) or _whole(said.max_tokens),
+        choices=_whole(said.n),
+        seed=_whole(said.seed),
+    )
+
+
+def _invalid(field: str, reason: str) -> Problem:
+    return Problem(422, f"{field}: {reason}", code="invalid_input", field=field)
+
+
+def _number(value: object) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

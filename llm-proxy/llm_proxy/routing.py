@@ -1,0 +1,64 @@
+"""Which providers may answer a call, in which order, and by which name each knows the model."""
+
+from collections.abc import Sequence
+
+from llm_proxy.provider import Provider
+from llm_proxy.requests import Operation, Request
+from o11y.problems import Problem
+
+Candidate = tuple[Provider, str]
+"""A provider, and what it calls the model."""
+
+
+class Routing:
+    def __init__(self, providers: Sequence[Provider]) -> None:
+        self.providers = providers
+
+    async def candidates(self, request: Request) -> list[Candidate]:
+        """Never empty. Raises Problem when the only provider is the local one and is away."""
+        await self.learn_models()
+        if request.operation is Operation.EMBEDDINGS:
+            return self._embedding(request.model)
+        return self._generating(request.model)
+
+    async def learn_models(self) -> None:
+        """Raises Problem when nobody can say which models there are."""
+        for provider in self.providers:
+            try:
+                await provider.learn_models()
+            except Problem:
+                if len(self.providers) == 1:
+                    raise
+
+    def _generating(self, asked: str | None) -> list[Candidate]:
+        """All of them: the first as it is asked, the others with a model of their own."""
+        found: list[Candidate] = []
+        for provider in self.providers:
+            model = provider.chat_model if asked is None else provider.model(asked)
+            if asked == model and provider.is_local and len(self.providers) > 1:
+                model = provider.chat_model  # what others are asked for it hasn't got
+            if model is not None:
+                found.append((provider, model))
+        if not found:
+            raise Problem(
+                422, "model: no provider has a default model", code="invalid_input", field="model"
+            )
+        return found
+
+    def _embedding(self, asked: str | None) -> list[Candidate]:
+        """Those that have this very model: vectors of two models can't be compared."""
+        if asked is None:
+            asked = next((one.embedding_model for one in self.providers if one.embedding_model), "")
+        if not asked:
+            raise Problem(
+                422,
+                "model: no provider has a default embedding model",
+                code="invalid_input",
+                field="model",
+            )
+        found = [
+            (provider, provider.settings.models.get(asked) or asked)
+            for provider in self.providers
+            if asked in provider.settings.models or asked == provider.embedding_model
+        ]
+        return found or [(self.providers[0], asked)]

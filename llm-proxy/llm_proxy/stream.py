@@ -1,0 +1,150 @@
+"""A streamed answer on its way from a provider to the caller."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from decimal import Decimal
+
+import msgspec
+
+from llm_proxy.answers import NotReadable, ProviderFailed, Said, Tally, Tokens, guess
+from llm_proxy.attempt import Attempt
+from llm_proxy.failures import NOT_READABLE
+from llm_proxy.provider import Provider
+from llm_proxy.requests import Request
+from o11y import deadline, schema
+from o11y.hop import error_type
+from o11y.sse import Splitter, TooLong, data
+from o11y.wire import Broken, Reply, Unreadable
+
+
+class Stream:
+    """The events of one attempt. `begin` before the first byte goes to the caller, then `events`.
+
+    The attempt ends with the stream, whoever ends it: with the usage the provider told or, where it
+    came to no end, an estimate from what was sent and received.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        request: Request,
+        reply: Reply,
+        attempt: Attempt,
+        done: Callable[[str | None], None],
+    ) -> None:
+        self.provider = provider
+        self.attempt = attempt
+        self._request = request
+        self._reply = reply
+        self._done = done
+        self._tally = Tally()
+        self._splitter = Splitter()
+        self._first: list[bytes] = []
+        self._broken: NotReadable | None = None
+        self._closed = False
+
+        self.tokens: Tokens | None = None
+        """What is billed, when the stream has ended."""
+
+    @property
+    def said(self) -> Said:
+        return self._tally.said
+
+    @property
+    def cost_usd(self) -> Decimal | None:
+        return self.attempt.cost_usd
+
+    async def begin(self) -> None:
+        """Wait for the first event with data. Raises NotReadable, TooLong and what wires raise."""
+        while not self.attempt.has_arrived:
+            chunk = await self._reply.chunk()
+            if not chunk:
+                raise NotReadable("the LLM provider's stream has no events")
+            self._first += self._take(chunk)
+            if self._broken:
+                raise self._broken
+
+    async def events(self) -> AsyncGenerator[bytes, None]:
+        """What the caller is sent, bit by bit; a stream that breaks ends with an error event."""
+        error: str | None = None
+        try:
+            if self._first:
+                yield b"".join(self._first)
+            async for events in self._rest():
+                yield events
+            if self._broken:
+                error = NOT_READABLE
+                if not isinstance(self._broken, ProviderFailed):
+                    yield _error_event(str(self._broken))
+            elif not self._tally.finished:
+                error = schema.ERROR_CONNECTION_LOST
+                yield _error_event("the LLM provider's stream ended before its answer did")
+        except TooLong:
+            error = NOT_READABLE
+            yield _error_event("an event of the stream has no end")
+        except (Broken, Unreadable) as broken:
+            error = error_type(broken)
+            yield _error_event("the connection to the LLM provider broke")
+        except TimeoutError:
+            error = schema.ERROR_TIMEOUT
+            yield _error_event("the LLM provider fell silent, or time is up")
+        except (asyncio.CancelledError, GeneratorExit):
+            error = schema.ERROR_CANCELLED
+            raise
+        finally:
+            self.close(error)
+
+    def close(self, error: str | None = None) -> None:
+        """End the attempt and let go of the connection; an answer on its way is cut."""
+        if self._closed:
+            return
+        self._closed = True
+        self._reply.close()
+        self.tokens = self.said.tokens
+        if self.tokens is None and self.attempt.has_arrived:
+            self.tokens = guess(self._request.input_bytes, self._tally.text_bytes)
+        self.attempt.end(self.said, self.tokens, error)
+        self._done(error)
+
+    async def _rest(self) -> AsyncGenerator[bytes, None]:
+        idle = self.provider.settings.idle_seconds
+        while not self._broken:
+            async with asyncio.timeout(deadline.limit(idle)):
+                chunk = await self._reply.chunk()
+            if not chunk:
+                break
+            if events := self._take(chunk):
+                yield events[0] if len(events) == 1 else b"".join(events)
+        if rest := self._splitter.rest():  # the last event may lack its blank line
+            yield b"".join(self._take(b"\n\n" if rest else b""))
+
+    def _take(self, chunk: bytes) -> list[bytes]:
+        """Read the events that end here, and keep those that are the caller's."""
+        passed: list[bytes] = []
+        arrived = False
+        for event in self._splitter.feed(chunk):
+            content = data(event)
+            if content is None:
+                passed.append(event)
+                continue
+            arrived = True
+            try:
+                only_usage = self._tally.add(content)
+            except ProviderFailed as failed:  # in the provider's words
+                self._broken = failed
+                passed.append(event)
+                break
+            except NotReadable as unreadable:
+                self._broken = unreadable
+                break
+            if not only_usage or self._request.include_usage:
+                passed.append(event)
+        if arrived:
+            self.attempt.arrived()
+        return passed
+
+
+def _error_event(message: str) -> bytes:
+    """An error in the middle of a stream, in the form that OpenAI's clients raise."""
+    error = {"message": message, "type": "server_error", "param": None, "code": "stream_broken"}
+    return b"data: " + msgspec.json.encode({"error": error}) + b"\n\n"

@@ -1,0 +1,326 @@
+"""What surrounds every request a service answers: its SERVER span, its deadline, its access line.
+
+Spans and metrics follow the HTTP server conventions (semconv http/http-spans#http-server). A plain
+ASGI wrapper and the outermost one, so that the span covers all of the work and a fast endpoint pays
+for nothing else. A client that goes away cancels the work done for it.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from urllib.parse import parse_qsl, quote, urlsplit
+
+from opentelemetry import context as otel_context
+from opentelemetry import propagate
+from opentelemetry.metrics import Observation
+from opentelemetry.trace import Span, SpanKind, StatusCode, format_trace_id, set_span_in_context
+from starlette.middleware.errors import ServerErrorMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from o11y import deadline, problems, schema
+from o11y.problems import Problem, unavailable
+from o11y.telemetry import Telemetry
+
+access = logging.getLogger("o11y.access")
+
+PROBES = frozenset({"/livez", "/readyz", "/metrics"})
+"""Paths that machines poll: no span, no access line."""
+
+CLIENT_CLOSED_REQUEST = 499
+"""What the access line says when nobody waited for the answer; no such status is ever sent."""
+
+METHODS = frozenset(
+    {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"}
+)
+MAX_BODY = 64 << 20
+"""Largest body an endpoint reads, in bytes."""
+
+Endpoint = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_CARRIED = {
+    b"traceparent": "traceparent",
+    b"tracestate": "tracestate",
+    b"baggage": "baggage",
+    b"host": "host",
+    b"x-request-timeout": deadline.HEADER,
+}
+
+
+async def read_body(receive: Receive) -> bytes:
+    """The whole body of a request. Raises Problem 413 when it is too large."""
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        part = message.get("body", b"")
+        size += len(part)
+        if size > MAX_BODY:
+            raise Problem(413, f"the body is larger than {MAX_BODY >> 20} MiB", code="too_large")
+        parts.append(part)
+        if not message.get("more_body"):
+            return part if len(parts) == 1 else b"".join(parts)
+
+
+async def send_whole(
+    send: Send, status: int, headers: list[tuple[bytes, bytes]], content: bytes
+) -> None:
+    """Answer at once."""
+    headers.append((b"content-length", b"%d" % len(content)))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
+
+
+class Server:
+    """Runs an application's requests under their spans.
+
+    `endpoints` are answered without the application's router and middleware, by POST path.
+    `timeout_seconds` is the deadline of a request that brings none, and the longest it may bring.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        telemetry: Telemetry,
+        timeout_seconds: float,
+        endpoints: Mapping[str, Endpoint] | None = None,
+    ) -> None:
+        self._app = app
+        self._endpoints = {
+            path: ServerErrorMiddleware(_answering(endpoint), problems.on_unforeseen)
+            for path, endpoint in (endpoints or {}).items()
+        }
+        self._timeout_seconds = timeout_seconds
+        self._tracer = telemetry.tracer
+        self._duration = telemetry.histogram(schema.HTTP_SERVER_DURATION)
+        self._active: Counter[tuple[str, str]] = Counter()
+        telemetry.sum(schema.HTTP_SERVER_ACTIVE, self._observe_active)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in PROBES:
+            await self._app(scope, receive, send)
+            return
+        carried = {
+            name: value.decode("latin-1")
+            for key, value in scope["headers"]
+            if (name := _CARRIED.get(key))
+        }
+        method = scope["method"] if scope["method"] in METHODS else "_OTHER"
+        active = (method, scope.get("scheme", "http"))
+        parent = None
+        if "traceparent" in carried or "baggage" in carried:
+            parent = propagate.extract(carried)
+        span = self._start(scope, carried, method, parent)
+        request = _Request(scope, receive, send, span, self._tell, method)
+        asked = deadline.parse(carried.get(deadline.HEADER))
+        seconds = self._timeout_seconds if asked is None else min(asked, self._timeout_seconds)
+        token = otel_context.attach(set_span_in_context(span, parent))
+        self._active[active] += 1
+        try:
+            with deadline.within(seconds, patience=math.inf if asked is None else asked):
+                await self._answer(request)
+        except BaseException as error:
+            request.failure = error
+            raise
+        finally:
+            self._active[active] -= 1
+            request.end()
+            otel_context.detach(token)
+
+    async def _answer(self, request: "_Request") -> None:
+        scope = request.scope
+        endpoint = self._endpoints.get(scope["path"]) if scope["method"] == "POST" else None
+        try:
+            if endpoint is None:
+                await self._app(scope, request.receive, request.send)
+                return
+            request.route = scope["path"]
+            await endpoint(scope, request.receive, request.send)
+        except asyncio.CancelledError:
+            if request.left:
+                return  # nobody waits for an answer
+            if not request.started:  # the server stops, and its patience has ended
+                stopping = problems.answer(unavailable("this service is stopping"), scope["path"])
+                await stopping(scope, request.receive, request.send)
+            raise
+        finally:
+            request.unwatch()
+
+    def _start(
+        self,
+        scope: Scope,
+        carried: Mapping[str, str],
+        method: str,
+        parent: otel_context.Context | None,
+    ) -> Span:
+        attributes: dict[str, str | int] = {
+            schema.HTTP_METHOD: method,
+            schema.URL_SCHEME: scope.get("scheme", "http"),
+            schema.URL_PATH: scope["path"],
+            schema.PROTOCOL_VERSION: scope.get("http_version", "1.1"),
+            **_server(carried.get("host"), scope),
+        }
+        if scope["query_string"]:
+            attributes[schema.URL_QUERY] = _redacted(scope["query_string"])
+        if method == "_OTHER":
+            attributes[schema.HTTP_METHOD_ORIGINAL] = scope["method"]
+        name = "HTTP" if method == "_OTHER" else method
+        return self._tracer.start_span(name, parent, SpanKind.SERVER, attributes)
+
+    def _tell(self, request: "_Request") -> None:
+        """Everything that is known when a request has ended: access line, metric, span."""
+        seconds = time.perf_counter() - request.began
+        scope, span, status = request.scope, request.span, request.status
+        route = request.route or getattr(scope.get("route"), "path", None)
+        labels: dict[str, str | int] = {
+            schema.HTTP_METHOD: request.method,
+            schema.URL_SCHEME: scope.get("scheme", "http"),
+            schema.PROTOCOL_VERSION: scope.get("http_version", "1.1"),
+        }
+        found: dict[str, str | int] = {}
+        if route is not None:
+            labels[schema.HTTP_ROUTE] = found[schema.HTTP_ROUTE] = route
+            if span.is_recording():
+                span.update_name(f"{request.method} {route}")
+        if request.started:
+            labels[schema.HTTP_STATUS] = found[schema.HTTP_STATUS] = status
+        if error := request.error():
+            labels[schema.ERROR_TYPE] = found[schema.ERROR_TYPE] = error
+            if error != schema.ERROR_CLIENT_GONE:
+                span.set_status(StatusCode.ERROR)
+        access.info(
+            "%s %s %d",
+            scope["method"],
+            route or scope["path"],
+            status,
+            extra={
+                "method": scope["method"],
+                "route": route or scope["path"],
+                "status": status,
+                "duration_seconds": round(seconds, 6),
+            },
+        )
+        self._duration.record(seconds, labels)
+        span.set_attributes(found)
+        span.end()
+
+    def _observe_active(self) -> Iterable[Observation]:
+        for (method, scheme), count in list(self._active.items()):
+            yield Observation(count, {schema.HTTP_METHOD: method, schema.URL_SCHEME: scheme})
+
+
+class _Request:
+    """One request: how far its answer is, and whether its client still waits."""
+
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        span: Span,
+        tell: Callable[["_Request"], None],
+        method: str,
+    ) -> None:
+        self.scope = scope
+        self.span = span
+        self.method = method
+        self.began = time.perf_counter()
+        self.status = 500
+        self.started = False
+        self.left = False
+        self.route: str | None = None
+        self.failure: BaseException | None = None
+        self._receive = receive
+        self._send = send
+        self._tell = tell
+        self._told = False
+        self._watcher: asyncio.Task[Message] | None = None
+        self._task = asyncio.current_task()
+        context = span.get_span_context()
+        self._trace_header = (
+            problems.TRACE_HEADER.lower().encode(),
+            format_trace_id(context.trace_id).encode(),
+        )
+
+    def error(self) -> str | None:
+        """`error.type`: why the answer is no good one, or None."""
+        if self.left:
+            return schema.ERROR_CLIENT_GONE
+        if self.failure is not None:
+            return type(self.failure).__qualname__
+        return str(self.status) if self.status >= 500 else None
+
+    async def receive(self) -> Message:
+        if self._watcher is not None:
+            return await asyncio.shield(self._watcher)
+        message = await self._receive()
+        if message["type"] == "http.request" and not message.get("more_body"):
+            self._watcher = asyncio.create_task(self._disconnected())
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status, self.started = message["status"], True
+            message["headers"] = [*message.get("headers", ()), self._trace_header]
+        elif message["type"] == "http.response.body" and not message.get("more_body"):
+            # before the last bytes go: the caller's span must not end before this one
+            self.unwatch()
+            self.end()
+        await self._send(message)
+
+    def end(self) -> None:
+        if not self._told:
+            self._told = True
+            self._tell(self)
+
+    def unwatch(self) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    async def _disconnected(self) -> Message:
+        """Wait until the client goes, and cancel the work done for it."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect" and not self._told and self._task is not None:
+            self.left, self.status = True, CLIENT_CLOSED_REQUEST
+            self._task.cancel()
+        return message
+
+
+def _answering(endpoint: Endpoint) -> ASGIApp:
+    """An endpoint whose problems become answers."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await endpoint(scope, receive, send)
+        except Problem as problem:
+            problems.report(problem)
+            await problems.answer(problem, scope["path"])(scope, receive, send)
+
+    return answer
+
+
+def _server(host: str | None, scope: Scope) -> dict[str, str | int]:
+    """The address the client asked for (semconv server.address), as far as it can be read."""
+    if host is None:
+        bound = scope.get("server")
+        return {schema.SERVER_ADDRESS: bound[0], schema.SERVER_PORT: bound[1]} if bound else {}
+    name, _, digits = host.rpartition(":")
+    if name and digits.isdecimal() and ":" not in name:  # the usual form, without a parser
+        return {schema.SERVER_ADDRESS: name, schema.SERVER_PORT: int(digits)}
+    try:
+        url = urlsplit(f"//{host}")
+        address, port = url.hostname, url.port
+    except ValueError:
+        return {}
+    if not address or url.path or url.query or url.username is not None:
+        return {}
+    usual = 443 if scope.get("scheme") == "https" else 80
+    return {schema.SERVER_ADDRESS: address, schema.SERVER_PORT: port or usual}
+
+
+def _redacted(query: bytes) -> str:
+    """A query string holds prompts and user ids: the span keeps the names of its parameters."""
+    names = (key for key, _ in parse_qsl(query.decode("latin-1"), True))
+    return "&".join(f"{quote(name)}=REDACTED" for name in names)

@@ -1,0 +1,49 @@
+"""Server-sent events as bytes (WHATWG HTML 9.2): split at their ends and otherwise untouched."""
+
+import re
+
+MAX_EVENT = 16 << 20
+"""Longest event in bytes."""
+
+_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+
+
+class TooLong(Exception):
+    """An event has no end."""
+
+
+class Splitter:
+    """Puts the pieces of a stream together again, event by event."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The events that end in this piece, each with the blank line that ends it.
+
+        Raises TooLong.
+        """
+        if not self._rest and chunk.endswith(b"\n\n") and chunk.count(b"\n\n") == 1:
+            return [chunk]
+        self._rest += chunk
+        events: list[bytes] = []
+        at = 0
+        for end in _END.finditer(self._rest):
+            events.append(self._rest[at : end.end()])
+            at = end.end()
+        self._rest = self._rest[at:]
+        if len(self._rest) > MAX_EVENT:
+            raise TooLong
+        return events
+
+    def rest(self) -> bytes:
+        """What is left when the stream has ended: an event without its blank line, or nothing."""
+        return self._rest
+
+
+def data(event: bytes) -> bytes | None:
+    """The data of an event; None for a comment, or anything else without data."""
+    if event.startswith(b"data:") and event.find(b"\n") >= len(event) - 2:  # the usual form
+        return event[5:].strip()
+    lines = [line[5:].strip() for line in event.splitlines() if line.startswith(b"data:")]
+    return b"\n".join(lines) if lines else None

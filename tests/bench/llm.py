@@ -1,0 +1,187 @@
+"""`python -m tests.bench.llm`: llm-proxy and gateway beside LiteLLM, written to RESULTS.md."""
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import httpx2
+
+from tests.bench.measure import CASES, Case, Wrk, cell_seconds, measure, verify
+from tests.bench.report import Results, Setting, markdown
+from tests.bench.runner import BenchError, Cores, on_core
+from tests.bench.subjects import SUBJECTS, Site, Started, Subject, started_upstream
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+WARM_UP_SECONDS = 1
+WARM_UPS = 4
+STILL_WARMING = 1.1
+"""A subject that answers this many times more than in the warm-up before gets another one."""
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+class Bench:
+    """One run: its subjects, what works of them, and the results so far."""
+
+    def __init__(self, subjects: list[Subject], rounds: int, seconds: int) -> None:
+        self.results = Results(subjects, rounds)
+        self.seconds = seconds
+        self.started: dict[str, Started] = {}
+        self._lasting: dict[tuple[str, Case], int] = {}
+
+    def start(self, site: Site, stack: ExitStack) -> None:
+        """Start every subject; one that doesn't start has failed all its cases."""
+        for subject in self.results.subjects:
+            say(f"starting {subject.title}")
+            try:
+                self.started[subject.key] = stack.enter_context(subject.start(site))
+            except BenchError as error:
+                self._fail(subject, CASES, str(error))
+
+    def check(self, wrk: Wrk) -> None:
+        """Verify each answer and warm up; what fails here is not measured."""
+        for subject in self.results.subjects:
+            if subject.key not in self.started:
+                continue
+            url = self.started[subject.key].url
+            for case in CASES:
+                try:
+                    took = verify(case, url)
+                    if case.connections > 1:
+                        warm_up(wrk, case, url, cell_seconds(case, took, WARM_UP_SECONDS))
+                    took = verify(case, url)
+                except BenchError as error:
+                    self._fail(subject, [case], str(error))
+                else:
+                    self._lasting[subject.key, case] = cell_seconds(case, took, self.seconds)
+
+    def run(self, wrk: Wrk) -> None:
+        """All rounds; each has every case, each case every subject in turn."""
+        subjects = list(self.results.subjects)
+        for number in range(self.results.rounds):
+            turn = number % len(subjects)
+            say(f"round {number + 1} of {self.results.rounds}")
+            for case in CASES:
+                for subject in subjects[turn:] + subjects[:turn]:
+                    self._cell(wrk, number, case, subject)
+
+    def _cell(self, wrk: Wrk, number: int, case: Case, subject: Subject) -> None:
+        seconds = self._lasting.get((subject.key, case))
+        if seconds is None:
+            return
+        try:
+            cell = measure(wrk, case, self.started[subject.key], seconds)
+        except BenchError as error:
+            self._fail(subject, [case], str(error))
+            return
+        self.results.add(subject.key, case, number, cell)
+        say(
+            f"  {case.key:<10} {subject.key:<10} {cell.per_second:>9,.1f}/s  p50 {cell.p50:.2f} ms"
+            f"  p99 {cell.p99:.2f} ms  CPU {cell.cpu:,.0f} µs  {cell.resident_mb:,.0f} MB"
+        )
+
+    def _fail(self, subject: Subject, cases: list[Case], reason: str) -> None:
+        for case in cases:
+            self.results.fail(subject.key, case, reason)
+        say(f"  {subject.key} failed {', '.join(case.key for case in cases)}: {reason}")
+
+
+def warm_up(wrk: Wrk, case: Case, url: str, seconds: int) -> None:
+    """Load a subject until it gets no faster, a few times at most."""
+    before = 0.0
+    for _ in range(WARM_UPS):
+        requests = wrk.run(case, url, seconds)["requests"]
+        if requests < STILL_WARMING * before:
+            return
+        before = requests
+
+
+def exported(sink_url: str) -> str:
+    """What the sink was sent, in words."""
+    try:
+        counts = httpx2.get(f"{sink_url}/counts", timeout=5, trust_env=False).json()
+    except (httpx2.HTTPError, ValueError):
+        return "the sink did not say what it was sent."
+    requests = counts["traces"] + counts["metrics"] + counts["logs"]
+    return f"the sink took {requests:,} requests with {counts['bytes'] / 1e6:,.0f} MB."
+
+
+def wrk_version() -> str:
+    """wrk's version. BenchError without wrk."""
+    if shutil.which("wrk") is None:
+        raise BenchError("wrk is missing: apt-get install wrk, or brew install wrk")
+    told = subprocess.run(["wrk", "-v"], capture_output=True, text=True, timeout=10, check=False)
+    words = told.stdout.split()
+    return words[1].removeprefix("debian/") if len(words) > 1 else "of unknown version"
+
+
+def arguments(given: list[str] | None) -> argparse.Namespace:
+    keys = [subject.key for subject in SUBJECTS]
+    parser = argparse.ArgumentParser(prog="tests.bench.llm", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=os.environ.get("BENCH_ROUNDS", "5"))
+    parser.add_argument("--seconds", type=int, default=os.environ.get("BENCH_SECONDS", "2"))
+    parser.add_argument("--only", nargs="+", choices=keys, default=keys, metavar="SUBJECT")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    asked = parser.parse_args(given)
+    if asked.rounds < 1 or asked.seconds < 1:
+        parser.error("at least one round of one second")
+    return asked
+
+
+def main(given: list[str] | None = None) -> int:
+    """Measure and write the report; 1 when nothing could be measured."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    asked = arguments(given)
+    cores = Cores.choose()
+    subjects = [subject for subject in SUBJECTS if subject.key in asked.only]
+    command = f"python -m tests.bench.llm --rounds {asked.rounds} --seconds {asked.seconds}"
+    if len(subjects) < len(SUBJECTS):
+        command += f" --only {' '.join(subject.key for subject in subjects)}"
+    bench = Bench(subjects, asked.rounds, asked.seconds)
+    try:
+        wrk_is = wrk_version()
+        say(cores.words)
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+            stack.enter_context(on_core(cores.load))
+            site = stack.enter_context(started_upstream(folder, cores))
+            bench.start(site, stack)
+            wrk = Wrk(folder, cores)
+            bench.check(wrk)
+            bench.run(wrk)
+            sent = exported(site.sink_url)
+    except BenchError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: everything is stopped, nothing is written", file=sys.stderr)
+        return 130
+    versions = [started.version for started in bench.started.values() if started.version]
+    setting = Setting(
+        command, asked.seconds, cores.words, versions[0] if versions else "", wrk_is, sent
+    )
+    asked.output.write_text(markdown(bench.results, setting))
+    say(f"wrote {asked.output}")
+    return 0 if bench.results.cells else 1
+
+
+def _stop(_: int, __: FrameType | None) -> NoReturn:
+    """End the run; what comes after the first signal must not disturb the end of the processes."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())
