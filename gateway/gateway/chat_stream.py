@@ -73,11 +73,19 @@ class ChatStream(Response):
     async def _translated(self) -> AsyncGenerator[bytes, None]:
         splitter = sse.Splitter()
         async for chunk in self._opened.chunks():
-            for event in splitter.feed(chunk):
+            try:
+                events = splitter.feed(chunk)
+            except sse.TooLong as error:
+                raise Problem(
+                    502, "llm-proxy's stream is unreadable", code="bad_upstream"
+                ) from error
+            for event in events:
                 if event.startswith(SUMMARY_COMMENT):
                     yield _event(self._metadata(event[len(SUMMARY_COMMENT) :]), "metadata")
-                elif content := _content(event):
+                    return
+                if content := _content(event):
                     yield _event({"content": content})
+        raise Problem(502, "llm-proxy's stream has no summary", code="bad_upstream")
 
     def _metadata(self, summary: bytes) -> dict[str, object]:
         try:

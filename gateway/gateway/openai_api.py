@@ -12,6 +12,7 @@ from gateway.backends import Backends
 from gateway.who import caller
 from o11y import deadline
 from o11y.hop import Opened
+from o11y.models import one
 from o11y.problems import Problem, openai_error
 from o11y.server import Endpoint, read_body, send_whole
 
@@ -43,7 +44,10 @@ def endpoints(backends: Backends) -> dict[str, Endpoint]:
                 headers=headers,
                 seconds=backends.stream_timeout_seconds,
             )
-            await _relay(opened, send)
+            try:
+                await _relay(opened, send)
+            finally:
+                opened.close()
 
     return dict.fromkeys(("/v1/chat/completions", "/v1/completions", "/v1/embeddings"), forward)
 
@@ -76,6 +80,13 @@ def router(backends: Backends) -> APIRouter:
             answer = await backends.llm.request("GET", "/v1/models")
         headers = {name: value for name in KEPT if (value := answer.headers.get(name)) is not None}
         return Response(answer.content, answer.status_code, headers)
+
+    @api.get("/models/{name:path}")
+    async def model(request: Request, name: str) -> Response:
+        listed = await models(request)
+        if listed.status_code != 200:
+            return listed
+        return Response(one(bytes(listed.body), name), media_type="application/json")
 
     return api
 

@@ -3,8 +3,7 @@
 The rest is passed over without being built (msgspec skips what isn't declared).
 """
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -12,20 +11,24 @@ TEXT_BYTES_PER_TOKEN = 4
 """Of English text, roughly; for estimates where nobody counted."""
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
+"""Anything else is no number of tokens, and would spoil every sum it went into."""
+
+
 class _PromptDetails(msgspec.Struct):
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
-    audio_tokens: int | None = None
+    cached_tokens: _Count | None = None
+    cache_write_tokens: _Count | None = None
+    audio_tokens: _Count | None = None
 
 
 class _CompletionDetails(msgspec.Struct):
-    audio_tokens: int | None = None
-    reasoning_tokens: int | None = None
+    audio_tokens: _Count | None = None
+    reasoning_tokens: _Count | None = None
 
 
 class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: _Count | None = None
+    completion_tokens: _Count | None = None
     prompt_tokens_details: _PromptDetails | None = None
     completion_tokens_details: _CompletionDetails | None = None
 
@@ -85,8 +88,7 @@ class NotReadable(Exception):
     """The provider's answer is not what its API says."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tokens:
+class Tokens(msgspec.Struct, frozen=True):
     """What a call is billed by. `cached`, `cache_write` and `input_audio` are part of `input`,
     `reasoning` and `output_audio` of `output`.
     """
@@ -102,8 +104,7 @@ class Tokens:
     """Nobody counted: worked out from the text that went and came."""
 
 
-@dataclass(slots=True)
-class Said:
+class Said(msgspec.Struct):
     """What a provider said of its answer."""
 
     id: str | None = None
@@ -121,7 +122,7 @@ def read(content: bytes) -> Said:
     try:
         answer = _whole.decode(content)
     except msgspec.ValidationError:
-        _require_object(content)
+        _require_object(content, "the LLM provider's answer is no JSON object")
         return Said()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise NotReadable(f"the LLM provider's answer is no JSON object: {error}") from error
@@ -129,11 +130,11 @@ def read(content: bytes) -> Said:
     return Said(answer.id, answer.model, answer.service_tier, _tokens(answer.usage), reasons)
 
 
-def _require_object(content: bytes) -> None:
+def _require_object(content: bytes, complaint: str) -> None:
     try:
         _object.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise NotReadable(f"the LLM provider's answer is no JSON object: {error}") from error
+        raise NotReadable(f"{complaint}: {error}") from error
 
 
 def estimate(content: bytes, input_bytes: int) -> Tokens:
@@ -167,15 +168,19 @@ class Tally:
     def add(self, data: bytes) -> bool:
         """Take the data of one event; say whether it only tells the usage.
 
-        Raises NotReadable for one that is no event of the API, and for one that tells of an error.
+        Raises NotReadable for one that is no JSON object, and for one that tells of an error. An
+        object that isn't the event it should be is the caller's to read; it says nothing here.
         """
         if data == b"[DONE]":
             self.finished = True
             return False
         try:
             event = _event.decode(data)
+        except msgspec.ValidationError:
+            _require_object(data, "an event of the stream is no JSON object")
+            return False
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise NotReadable(f"an event of the stream is not readable: {error}") from error
+            raise NotReadable(f"an event of the stream is no JSON object: {error}") from error
         if event.error is not None:
             raise ProviderFailed("the LLM provider reported an error in its stream")
         said = self.said
@@ -185,7 +190,7 @@ class Tally:
         for choice in event.choices or ():
             self._choice(choice)
         if event.usage is not None:
-            said.tokens = _tokens(event.usage)
+            said.tokens = _tokens(event.usage) or said.tokens
             return not event.choices
         return False
 

@@ -1,12 +1,15 @@
 """How long to wait before a call is tried again."""
 
+import math
 import random
 import time
 from collections.abc import Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 FIRST_SECONDS = 0.25
 MOST_SECONDS = 8.0
+DAY_SECONDS = 86_400.0
 
 
 def wait(retry: int, headers: Mapping[str, str] | None) -> float:
@@ -22,7 +25,7 @@ def wait(retry: int, headers: Mapping[str, str] | None) -> float:
 
 
 def asked_for(headers: Mapping[str, str]) -> float | None:
-    """Seconds the provider wants to be left alone; None when it doesn't say."""
+    """Seconds the provider wants to be left alone, a day at most; None when it doesn't say."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         value = headers.get(name)
         if value is None:
@@ -31,14 +34,17 @@ def asked_for(headers: Mapping[str, str]) -> float | None:
             seconds = float(value) * unit
         except ValueError:
             seconds = _until(value)
-        if 0 <= seconds < 86_400:
-            return seconds
+        if 0 <= seconds < math.inf:
+            return min(seconds, DAY_SECONDS)
     return None
 
 
 def _until(date: str) -> float:
     """Seconds until an HTTP date, 0 when it has passed; -1 for what is no date."""
     try:
-        return max(0.0, parsedate_to_datetime(date).timestamp() - time.time())
-    except ValueError:
+        at = parsedate_to_datetime(date)
+        if at.tzinfo is None:  # one of HTTP's forms names no zone: all mean UTC
+            at = at.replace(tzinfo=UTC)
+        return max(0.0, at.timestamp() - time.time())
+    except (ValueError, OverflowError):
         return -1.0

@@ -43,7 +43,11 @@ class Breaker:
         return max(0.0, self._opened + self._seconds - self._clock())
 
     def allows(self) -> bool:
-        """Whether a call may be made; one that was allowed must end in one of the three below."""
+        """Whether a call may be made; one that was allowed must end in one of the three below.
+
+        `trying` says there that it was allowed while the breaker was half open. Calls that began
+        before it opened may end in the meantime: of these only a success tells something new.
+        """
         match self.state:
             case State.CLOSED:
                 return True
@@ -59,12 +63,16 @@ class Breaker:
         self._opened = None
         self._trying = False
 
-    def failed(self) -> None:
+    def failed(self, trying: bool = False) -> None:
+        if trying:
+            self._trying = False
+        elif self._opened is not None:
+            return
         self._failed += 1
-        if self._trying or self._failed >= self._limit:
+        if trying or self._failed >= self._limit:
             self._opened = self._clock()
-        self._trying = False
 
-    def undecided(self) -> None:
+    def undecided(self, trying: bool = False) -> None:
         """The call ended without telling how the provider is: its caller left, or was wrong."""
-        self._trying = False
+        if trying:
+            self._trying = False

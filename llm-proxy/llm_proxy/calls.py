@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -12,6 +13,7 @@ from opentelemetry.metrics import Observation
 from llm_proxy import answers, backoff
 from llm_proxy.answers import NotReadable, Said, Tokens
 from llm_proxy.attempt import Attempt, Meters
+from llm_proxy.breaker import State
 from llm_proxy.failures import BUSY, NOT_READABLE, OPEN, Failed, Refused, judged, verdict
 from llm_proxy.provider import Provider, replica_of
 from llm_proxy.requests import Request
@@ -160,7 +162,7 @@ class _Call:
             OPEN,
             f"{provider.title} is left alone after failing",
             again=False,
-            headers={"retry-after": f"{wait:.0f}"},
+            headers={"retry-after": f"{wait:.3f}"},
         )
 
     def _spoilt(self, attempt: Attempt, received: bytearray) -> Tokens | None:
@@ -243,6 +245,8 @@ class _Ending:
 
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
+        self._trying = provider.breaker.state is not State.CLOSED
+        self._began = time.monotonic()
         self._ended = False
 
     def __call__(self, reason: str | None) -> None:
@@ -253,23 +257,32 @@ class _Ending:
         breaker = self._provider.breaker
         if reason is None:
             breaker.succeeded()
+        elif reason == schema.ERROR_TIMEOUT and self._was_hurried():
+            breaker.undecided(self._trying)
         elif reason in _BREAKING or (reason.isdecimal() and int(reason) >= 500):
-            breaker.failed()
+            breaker.failed(self._trying)
         elif reason.isdecimal() and reason != "429":
             breaker.succeeded()
         else:
-            breaker.undecided()
+            breaker.undecided(self._trying)
+
+    def _was_hurried(self) -> bool:
+        """Whether the caller's time was up when the provider had hardly had its own: callers say
+        how long they wait, and must not take a provider away from the others by waiting too little.
+        """
+        took = time.monotonic() - self._began
+        return deadline.remaining() == 0 and took < self._provider.settings.first_byte_seconds / 2
 
 
 async def _read(reply: Reply, idle_seconds: float, received: bytearray) -> bytes:
     """The whole body; what came is in `received` even where it breaks off."""
     try:
-        while True:
-            async with asyncio.timeout(deadline.limit(idle_seconds)):
-                chunk = await reply.chunk()
-            if not chunk:
-                return bytes(received)
-            received += chunk
+        async with asyncio.timeout(deadline.limit(idle_seconds)) as patience:
+            while chunk := await reply.chunk():
+                received += chunk
+                until = asyncio.get_running_loop().time() + deadline.limit(idle_seconds)
+                patience.reschedule(until)
+        return bytes(received)
     finally:
         reply.close()
 

@@ -1,5 +1,6 @@
 """Why an attempt gave no answer, and what the caller is told when no attempt did."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -95,4 +96,4 @@ def verdict(failures: Sequence[Failed]) -> Exception:
 
 def _retry_after(failure: Failed) -> dict[str, str] | None:
     wait = asked_for(failure.headers)
-    return None if wait is None else {"Retry-After": f"{wait:.0f}"}
+    return None if wait is None else {"Retry-After": str(math.ceil(wait))}

@@ -54,7 +54,7 @@ class PriceList:
                 if len(self._rates) > 1000:  # names come from callers
                     self._rates.clear()
                 self._rates[key] = (time.monotonic() + FRESH_SECONDS, rates)
-            if rates is None:
+            if rates is None or _is_odd(counts):
                 return self._ask(model, service_tier, counts)
         except (LookupError, ValueError):
             return None
@@ -88,3 +88,8 @@ class PriceList:
         if self._pricing:
             return calc_price(usage, model, provider_id=self._pricing, price_context=context)
         return calc_price(usage, model, provider_api_url=self._api_url, price_context=context)
+
+
+def _is_odd(counts: dict[str, int]) -> bool:
+    """Whether a part is more than the whole: the library knows what that means for the price."""
+    return any(counts[part] > counts.get(_PART_OF[part], 0) for part in counts if part in _PART_OF)

@@ -3,13 +3,15 @@
 The body goes to the provider byte for byte as it came, but for the values of the keys set here.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 import msgspec
 
 from o11y.problems import Problem
+
+_INT64 = 1 << 63
+"""Telemetry has no room for larger numbers."""
 
 _EMPTY = (b"", b"[]", b'""', b"{}", b"null")
 
@@ -47,8 +49,7 @@ _body = msgspec.json.Decoder(_Body)
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """A call to a model as its caller sent it."""
 
     operation: Operation
@@ -72,7 +73,10 @@ class Request:
         ask = self.stream and stream_usage and not self.include_usage
         if model == self.model and not ask:
             return self.body
-        values = _object.decode(self.body)
+        try:
+            values = _object.decode(self.body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:  # a key that nobody read before
+            raise _invalid("body", f"not a JSON object: {error}") from error
         values["model"] = msgspec.Raw(msgspec.json.encode(model))
         if ask:
             given = bytes(values.get("stream_options", b"null"))
@@ -131,4 +135,6 @@ def _number(value: object) -> float | None:
 
 
 def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if -_INT64 <= value < _INT64 else None

@@ -1,10 +1,16 @@
 """Which providers may answer a call, in which order, and by which name each knows the model."""
 
+import time
 from collections.abc import Sequence
 
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Operation, Request
 from o11y.problems import Problem
+
+RELEARN_SECONDS = 5.0
+"""Pause before a provider that didn't tell its models is asked again, while there are others: it
+may hang, and every call would wait for it.
+"""
 
 Candidate = tuple[Provider, str]
 """A provider, and what it calls the model."""
@@ -13,6 +19,7 @@ Candidate = tuple[Provider, str]
 class Routing:
     def __init__(self, providers: Sequence[Provider]) -> None:
         self.providers = providers
+        self._silent_until: dict[str, float] = {}
 
     async def candidates(self, request: Request) -> list[Candidate]:
         """Never empty. Raises Problem when the only provider is the local one and is away."""
@@ -24,11 +31,14 @@ class Routing:
     async def learn_models(self) -> None:
         """Raises Problem when nobody can say which models there are."""
         for provider in self.providers:
+            if time.monotonic() < self._silent_until.get(provider.name, 0.0):
+                continue
             try:
                 await provider.learn_models()
             except Problem:
                 if len(self.providers) == 1:
                     raise
+                self._silent_until[provider.name] = time.monotonic() + RELEARN_SECONDS
 
     def _generating(self, asked: str | None) -> list[Candidate]:
         """All of them: the first as it is asked, the others with a model of their own."""

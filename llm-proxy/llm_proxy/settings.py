@@ -1,5 +1,6 @@
 """What llm-proxy reads from the environment."""
 
+import re
 from typing import Annotated, Any, Self
 
 import msgspec
@@ -22,13 +23,20 @@ LOCAL = "o11y-local"
 """Name of the local inference service as a provider; without a `base_url` it is INFERENCE_URL."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
-Header = Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]*$")]
+HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
+HeaderValue = Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]*$")]
 
 
 def _has_prices(value: str | None) -> str | None:
     known = [provider.id for provider in price_lists]
     if value is not None and value not in known:
         raise ValueError(f"genai-prices has no such provider; it has {', '.join(known)}")
+    return value
+
+
+def _fits_a_header(value: SecretStr | None) -> SecretStr | None:
+    if value is not None and not re.fullmatch(r"[\x21-\x7e]+", value.get_secret_value()):
+        raise ValueError("a key is printable ASCII without spaces or line ends")
     return value
 
 
@@ -46,8 +54,8 @@ class ProviderSettings(BaseModel):
     name: Name
     base_url: HttpUrl | None = None
     api_key: SecretStr | None = None
-    api_key_header: Header = "authorization"
-    headers: dict[Header, Header] = {}
+    api_key_header: HeaderName = "authorization"
+    headers: dict[HeaderName, HeaderValue] = {}
     query: dict[str, str] = {}
     models: dict[str, str] = {}
     chat_model: str | None = None
@@ -64,6 +72,7 @@ class ProviderSettings(BaseModel):
     stream_usage: bool = True
 
     _has_prices = field_validator("pricing")(_has_prices)
+    _fits_a_header = field_validator("api_key")(_fits_a_header)
 
     @model_validator(mode="after")
     def has_an_address(self) -> Self:
@@ -91,6 +100,7 @@ class Settings(ServiceSettings):
     stream_timeout_seconds: float = Field(600, gt=0)
 
     _has_prices = field_validator("openai_pricing")(_has_prices)
+    _fits_a_header = field_validator("openai_api_key")(_fits_a_header)
 
     @field_validator("llm_providers", mode="before")
     @classmethod

@@ -36,6 +36,9 @@ def within(seconds: float, patience: float | None = None) -> Iterator[None]:
     """
     now = time.monotonic()
     waits = now + (seconds if patience is None else patience)
+    outer = _deadline.get()
+    if outer is not None:
+        waits = min(waits, outer[1])
     token = _deadline.set((now + limit(seconds), waits))
     try:
         yield

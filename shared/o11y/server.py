@@ -248,6 +248,8 @@ class _Request:
         """`error.type`: why the answer is no good one, or None."""
         if self.left:
             return schema.ERROR_CLIENT_GONE
+        if isinstance(self.failure, asyncio.CancelledError):
+            return schema.ERROR_CANCELLED
         if self.failure is not None:
             return type(self.failure).__qualname__
         return str(self.status) if self.status >= 500 else None
@@ -256,6 +258,9 @@ class _Request:
         if self._watcher is not None:
             return await asyncio.shield(self._watcher)
         message = await self._receive()
+        if message["type"] == "http.disconnect" and not self._told:  # before its body was here
+            self._lose()
+            raise asyncio.CancelledError
         if message["type"] == "http.request" and not message.get("more_body"):
             self._watcher = asyncio.create_task(self._disconnected())
         return message
@@ -283,9 +288,12 @@ class _Request:
         """Wait until the client goes, and cancel the work done for it."""
         message = await self._receive()
         if message["type"] == "http.disconnect" and not self._told and self._task is not None:
-            self.left, self.status = True, CLIENT_CLOSED_REQUEST
+            self._lose()
             self._task.cancel()
         return message
+
+    def _lose(self) -> None:
+        self.left, self.status = True, CLIENT_CLOSED_REQUEST
 
 
 def _answering(endpoint: Endpoint) -> ASGIApp:

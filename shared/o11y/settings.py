@@ -1,11 +1,11 @@
 """Settings from environment variables, and the one line that says which of them is wrong."""
 
 import sys
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 from urllib.parse import urlsplit
 
 from dotenv import load_dotenv
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -58,10 +58,18 @@ def describe(error: ValidationError, settings_class: type[ServiceSettings]) -> l
     """One plain line for each variable the error is about."""
     lines = []
     for item in error.errors(include_url=False, include_context=False):
-        field = str(item["loc"][0]) if item["loc"] else ""
+        field, *inner = (str(part) for part in item["loc"] or ("settings",))
         known = settings_class.model_fields.get(field)
-        hidden = known is None or "SecretStr" in str(known.annotation) or item["type"] == "missing"
+        hidden = known is None or _has_secrets(known.annotation) or item["type"] == "missing"
         shown = "" if hidden else f" (got {item['input']!r})"
         reason = item["msg"].removeprefix("Value error, ")
-        lines.append(f"{field.upper() or 'settings'}: {reason}{shown}")
+        variable = field.upper() if item["loc"] else field
+        lines.append(f"{'.'.join((variable, *inner))}: {reason}{shown}")
     return lines
+
+
+def _has_secrets(annotation: object) -> bool:
+    """Whether a value of this type is a secret or holds one."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return any(_has_secrets(field.annotation) for field in annotation.model_fields.values())
+    return annotation is SecretStr or any(_has_secrets(each) for each in get_args(annotation))

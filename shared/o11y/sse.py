@@ -25,10 +25,11 @@ class Splitter:
         """
         if not self._rest and chunk.endswith(b"\n\n") and chunk.count(b"\n\n") == 1:
             return [chunk]
+        seen = max(0, len(self._rest) - 3)  # an end may have begun, of at most 4 bytes
         self._rest += chunk
         events: list[bytes] = []
         at = 0
-        for end in _END.finditer(self._rest):
+        for end in _END.finditer(self._rest, seen):
             events.append(self._rest[at : end.end()])
             at = end.end()
         self._rest = self._rest[at:]
