@@ -1,16 +1,31 @@
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.unit.llm_proxy.upstream import KEY, Proxy
+from tests.unit.llm_proxy.upstream import INFERENCE, KEY, Caller, Proxy
 from tests.unit.o11y.recorded import bare_machine
 
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     bare_machine(monkeypatch, tmp_path)
-    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.001)
+
+
+@pytest.fixture(autouse=True)
+def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long was waited between attempts; nobody waits."""
+    slept: list[float] = []
+    sleep = asyncio.sleep
+
+    async def nap(seconds: float) -> None:
+        if seconds:
+            slept.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", nap)
+    return slept
 
 
 @pytest.fixture
@@ -36,4 +51,18 @@ def proxy(start: Callable[..., Proxy]) -> Proxy:
 @pytest.fixture
 def local(start: Callable[..., Proxy]) -> Proxy:
     """A proxy without a key: of the local inference service."""
-    return start(inference_url="http://inference:8083")
+    return start(inference_url=INFERENCE)
+
+
+@pytest.fixture
+async def calling() -> AsyncIterator[Callable[..., Caller]]:
+    """Makes callers of providers with these settings, in this order."""
+    made: list[Caller] = []
+
+    def make(*providers: Mapping[str, object]) -> Caller:
+        made.append(Caller(*providers))
+        return made[-1]
+
+    yield make
+    for caller in made:
+        await caller.close()

@@ -1,23 +1,37 @@
 """The OpenAI API of the proxy: bodies pass as they came, wrong ones are named."""
 
+import json
 from collections.abc import Callable
+from typing import Any
 
+import httpx2
 import pytest
 from httpx2 import Response
 
+from llm_proxy.settings import LOCAL
+from o11y.contracts import SUMMARY_COMMENT
 from tests.unit.llm_proxy.upstream import (
     CHAT,
+    CHAT_CALL,
     CHAT_PATH,
     COMPLETION,
     COMPLETION_PATH,
+    DONE,
     EMBEDDING,
     EMBEDDING_PATH,
     KEY,
+    MODEL,
     MODELS,
+    STREAM,
+    USAGE_EVENT,
     Proxy,
+    failing,
+    said,
 )
+from tests.unit.o11y.wires import Streamed
 
 JSON = {"content-type": "application/json"}
+AWAY = httpx2.ConnectError("refused")
 
 each_call = pytest.mark.parametrize(
     ("path", "body"),
@@ -31,8 +45,9 @@ async def test_a_body_reaches_the_provider_as_it_came(
     path: str, body: dict[str, object], proxy: Proxy
 ) -> None:
     sent = {**body, "model": "some-model", "user": "é", "nobody_knows": [{"a": None}, 1.5, True]}
-    await proxy.client.post(path, json=sent)
-    assert proxy.upstream.body == sent
+    content = json.dumps(sent, indent=1).encode()
+    await proxy.client.post(path, content=content, headers=JSON)
+    assert proxy.upstream.asked.content == content
     assert str(proxy.upstream.asked.url) == f"https://api.openai.com{path}"
 
 
@@ -72,28 +87,87 @@ async def test_who_names_no_model_gets_the_default(
     assert proxy.upstream.body["model"] == model
 
 
-async def test_the_local_service_is_asked_once_for_its_models(local: Proxy) -> None:
-    await local.chat()
-    await local.client.post(EMBEDDING_PATH, json=EMBEDDING)
-    asked = [(each.url.path, each.url.host) for each in local.upstream.requests]
-    assert asked == [
-        ("/v1/models", "inference"),
-        (CHAT_PATH, "inference"),
-        (EMBEDDING_PATH, "inference"),
-    ]
-    assert b'"tiny-chat"' in local.upstream.requests[1].content
-    assert b'"tiny-embedding"' in local.upstream.requests[2].content
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        (CHAT_PATH, b'{"model": "m"}', "messages"),
+        (COMPLETION_PATH, b"{}", "prompt"),
+        (EMBEDDING_PATH, b'{"input": ""}', "input"),
+        (CHAT_PATH, b'{"messages": [{}], "model": 7}', "model"),
+        (CHAT_PATH, b"", "body"),
+        (EMBEDDING_PATH, b'{"input": "\\ud800"}', "body"),
+        (CHAT_PATH, b'{"messages": [{}], "\xff": 1}', "body"),
+    ],
+)
+async def test_a_wrong_body_is_refused_with_the_field_named_and_never_sent(
+    path: str, body: bytes, field: str, proxy: Proxy
+) -> None:
+    response = await proxy.client.post(path, content=body, headers=JSON)
+    error = response.json()["error"]
+    assert (response.status_code, error["type"]) == (422, "invalid_request_error")
+    assert (error["param"], proxy.upstream.requests) == (field, [])
 
 
-async def test_the_provider_sees_our_key_and_not_the_callers(proxy: Proxy) -> None:
-    await proxy.chat(headers={"Authorization": "Bearer sk-of-the-caller"})
-    assert proxy.upstream.asked.headers["authorization"] == f"Bearer {KEY}"
+# Streams
 
 
-async def test_another_base_url_is_used_as_it_is(start: Callable[..., Proxy]) -> None:
-    proxy = start(openai_base_url="http://llm.test:8000/api/v1/")
-    await proxy.client.post(CHAT_PATH, json={**CHAT, "model": "m"})
-    assert str(proxy.upstream.requests[0].url) == "http://llm.test:8000/api/v1/chat/completions"
+async def test_a_stream_comes_as_the_provider_sends_it(proxy: Proxy) -> None:
+    response = await proxy.chat({**CHAT, "stream": True})
+    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert response.headers["cache-control"] == "no-cache"
+    assert response.headers["x-o11y-provider"] == "openai"
+    assert response.content == b"".join(each for each in STREAM if each is not USAGE_EVENT)
+
+
+async def test_a_completion_streams_too(proxy: Proxy) -> None:
+    pieces = (b'data: {"choices": [{"text": "a", "finish_reason": "stop"}]}\n\n', DONE)
+    proxy.upstream.answers["/completions"] = Streamed(*pieces)
+    response = await proxy.client.post(COMPLETION_PATH, json={**COMPLETION, "stream": True})
+    assert response.content == b"".join(pieces)
+
+
+def summary(response: Response) -> dict[str, Any]:
+    """What the comment at the very end says."""
+    last = response.content.split(b"\n\n")[-2]
+    assert last.startswith(SUMMARY_COMMENT)
+    found: dict[str, Any] = json.loads(last.removeprefix(SUMMARY_COMMENT))
+    return found
+
+
+async def test_who_asks_for_it_is_told_at_the_end_what_the_stream_cost(proxy: Proxy) -> None:
+    body = {**CHAT, "stream": True}
+    response = await proxy.chat(body, {"X-O11y-Stream-Summary": "1"})
+    assert summary(response) == {
+        "model": MODEL,
+        "provider": "openai",
+        "usage": {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100},
+        "usage_estimated": False,
+        "cost_usd": pytest.approx(0.00018),
+        "finish_reason": "stop",
+    }
+
+
+async def test_the_summary_of_a_stream_that_ended_early_is_an_estimate(proxy: Proxy) -> None:
+    proxy.upstream.answers[CHAT_CALL] = Streamed(said("a" * 40))
+    response = await proxy.chat({**CHAT, "stream": True}, {"X-O11y-Stream-Summary": "1"})
+    found = summary(response)
+    assert (found["usage_estimated"], found["finish_reason"]) == (True, None)
+    assert found["usage"]["completion_tokens"] == 10
+
+
+@pytest.mark.parametrize("status", [400, 429, 500])
+async def test_a_stream_that_never_began_is_an_error_like_any_other(
+    status: int, start: Callable[..., Proxy]
+) -> None:
+    proxy = start(llm_providers=[{"name": "a", "base_url": "http://a.test", "retries": 0}])
+    proxy.upstream.answers[CHAT_CALL] = failing(status)
+    response = await proxy.chat({**CHAT, "model": "m", "stream": True})
+    assert response.status_code == (status if status < 500 else 502)
+    assert response.headers["content-type"] == "application/json"
+    assert "message" in response.json()["error"]
+
+
+# Models and health
 
 
 async def test_the_list_of_models_is_the_providers(proxy: Proxy) -> None:
@@ -102,30 +176,53 @@ async def test_the_list_of_models_is_the_providers(proxy: Proxy) -> None:
     assert response.headers["x-o11y-provider"] == "openai"
 
 
+def listing(*ids: str) -> Response:
+    return Response(200, json={"object": "list", "data": [{"id": each, "x": 1} for each in ids]})
+
+
 @pytest.mark.parametrize(
-    ("path", "body", "field"),
+    ("b", "ids"),
     [
-        (CHAT_PATH, '{"model": "m"}', "messages"),
-        (CHAT_PATH, '{"messages": []}', "messages"),
-        (COMPLETION_PATH, "{}", "prompt"),
-        (EMBEDDING_PATH, '{"input": ""}', "input"),
-        (CHAT_PATH, '{"messages": [{}], "stream": true}', "stream"),
-        (COMPLETION_PATH, '{"prompt": "a", "stream": true}', "stream"),
-        (CHAT_PATH, '{"messages": [{}], "model": 7}', "model"),
-        (CHAT_PATH, "[]", "body"),
-        (CHAT_PATH, '{"messages": ', "body"),
-        (CHAT_PATH, "", "body"),
-        (CHAT_PATH, '{"messages": [{}], "temperature": NaN}', None),
-        (CHAT_PATH, '{"messages": [{}], "max_tokens": Infinity}', None),
-        (CHAT_PATH, '{"messages": [{"content": "\\ud800"}]}', None),
-        (EMBEDDING_PATH, '{"input": "\\ud800"}', None),
+        (listing("m2", "m3"), ["m1", "m2", "m3"]),
+        (AWAY, ["m1"]),
+        (failing(401), ["m1"]),
+        (Response(200, json={}), ["m1"]),
     ],
+    ids=repr,
 )
-async def test_a_wrong_body_is_refused_with_the_field_named_and_never_sent(
-    path: str, body: str, field: str | None, proxy: Proxy
+async def test_the_models_of_several_providers_are_one_list_of_those_that_answer(
+    b: Response | Exception, ids: list[str], start: Callable[..., Proxy]
 ) -> None:
-    response = await proxy.client.post(path, content=body, headers=JSON)
-    error = response.json()["error"]
-    assert (response.status_code, error["type"]) == (422, "invalid_request_error")
-    assert field in (None, error["param"])
-    assert proxy.upstream.requests == []
+    urls = [{"name": name, "base_url": f"http://{name}.test"} for name in "ab"]
+    proxy = start(llm_providers=urls)
+    proxy.upstream.answers = {"a.test/models": listing("m1"), "b.test/models": b}
+    response = await proxy.client.get("/v1/models")
+    assert response.json()["object"] == "list"
+    assert response.json()["data"] == [{"id": each, "x": 1} for each in ids]
+
+
+async def test_health_tells_of_every_provider(start: Callable[..., Proxy]) -> None:
+    proxy = start(
+        llm_providers=[
+            {
+                "name": "a",
+                "base_url": "http://a.test",
+                "chat_model": "m",
+                "retries": 0,
+                "breaker_failures": 1,
+            },
+            {"name": LOCAL},
+        ]
+    )
+    proxy.upstream.answers[f"a.test{CHAT_CALL}"] = AWAY
+    await proxy.chat()
+    assert (await proxy.client.get("/health")).json() == {
+        "status": "available",
+        "provider": "a",
+        "model": "m",
+        "embedding_model": None,
+        "providers": [
+            {"name": "a", "circuit": "open"},
+            {"name": LOCAL, "circuit": "closed"},
+        ],
+    }

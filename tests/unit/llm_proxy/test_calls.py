@@ -1,189 +1,213 @@
-"""What telemetry tells of a call: one GenAI span, whose child the provider is, and its counts."""
+"""The attempts of a call: who is asked, how often, after how long, and when it is over."""
 
+import logging
+from collections.abc import Callable
 from typing import Any
 
+import httpx2
 import pytest
 from httpx2 import Response
-from opentelemetry import baggage, propagate
-from opentelemetry.trace import SpanKind, StatusCode
 
-from o11y import schema
-from o11y.schema import Metric
-from tests.unit.llm_proxy.upstream import (
-    CHAT,
-    CHAT_ANSWER,
-    CHAT_PATH,
-    COMPLETION,
-    COMPLETION_PATH,
-    EMBEDDING,
-    EMBEDDING_PATH,
-    Proxy,
-    problem,
+from llm_proxy.requests import Operation
+from o11y import deadline, schema
+from o11y.problems import Problem
+from o11y.wire import Broken, Unreadable
+from tests.unit.llm_proxy.upstream import CHAT_CALL, Caller, failing, outcome
+from tests.unit.o11y.recorded import Point
+from tests.unit.o11y.wires import Streamed
+
+Calling = Callable[..., Caller]
+
+LOST = httpx2.ReadError("reset")
+REFUSED = httpx2.ConnectError("refused")
+SLOW = httpx2.ReadTimeout("slow")
+GARBAGE = Response(200, content=b"<html>")
+
+
+@pytest.mark.parametrize(
+    ("answer", "attempts", "status"),
+    [
+        (failing(429), 3, 429),
+        (failing(408), 3, 408),
+        (failing(409), 3, 409),
+        (failing(500), 3, 502),
+        (failing(503), 3, 503),
+        (failing(529), 3, 502),
+        (failing(500, **{"x-should-retry": "false"}), 1, 502),
+        (REFUSED, 3, 503),
+        (LOST, 3, 503),
+        (SLOW, 1, 504),
+        (GARBAGE, 1, 502),
+        (failing(400), 1, 400),
+        (failing(404), 1, 404),
+        (failing(422), 1, 422),
+        (failing(401), 1, 502),
+        (failing(302), 1, 502),
+        (failing(204), 1, 502),
+    ],
+    ids=repr,
 )
-from tests.unit.o11y.recorded import attributes, identity, traceparent
-
-WHO = {"baggage": "user.id=ann,session.id=s1"}
-
-
-async def test_the_provider_is_a_child_of_the_genai_span(proxy: Proxy) -> None:
-    incoming = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    await proxy.chat(headers={"traceparent": incoming})
-    own = identity(proxy.recorded.span("chat gpt-4o-mini"))
-    assert traceparent(proxy.upstream.asked.headers) == (own.trace_id, own.span_id)
-    assert f"{own.trace_id:032x}" in incoming
+async def test_only_what_another_try_may_make_good_is_tried_again(
+    answer: Response | Exception, attempts: int, status: int, calling: Calling
+) -> None:
+    caller = calling({"retries": 2, "breaker_failures": 100})
+    caller.upstream.answers[CHAT_CALL] = answer
+    assert await outcome(caller) == status
+    assert len(caller.upstream.calls) == attempts
+    assert caller.is_idle()
 
 
-async def test_a_call_is_a_server_span_and_one_client_span_below(proxy: Proxy) -> None:
-    await proxy.chat()
-    client, server = proxy.recorded.spans()
-    assert (client.kind, server.kind) == (SpanKind.CLIENT, SpanKind.SERVER)
-    assert client.parent == identity(server)
+@pytest.mark.parametrize("retries", [0, 1, 5])
+async def test_a_provider_is_asked_as_often_as_its_settings_say(
+    retries: int, calling: Calling, naps: list[float]
+) -> None:
+    caller = calling({"retries": retries, "breaker_failures": 100})
+    caller.upstream.answers[CHAT_CALL] = failing(500)
+    await outcome(caller)
+    assert (len(caller.upstream.calls), len(naps)) == (retries + 1, retries)
+    assert all(nap <= 0.25 * 2**at for at, nap in enumerate(naps))
 
 
-async def test_who_asks_stays_in_the_house(proxy: Proxy) -> None:
-    await proxy.chat(headers=WHO)
-    assert "baggage" not in proxy.upstream.asked.headers
-    assert attributes(proxy.recorded.span("chat gpt-4o-mini"))[schema.USER_ID] == "ann"
+async def test_what_the_provider_asks_for_is_waited_for(
+    calling: Calling, naps: list[float]
+) -> None:
+    caller = calling({"retries": 3})
+    caller.upstream.answers[CHAT_CALL] = [
+        failing(429, **{"retry-after": "20"}),
+        failing(503, **{"retry-after-ms": "1500"}),
+        Response(200, json={}),
+    ]
+    assert await outcome(caller) == 200
+    assert naps == [20, 1.5]
 
 
-async def test_the_local_service_is_in_the_house(local: Proxy) -> None:
-    await local.chat(headers={**WHO, "X-Request-Timeout": "5"})
-    headers = local.upstream.asked.headers
-    assert dict(baggage.get_all(propagate.extract(headers))) == {
-        "user.id": "ann",
-        "session.id": "s1",
+@pytest.mark.parametrize(("left", "attempts"), [(19, 1), (21, 2)])
+async def test_nobody_waits_beyond_the_deadline(
+    left: float, attempts: int, calling: Calling, naps: list[float]
+) -> None:
+    caller = calling({"retries": 1})
+    caller.upstream.answers[CHAT_CALL] = failing(429, **{"retry-after": "20"})
+    with deadline.within(left):
+        assert await outcome(caller) == 429
+    assert (len(caller.upstream.calls), len(naps)) == (attempts, attempts - 1)
+
+
+@pytest.mark.parametrize(("wait", "hosts"), [("5", ["a.test"] * 2), ("6", ["a.test", "b.test"])])
+async def test_a_long_wait_is_none_while_another_could_answer(
+    wait: str, hosts: list[str], calling: Calling
+) -> None:
+    caller = calling({}, {})
+    wants_time = failing(429, **{"retry-after": wait})
+    caller.upstream.answers[f"a.test{CHAT_CALL}"] = [wants_time, Response(200, json={})]
+    assert await outcome(caller) == 200
+    assert caller.upstream.hosts == hosts
+
+
+async def test_nothing_is_started_without_time_for_it(calling: Calling) -> None:
+    caller = calling({}, {})
+    with deadline.within(0):
+        assert await outcome(caller) == 504
+    assert caller.upstream.calls == []
+    assert caller.recorded.spans() == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (failing(429), "429"),
+        (failing(500), "500"),
+        (failing(401), "401"),
+        (REFUSED, schema.ERROR_CONNECT),
+        (LOST, schema.ERROR_CONNECTION_LOST),
+        (SLOW, schema.ERROR_TIMEOUT),
+        (GARBAGE, "invalid_answer"),
+    ],
+    ids=repr,
+)
+async def test_the_next_provider_answers_what_the_first_could_not(
+    answer: Response | Exception,
+    reason: str,
+    calling: Calling,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caller = calling({"retries": 0}, {})
+    caller.upstream.answers[f"a.test{CHAT_CALL}"] = answer
+    given = await caller.make()
+    assert given.provider.name == "b"
+    assert caller.upstream.hosts == ["a.test", "b.test"]
+    assert caller.recorded.points(schema.OPENAI_FALLBACKS.name) == [
+        Point({"provider": "a", "next": "b", "reason": reason}, 1)
+    ]
+    [line] = [each for each in caplog.records if each.levelno == logging.WARNING]
+    assert "a.test" in line.message
+    assert "trying b" in line.message
+
+
+@pytest.mark.parametrize("status", [400, 404, 413, 422])
+async def test_a_wrong_call_is_nobody_elses(status: int, calling: Calling) -> None:
+    caller = calling({}, {})
+    caller.upstream.answers[f"a.test{CHAT_CALL}"] = failing(status)
+    assert await outcome(caller) == status
+    assert caller.upstream.hosts == ["a.test"]
+    assert caller.recorded.points(schema.OPENAI_FALLBACKS.name) == []
+
+
+async def test_when_all_fail_the_last_one_decides(calling: Calling) -> None:
+    caller = calling({"retries": 0}, {"retries": 0}, {"retries": 0})
+    caller.upstream.answers = {
+        f"a.test{CHAT_CALL}": failing(429),
+        f"b.test{CHAT_CALL}": REFUSED,
+        f"c.test{CHAT_CALL}": SLOW,
     }
-    assert 4 < float(headers["x-request-timeout"]) <= 5
+    with pytest.raises(Problem) as raised:
+        await caller.make()
+    assert raised.value.status == 504
+    assert all(f"{name}.test" in raised.value.detail for name in "abc")
+    hops = [point.labels["next"] for point in caller.recorded.points(schema.OPENAI_FALLBACKS.name)]
+    assert sorted(str(hop) for hop in hops) == ["b", "c"]
 
 
-CHAT_SPAN = {
-    "gen_ai.operation.name": "chat",
-    "gen_ai.provider.name": "openai",
-    "gen_ai.request.model": "gpt-4o-mini",
-    "gen_ai.response.model": "gpt-4o-mini-2024-07-18",
-    "gen_ai.response.id": "chatcmpl-1",
-    "gen_ai.response.finish_reasons": ("stop",),
-    "gen_ai.usage.input_tokens": 1000,
-    "gen_ai.usage.output_tokens": 100,
-    "llm.usage.prompt_tokens": 1000,
-    "llm.usage.completion_tokens": 100,
-    "server.address": "api.openai.com",
-    "server.port": 443,
-}
+async def test_an_embedding_is_not_handed_on(calling: Calling) -> None:
+    caller = calling({"retries": 0}, {"embedding_model": "other"})
+    caller.upstream.answers["/embeddings"] = failing(500)
+    assert await outcome(caller, operation=Operation.EMBEDDINGS, model="e") == 502
+    assert caller.upstream.hosts == ["a.test"]
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "name", "expected"),
-    [
-        (CHAT_PATH, CHAT, "chat gpt-4o-mini", CHAT_SPAN),
-        (
-            CHAT_PATH,
-            {**CHAT, "temperature": 0.5, "max_tokens": 7},
-            "chat gpt-4o-mini",
-            {"gen_ai.request.temperature": 0.5, "gen_ai.request.max_tokens": 7},
-        ),
-        (
-            CHAT_PATH,
-            {**CHAT, "max_completion_tokens": 9, "max_tokens": 7},
-            "chat gpt-4o-mini",
-            {"gen_ai.request.max_tokens": 9},
-        ),
-        (
-            COMPLETION_PATH,
-            COMPLETION,
-            "text_completion gpt-4o-mini",
-            {
-                "gen_ai.operation.name": "text_completion",
-                "gen_ai.response.model": "gpt-3.5-turbo-instruct",
-                "gen_ai.response.finish_reasons": ("length",),
-            },
-        ),
-        (
-            EMBEDDING_PATH,
-            EMBEDDING,
-            "embeddings text-embedding-3-small",
-            {
-                "gen_ai.operation.name": "embeddings",
-                "gen_ai.request.model": "text-embedding-3-small",
-                "gen_ai.usage.input_tokens": 8,
-                "llm.usage.prompt_tokens": 8,
-            },
-        ),
-    ],
-)
-async def test_the_span_tells_what_was_asked_and_what_it_took(
-    path: str, body: dict[str, Any], name: str, expected: dict[str, object], proxy: Proxy
-) -> None:
-    await proxy.client.post(path, json=body)
-    span = proxy.recorded.span(name)
-    found = attributes(span)
-    assert {key: found.get(key) for key in expected} == expected
-    assert span.status.status_code is StatusCode.UNSET
-
-
-async def test_what_people_wrote_is_not_on_the_span(proxy: Proxy) -> None:
-    words = "hunter2 in a prompt"
-    await proxy.chat({"messages": [{"role": "user", "content": words}]})
-    assert all(words not in str(attributes(span)) for span in proxy.recorded.spans())
+async def test_retries_are_counted_by_why(calling: Calling) -> None:
+    caller = calling({"retries": 3})
+    answers: list[Any] = [failing(429), failing(429), LOST, Response(200, json={})]
+    caller.upstream.answers[CHAT_CALL] = answers
+    assert await outcome(caller) == 200
+    found = caller.recorded.points(schema.OPENAI_RETRIES.name)
+    assert {str(point.labels["reason"]): point.value for point in found} == {
+        "429": 2,
+        schema.ERROR_CONNECTION_LOST: 1,
+    }
 
 
 @pytest.mark.parametrize(
-    ("metric", "labels", "value"),
+    "piece",
     [
-        (schema.OPENAI_API_DURATION, {"operation": "chat", "status": "ok"}, 1),
-        (schema.OPENAI_TOKENS, {"type": "input"}, 1000),
-        (schema.OPENAI_TOKENS, {"type": "output"}, 100),
+        b'data: {"error": {"message": "no"}}\n\n',
+        b"data: nonsense\n\n",
+        b": only a comment\n\n",
+        b"",
+        Broken("reset"),
+        Unreadable("no HTTP"),
+        TimeoutError(),
     ],
+    ids=repr,
 )
-async def test_a_call_is_counted(
-    metric: Metric, labels: dict[str, object], value: float, proxy: Proxy
+async def test_a_stream_that_fails_before_its_first_event_is_handed_on(
+    piece: bytes | Exception, calling: Calling
 ) -> None:
-    await proxy.chat()
-    labels = {"provider": "openai", "model": "gpt-4o-mini", **labels}
-    assert (labels, value) in proxy.recorded.points(metric.name)
-    assert set(labels) <= set(metric.labels)
-
-
-async def test_the_conventions_own_metrics_are_there_too(proxy: Proxy) -> None:
-    await proxy.chat()
-    [duration] = proxy.recorded.points("gen_ai.client.operation.duration")
-    assert duration.value == 1
-    tokens = proxy.recorded.points("gen_ai.client.token.usage")
-    assert {point.labels["gen_ai.token.type"] for point in tokens} == {"input", "output"}
-
-
-@pytest.mark.parametrize("status", [400, 401, 500])
-async def test_a_failed_call_is_an_error_on_its_span_and_no_tokens(
-    status: int, proxy: Proxy
-) -> None:
-    proxy.upstream.answers["/chat/completions"] = problem(status, {"error": {"message": "no"}})
-    await proxy.chat()
-    span = proxy.recorded.span("chat gpt-4o-mini")
-    assert span.status.status_code is StatusCode.ERROR
-    assert schema.ERROR_TYPE in attributes(span)
-    [point] = proxy.recorded.points(schema.OPENAI_API_DURATION.name)
-    assert (point.labels["status"], point.value) == ("error", 1)
-    assert proxy.recorded.points(schema.OPENAI_TOKENS.name) == []
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        {},
-        {**CHAT_ANSWER, "usage": None},
-        {**CHAT_ANSWER, "usage": "many"},
-        {**CHAT_ANSWER, "usage": {"prompt_tokens": "ten"}},
-        {**CHAT_ANSWER, "usage": {"prompt_tokens": -1, "completion_tokens": -1}},
-        {**CHAT_ANSWER, "choices": None},
-        {**CHAT_ANSWER, "choices": [None]},
-        {**CHAT_ANSWER, "choices": {}},
-        {**CHAT_ANSWER, "model": 7},
-    ],
-)
-async def test_an_odd_answer_costs_telemetry_nothing_but_numbers(
-    answer: dict[str, Any], proxy: Proxy
-) -> None:
-    proxy.upstream.answers["/chat/completions"] = Response(200, json=answer)
-    response = await proxy.chat()
-    assert (response.status_code, response.json()) == (200, answer)
-    assert proxy.recorded.span("chat gpt-4o-mini").status.status_code is StatusCode.UNSET
+    first = Streamed(piece)
+    caller = calling({"retries": 0}, {})
+    caller.upstream.answers[f"a.test{CHAT_CALL}"] = first
+    sent = await caller.answer(stream=True)
+    assert sent.endswith(b"data: [DONE]\n\n")
+    assert b"nonsense" not in sent
+    assert caller.upstream.hosts == ["a.test", "b.test"]
+    assert first.closed
+    assert caller.is_idle()

@@ -1,106 +1,146 @@
-"""What a call cost: as the price list says, and never 0 for a price that isn't known."""
+"""What a call cost: exactly as the price list says, and never 0 for a price that isn't known."""
 
+import random
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
 
 import pytest
 from genai_prices import Usage, calc_price
-from httpx2 import Response
+from genai_prices.data import providers as price_lists
+from genai_prices.types import Provider as Prices
 
-from llm_proxy.pricing import cost_usd
-from o11y import schema
-from tests.unit.llm_proxy.upstream import (
-    CHAT_ANSWER,
-    EMBEDDING,
-    EMBEDDING_ANSWER,
-    EMBEDDING_PATH,
-    KEY,
-    Proxy,
-)
-from tests.unit.o11y.recorded import attributes
+from llm_proxy.answers import Tokens
+from llm_proxy.pricing import PriceList
 
-COST = "x-o11y-cost-usd"
-OPENAI = "https://api.openai.com/v1"
+TIERS = (None, "default", "auto", "flex", "priority", "batch", "nobody-knows")
+ROUNDS = 4
+CENT_OF_NOTHING = Decimal("1e-12")
+
+names = [prices.id for prices in price_lists]
 
 
-def price(model: str, **usage: int) -> str:
-    """The price list's own sum, with the digits of the header."""
-    return f"{calc_price(Usage(**usage), model, provider_id='openai').total_price:.12f}"
+def usage_of(dice: random.Random) -> Tokens:
+    """Any usage a provider may tell; in one of ten parts are more than their whole."""
+
+    def part(whole: int) -> int:
+        return dice.choice((0, 0, dice.randint(0, whole)))
+
+    size = dice.choice((10, 1_000, 300_000, 2_000_000))
+    given, written = dice.randint(0, size), part(size)
+    if dice.random() < 0.1:
+        return Tokens(given, written, cached=given + 1, reasoning=dice.choice((0, written + 1)))
+    cached = part(given)
+    audio = part(given - cached)
+    reasoning = part(written)
+    return Tokens(
+        given,
+        written,
+        cached=cached,
+        cache_write=part(given - cached - audio),
+        input_audio=audio,
+        output_audio=part(written - reasoning),
+        reasoning=reasoning,
+    )
 
 
-async def test_cached_tokens_are_priced_as_such(proxy: Proxy) -> None:
-    cost = (await proxy.chat()).headers[COST]
-    assert cost == price("gpt-4o-mini", input_tokens=1000, cache_read_tokens=400, output_tokens=100)
-    assert Decimal(cost) < Decimal(price("gpt-4o-mini", input_tokens=1000, output_tokens=100))
+def listed(prices: Prices, model: str, tokens: Tokens, tier: str | None) -> Decimal | None:
+    """The price list's own sum."""
+    usage = Usage(
+        input_tokens=tokens.input or None,
+        output_tokens=tokens.output or None,
+        cache_read_tokens=tokens.cached or None,
+        cache_write_tokens=tokens.cache_write or None,
+        input_audio_tokens=tokens.input_audio or None,
+        output_audio_tokens=tokens.output_audio or None,
+        output_reasoning_tokens=tokens.reasoning or None,
+    )
+    context = {"service_tier": tier} if tier else None
+    try:
+        return calc_price(usage, model, provider_id=prices.id, price_context=context).total_price
+    except (LookupError, ValueError):
+        return None
 
 
-async def test_a_cost_of_a_few_tokens_is_not_rounded_away(proxy: Proxy) -> None:
-    response = await proxy.client.post(EMBEDDING_PATH, json=EMBEDDING)
-    cost = response.headers[COST]
-    assert cost == price("text-embedding-3-small", input_tokens=8)
-    assert Decimal(cost) > 0
+@pytest.mark.parametrize("prices", price_lists, ids=names)
+def test_every_price_is_that_of_the_list_to_the_last_digit(prices: Prices) -> None:
+    dice = random.Random(prices.id)
+    ours = PriceList(prices.id, "")
+    for model in prices.models:
+        for _ in range(ROUNDS):
+            tokens, tier = usage_of(dice), dice.choice(TIERS)
+            expected = listed(prices, model.id, tokens, tier)
+            found = ours.cost_usd(model.id, tokens, tier)
+            assert (found is None) is (expected is None), (model.id, tokens, tier)
+            if found is not None and expected is not None:
+                assert abs(found - expected) < CENT_OF_NOTHING, (model.id, tokens, tier)
 
 
-async def test_what_an_answer_cost_is_on_its_span_and_in_the_sum(proxy: Proxy) -> None:
-    cost = float((await proxy.chat()).headers[COST])
-    await proxy.chat()
-    spans = [span for span in proxy.recorded.spans() if span.name == "chat gpt-4o-mini"]
-    assert [attributes(span)[schema.COST_USD] for span in spans] == [pytest.approx(cost)] * 2
-    [point] = proxy.recorded.points(schema.OPENAI_COST.name)
-    assert point.labels == {"provider": "openai", "model": "gpt-4o-mini", "operation": "chat"}
-    assert point.value == pytest.approx(2 * cost)
-    assert proxy.recorded.points(schema.OPENAI_UNPRICED.name) == []
-
-
-async def test_an_unknown_price_is_no_price_and_is_counted(proxy: Proxy) -> None:
-    answer = {**CHAT_ANSWER, "model": "a-model-nobody-sells"}
-    proxy.upstream.answers["/chat/completions"] = Response(200, json=answer)
-    response = await proxy.chat()
-    assert response.status_code == 200
-    assert COST not in response.headers
-    assert schema.COST_USD not in attributes(proxy.recorded.span("chat gpt-4o-mini"))
-    assert [point.value for point in proxy.recorded.points(schema.OPENAI_UNPRICED.name)] == [1]
-    assert proxy.recorded.points(schema.OPENAI_COST.name) == []
-
-
-async def test_the_local_model_costs_nothing(local: Proxy) -> None:
-    assert float((await local.chat()).headers[COST]) == 0
-    assert attributes(local.recorded.span("chat tiny-chat"))[schema.COST_USD] == 0
-    assert local.recorded.points(schema.OPENAI_UNPRICED.name) == []
-
-
-@pytest.mark.parametrize(("pricing", "known"), [(None, False), ("openai", True)])
-async def test_a_base_url_of_its_own_needs_a_price_list(
-    pricing: str | None, known: bool, start: Callable[..., Proxy]
-) -> None:
-    url = "http://llm.test/v1"
-    proxy = start(openai_api_key=KEY, openai_base_url=url, openai_pricing=pricing)
-    assert (COST in (await proxy.chat()).headers) is known
-
-
-def answer(**changed: Any) -> dict[str, Any]:
-    return {**CHAT_ANSWER, **changed}
+def test_cached_tokens_are_priced_as_such() -> None:
+    ours = PriceList("openai", "")
+    full = ours.cost_usd("gpt-4o-mini", Tokens(1000, 100), None)
+    cached = ours.cost_usd("gpt-4o-mini", Tokens(1000, 100, cached=400), None)
+    assert full == Decimal("0.00021")
+    assert cached == Decimal("0.00018")
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("pricing", "model"),
     [
-        answer(usage=None),
-        answer(usage={}),
-        answer(usage="many"),
-        answer(usage={"prompt_tokens": "ten", "completion_tokens": 1}),
-        answer(usage={"prompt_tokens": -1, "completion_tokens": 1}),
-        answer(model=None),
-        answer(model="a-model-nobody-sells"),
-        {"usage": CHAT_ANSWER["usage"]},
-        {},
+        ("openai", "a-model-nobody-sells"),
+        ("openai", ""),
+        (None, "gpt-4o-mini"),
+        ("no-such-list", "gpt-4o-mini"),
     ],
 )
-def test_a_price_that_cannot_be_told_is_not_known(body: dict[str, Any]) -> None:
-    assert cost_usd(body, "chat", None, OPENAI) is None
+def test_a_price_nobody_knows_is_none_and_not_0(pricing: str | None, model: str) -> None:
+    ours = PriceList(pricing, "http://llm.test/v1")
+    for _ in range(2):  # the second time it is remembered
+        assert ours.cost_usd(model, Tokens(10, 10), None) is None
+        assert ours.cost_usd(model, Tokens(), None) is None
 
 
-def test_a_price_list_nobody_knows_has_no_prices() -> None:
-    assert cost_usd(CHAT_ANSWER, "chat", "no-such-list", OPENAI) is None
-    assert cost_usd(EMBEDDING_ANSWER, "embeddings", None, "http://llm.test/v1") is None
+@pytest.mark.parametrize(
+    ("url", "known"),
+    [
+        ("https://api.openai.com/v1", True),
+        ("https://api.groq.com/openai/v1", False),
+        ("http://localhost:8000/v1", False),
+    ],
+)
+def test_a_base_url_the_list_knows_needs_no_name(url: str, known: bool) -> None:
+    ours = PriceList(None, url)
+    assert (ours.cost_usd("gpt-4o-mini", Tokens(10, 10), None) is not None) is known
+
+
+def test_the_first_answer_for_a_model_says_nothing_about_the_next() -> None:
+    """Tiers begin at a number of tokens: what one call's tokens cost isn't the next one's rate."""
+    [prices] = [each for each in price_lists if each.id == "google"]
+    ours = PriceList("google", "")
+    model = "gemini-2.5-pro"
+    for count in (100, 1_000_000, 200_000, 200_001, 100):
+        tokens = Tokens(count, count)
+        assert ours.cost_usd(model, tokens, None) == listed(prices, model, tokens, None)
+
+
+@pytest.mark.parametrize("later", [59.0, 61.0, 100_000.0])
+def test_a_price_that_is_remembered_is_asked_for_again(
+    later: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    now = [1000.0]
+
+    def counting(calculate: Callable[..., object]) -> Callable[..., object]:
+        def counted(*given: object, **named: object) -> object:
+            asked.append("")
+            return calculate(*given, **named)
+
+        return counted
+
+    monkeypatch.setattr("llm_proxy.pricing.calc_price", counting(calc_price))
+    monkeypatch.setattr("llm_proxy.pricing.time.monotonic", lambda: now[0])
+    ours = PriceList("openai", "")
+    first = ours.cost_usd("gpt-4o-mini", Tokens(10, 10), None)
+    asked.clear()
+    now[0] += later
+    assert ours.cost_usd("gpt-4o-mini", Tokens(10, 10), None) == first
+    assert bool(asked) is (later > 60)

@@ -1,21 +1,33 @@
-"""What the caller hears when the provider fails: its own words, or ours, and never a secret."""
+"""What the caller hears when a provider fails: its own words, or ours, and never a secret."""
 
 import asyncio
 import json
 from collections.abc import Callable
+from typing import Any
 
 import httpx2
 import pytest
 from httpx2 import Response
 
-from tests.unit.llm_proxy.upstream import KEY, MODELS, Hang, Proxy, problem
+from o11y import schema
+from tests.unit.llm_proxy.upstream import (
+    CHAT,
+    CHAT_CALL,
+    CHAT_PATH,
+    EMBEDDING,
+    EMBEDDING_PATH,
+    KEY,
+    MODELS,
+    Hang,
+    Proxy,
+    problem,
+)
 from tests.unit.o11y.recorded import attributes
 
 PATIENCE_SECONDS = 2
 """Longer than any call here may take; only one that hangs reaches it."""
 
 REFUSAL = {"error": {"message": "no such model", "type": "t", "param": "model", "code": "c"}}
-CHAT_CALL = "/chat/completions"
 
 
 async def call(proxy: Proxy, path: str, headers: dict[str, str] | None = None) -> Response:
@@ -28,25 +40,25 @@ async def call(proxy: Proxy, path: str, headers: dict[str, str] | None = None) -
 async def test_what_the_caller_did_wrong_passes_in_the_providers_words(
     status: int, proxy: Proxy
 ) -> None:
-    proxy.upstream.answers[CHAT_CALL] = problem(status, REFUSAL, **{"Retry-After": "7"})
+    refusal = problem(status, REFUSAL, **{"Retry-After": "7", "Set-Cookie": "a=b"})
+    proxy.upstream.answers[CHAT_CALL] = refusal
     response = await proxy.chat()
     assert (response.status_code, response.json()) == (status, REFUSAL)
     assert response.headers["retry-after"] == "7"
     assert response.headers["content-type"] == "application/json"
-    assert response.headers["x-o11y-provider"] == "openai"
-    assert "x-o11y-cost-usd" not in response.headers
+    assert not {"x-o11y-cost-usd", "set-cookie"} & set(response.headers)
 
 
 @pytest.mark.parametrize("status", [401, 403])
 @pytest.mark.parametrize("path", [CHAT_CALL, "/models"])
-async def test_refused_credentials_name_the_variable_and_not_the_key(
+async def test_refused_credentials_are_ours_and_the_key_is_not_told(
     path: str, status: int, proxy: Proxy
 ) -> None:
     refusal = {"error": {"message": f"Incorrect API key provided: {KEY}"}}
     proxy.upstream.answers[path] = problem(status, refusal)
     response = await call(proxy, path)
     assert response.status_code == 502
-    assert "OPENAI_API_KEY" in response.json()["error"]["message"]
+    assert "API key" in response.json()["error"]["message"]
     told = response.text + str(response.headers)
     assert KEY not in told
     assert all(
@@ -55,7 +67,7 @@ async def test_refused_credentials_name_the_variable_and_not_the_key(
     )
 
 
-@pytest.mark.parametrize("status", [301, 302, 307, 500, 502, 503, 529])
+@pytest.mark.parametrize("status", [301, 302, 307, 500, 502, 529])
 async def test_a_provider_that_fails_is_a_bad_gateway(status: int, proxy: Proxy) -> None:
     proxy.upstream.answers[CHAT_CALL] = problem(status, {}, location="http://elsewhere.test")
     response = await proxy.chat()
@@ -80,18 +92,6 @@ async def test_a_provider_that_hangs_is_out_of_time_when_the_deadline_is(
     async with asyncio.timeout(PATIENCE_SECONDS):
         response = await call(proxy, path, {"X-Request-Timeout": "0.05"})
     assert (response.status_code, response.json()["error"]["code"]) == (504, "out_of_time")
-
-
-async def test_nothing_is_sent_when_no_time_is_left(proxy: Proxy) -> None:
-    response = await proxy.chat(headers={"X-Request-Timeout": "0"})
-    assert (response.status_code, proxy.upstream.requests) == (504, [])
-
-
-async def test_a_busy_provider_is_not_waited_for_beyond_the_deadline(proxy: Proxy) -> None:
-    busy = Response(429, json=REFUSAL, headers={"Retry-After": "20"})
-    proxy.upstream.answers[CHAT_CALL] = busy
-    response = await proxy.chat(headers={"X-Request-Timeout": "1"})
-    assert (response.status_code, response.headers.get("retry-after")) == (429, "20")
 
 
 @pytest.mark.parametrize("path", [CHAT_CALL, "/models"])
@@ -119,23 +119,103 @@ async def test_the_credentials_of_a_base_url_are_not_told(start: Callable[..., P
     response = await proxy.chat()
     assert response.status_code == 503
     assert "hunter2" not in response.text
+    assert all("hunter2" not in str(attributes(span)) for span in proxy.recorded.spans())
+
+
+# How it is asked
+
+
+AZURE = {
+    "name": "azure",
+    "base_url": "https://x.openai.azure.test/openai/v1/",
+    "api_key": KEY,
+    "api_key_header": "Api-Key",
+    "headers": {"X-Team": "search"},
+    "query": {"api-version": "2026-01-01"},
+}
+
+
+async def test_a_provider_may_want_its_key_elsewhere(start: Callable[..., Proxy]) -> None:
+    proxy = start(llm_providers=[AZURE])
+    await proxy.client.post(CHAT_PATH, json={**CHAT, "model": "m"})
+    [request] = proxy.upstream.requests
+    assert str(request.url) == (
+        "https://x.openai.azure.test/openai/v1/chat/completions?api-version=2026-01-01"
+    )
+    assert (request.headers["api-key"], request.headers["x-team"]) == (KEY, "search")
+    assert "authorization" not in request.headers
+
+
+async def test_the_provider_sees_our_key_and_not_the_callers(proxy: Proxy) -> None:
+    caller = {"Authorization": "Bearer sk-of-the-caller", "Cookie": "a=b"}
+    await proxy.chat(headers=caller)
+    headers = proxy.upstream.asked.headers
+    assert headers["authorization"] == f"Bearer {KEY}"
+    assert "cookie" not in headers
+
+
+@pytest.mark.parametrize(
+    "url", ["http://llm.test:8000/api/v1", "http://llm.test:8000", "http://llm.test:8000/a%20b"]
+)
+@pytest.mark.parametrize("slash", ["", "/"])
+async def test_another_base_url_is_used_as_it_is(
+    url: str, slash: str, start: Callable[..., Proxy]
+) -> None:
+    proxy = start(openai_base_url=url + slash)
+    proxy.upstream.usual = Response(200, json={})
+    await proxy.client.post(CHAT_PATH, json={**CHAT, "model": "m"})
+    assert str(proxy.upstream.requests[0].url) == f"{url}/chat/completions"
 
 
 # The local service
 
 
-@pytest.mark.parametrize("status", [422, 429, 503, 504])
-async def test_what_the_local_service_says_of_itself_passes(status: int, local: Proxy) -> None:
+async def test_the_local_service_is_asked_once_for_its_models(local: Proxy) -> None:
+    await local.chat()
+    await local.client.post(EMBEDDING_PATH, json=EMBEDDING)
+    asked = [(each.url.path, each.url.host) for each in local.upstream.requests]
+    assert asked == [
+        ("/v1/models", "inference"),
+        (CHAT_PATH, "inference"),
+        (EMBEDDING_PATH, "inference"),
+    ]
+    models = [json.loads(each.content)["model"] for each in local.upstream.calls]
+    assert models == ["tiny-chat", "tiny-embedding"]
+
+
+async def test_the_span_names_the_replica_that_answered(
+    start: Callable[..., Proxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def replicas(host: str, port: int) -> list[str]:
+        return ["10.0.0.1", "10.0.0.2"]
+
+    monkeypatch.setattr("llm_proxy.provider.as_is", replicas)
+    local = start(inference_url="http://127.0.0.1:8083")
+    local.upstream.answers[f"10.0.0.2{CHAT_CALL}"] = httpx2.ConnectError("refused")
+    for _ in range(3):
+        assert (await local.chat()).status_code == 200
+    assert local.upstream.hosts == ["10.0.0.2", *["10.0.0.1"] * 3]
+    assert {each.headers["host"] for each in local.upstream.calls} == {"127.0.0.1:8083"}
+    spans = [span for span in local.recorded.spans() if span.name == "chat tiny-chat"]
+    assert {attributes(span)[schema.SERVER_ADDRESS] for span in spans} == {"10.0.0.1"}
+    labels = [point.labels for point in local.recorded.points(schema.GEN_AI_DURATION.name)]
+    assert [each[schema.SERVER_ADDRESS] for each in labels] == ["127.0.0.1"]
+
+
+@pytest.mark.parametrize("status", [422, 429])
+async def test_what_the_local_service_says_of_a_call_passes(status: int, local: Proxy) -> None:
     local.upstream.answers[CHAT_CALL] = problem(status, REFUSAL)
     response = await local.chat()
     assert (response.status_code, response.json()) == (status, REFUSAL)
 
 
-@pytest.mark.parametrize("status", [500, 502])
-async def test_a_local_service_that_fails_is_a_bad_gateway(status: int, local: Proxy) -> None:
+@pytest.mark.parametrize(("status", "told"), [(500, 502), (502, 502), (503, 503), (504, 504)])
+async def test_a_local_service_that_fails_is_told_by_its_status(
+    status: int, told: int, local: Proxy
+) -> None:
     local.upstream.answers[CHAT_CALL] = problem(status, REFUSAL)
     response = await local.chat()
-    assert (response.status_code, response.json()["error"]["code"]) == (502, "provider_error")
+    assert (response.status_code, response.json()["error"]["code"]) == (told, "provider_error")
 
 
 NO_MODELS = [
@@ -164,7 +244,7 @@ async def test_without_the_local_services_models_the_proxy_is_not_ready_and_says
     assert (ready.status_code, health.status_code) == (503, 200)
     assert health.json()["status"] == "unavailable"
     assert health.json()["reason"] == ready.json()["detail"]
-    assert chat.status_code in (502, 503)
+    assert chat.status_code == 503
 
 
 async def test_the_proxy_is_ready_once_the_local_service_is(local: Proxy) -> None:
@@ -172,20 +252,13 @@ async def test_the_proxy_is_ready_once_the_local_service_is(local: Proxy) -> Non
     assert (await local.client.get("/readyz")).status_code == 503
     local.upstream.answers["/models"] = Response(200, content=json.dumps(MODELS))
     assert (await local.client.get("/readyz")).status_code == 200
-    assert (await local.client.get("/health")).json() == {
-        "status": "available",
-        "provider": "o11y-local",
-        "model": "tiny-chat",
-        "embedding_model": "tiny-embedding",
-    }
+    health: dict[str, Any] = (await local.client.get("/health")).json()
+    assert (health["status"], health["provider"]) == ("available", "o11y-local")
+    assert (health["model"], health["embedding_model"]) == ("tiny-chat", "tiny-embedding")
 
 
 async def test_with_a_key_the_proxy_is_ready_without_asking_anybody(proxy: Proxy) -> None:
     assert (await proxy.client.get("/readyz")).status_code == 200
-    assert (await proxy.client.get("/health")).json() == {
-        "status": "available",
-        "provider": "openai",
-        "model": "gpt-4o-mini",
-        "embedding_model": "text-embedding-3-small",
-    }
+    health = (await proxy.client.get("/health")).json()
+    assert (health["status"], health["model"]) == ("available", "gpt-4o-mini")
     assert proxy.upstream.requests == []

@@ -1,32 +1,51 @@
-"""A stand-in for the provider: answers as told and keeps what it was asked."""
+"""A stand-in for the providers: answers as told and keeps what it was asked."""
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from typing import Any
 
 import httpx2
 from httpx2 import Response
 
+from llm_proxy import requests
 from llm_proxy.app import build
-from llm_proxy.settings import Settings
+from llm_proxy.calls import Calls, Whole
+from llm_proxy.failures import Refused
+from llm_proxy.provider import Provider
+from llm_proxy.requests import Operation
+from llm_proxy.routing import Routing
+from llm_proxy.settings import ProviderSettings, Settings
+from llm_proxy.stream import Stream
+from o11y import schema
+from o11y.problems import Problem
 from tests.unit.o11y.recorded import Recorded, http
-from tests.unit.o11y.wires import NearWire
+from tests.unit.o11y.wires import NearWire, Streamed
 
 KEY = "sk-hunter2-hunter2"
+INFERENCE = "http://inference:8083"
 
 CHAT_PATH = "/v1/chat/completions"
 COMPLETION_PATH = "/v1/completions"
 EMBEDDING_PATH = "/v1/embeddings"
+CHAT_CALL = "/chat/completions"
 
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
 COMPLETION: dict[str, Any] = {"prompt": "hi"}
 EMBEDDING: dict[str, Any] = {"input": ["hi", "ho"]}
 
+MODEL = "gpt-4o-mini-2024-07-18"
+USAGE: dict[str, Any] = {
+    "prompt_tokens": 1000,
+    "completion_tokens": 100,
+    "total_tokens": 1100,
+    "prompt_tokens_details": {"cached_tokens": 400},
+}
 CHAT_ANSWER: dict[str, Any] = {
     "id": "chatcmpl-1",
     "object": "chat.completion",
-    "model": "gpt-4o-mini-2024-07-18",
+    "model": MODEL,
     "choices": [
         {
             "index": 0,
@@ -35,12 +54,7 @@ CHAT_ANSWER: dict[str, Any] = {
             "field_nobody_knows": {"a": None},
         }
     ],
-    "usage": {
-        "prompt_tokens": 1000,
-        "completion_tokens": 100,
-        "total_tokens": 1100,
-        "prompt_tokens_details": {"cached_tokens": 400},
-    },
+    "usage": USAGE,
 }
 COMPLETION_ANSWER: dict[str, Any] = {
     **CHAT_ANSWER,
@@ -62,28 +76,65 @@ MODELS: dict[str, Any] = {
 }
 
 
+# Streams
+
+
+def event(body: object) -> bytes:
+    return b"data: " + json.dumps(body).encode() + b"\n\n"
+
+
+def said(text: str | None = None, finish: str | None = None, **more: Any) -> bytes:
+    """One event of a chat stream."""
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": finish}
+    return event({"id": "chatcmpl-1", "model": MODEL, "choices": [choice], **more})
+
+
+DONE = b"data: [DONE]\n\n"
+USAGE_EVENT = event({"id": "chatcmpl-1", "model": MODEL, "choices": [], "usage": USAGE})
+STREAM = (said("hel"), said("lo"), said(finish="stop"), USAGE_EVENT, DONE)
+
+
 class Hang:
-    """An answer that never comes."""
+    """An answer that never comes. `reached` is set when it is waited for."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+
+
+Answer = Response | Streamed | Exception | Hang
+Answers = Answer | Callable[[], Answer] | list[Answer]
 
 
 class Upstream:
-    """The provider's side of the wire. `answers` may be changed at any time."""
+    """The providers' side of the wire.
+
+    `answers` may be changed at any time: for a path below the base URL, or for one at one host
+    ("b.test/chat/completions"). Of a list each call takes the next, and the last one stays.
+    """
 
     def __init__(self) -> None:
         self.requests: list[httpx2.Request] = []
-        self.answers: dict[str, Response | Exception | Hang] = {}
+        self.answers: dict[str, Answers] = {}
+        self.usual: Answer | None = None
+        """The answer to everything else; without it, what the path usually gets."""
 
-    async def __call__(self, request: httpx2.Request) -> Response:
+    async def __call__(self, request: httpx2.Request) -> Response | Streamed:
         self.requests.append(request)
+        await asyncio.sleep(0)  # as the network, which others run beside
         path = request.url.path.removeprefix("/v1")
-        answer = self.answers.get(path)
+        answer = self._next(f"{request.url.host}{path}") or self._next(path) or self.usual
         match answer:
             case Hang():
+                answer.reached.set()
                 await asyncio.Event().wait()
             case Exception():
                 raise answer
             case Response():
                 return Response(answer.status_code, headers=answer.headers, content=answer.content)
+            case Streamed():
+                return answer
+        if path == CHAT_CALL and json.loads(request.content).get("stream"):
+            return Streamed(*STREAM)
         usual = {
             "/chat/completions": CHAT_ANSWER,
             "/completions": COMPLETION_ANSWER,
@@ -92,10 +143,25 @@ class Upstream:
         }
         return Response(200, json=usual[path])
 
+    def _next(self, key: str) -> Answer | None:
+        found = self.answers.get(key)
+        if isinstance(found, list):
+            return found.pop(0) if len(found) > 1 else found[0]
+        return found() if callable(found) else found
+
+    @property
+    def calls(self) -> list[httpx2.Request]:
+        """All requests but those for the list of models."""
+        return [each for each in self.requests if not each.url.path.endswith("/models")]
+
+    @property
+    def hosts(self) -> list[str]:
+        return [each.url.host for each in self.calls]
+
     @property
     def asked(self) -> httpx2.Request:
-        """The only request but those for the list of models."""
-        [request] = [each for each in self.requests if not each.url.path.endswith("/models")]
+        """The only call."""
+        [request] = self.calls
         return request
 
     @property
@@ -105,14 +171,14 @@ class Upstream:
 
 
 class Proxy:
-    """The service before a stand-in, with what both recorded."""
+    """The service before the stand-in, with what both recorded."""
 
     def __init__(self, **settings: object) -> None:
         given = Settings.model_validate(settings)
         self.upstream = Upstream()
         self.recorded = Recorded("llm-proxy", given)
-        wire = NearWire(self.upstream)
-        self.client = http(build(given, self.recorded.telemetry, wire))
+        self.app = build(given, self.recorded.telemetry, NearWire(self.upstream))
+        self.client = http(self.app)
 
     async def chat(
         self, body: Mapping[str, object] = CHAT, headers: Mapping[str, str] | None = None
@@ -124,6 +190,67 @@ class Proxy:
         self.recorded.telemetry.shutdown()
 
 
+class Caller:
+    """Calls to providers "a", "b" … at a.test, b.test …, without the service around them."""
+
+    def __init__(self, *providers: Mapping[str, object]) -> None:
+        self.upstream = Upstream()
+        self.recorded = Recorded("llm-proxy", Settings())
+        self.providers = [
+            Provider(provider_settings(name, given), INFERENCE, NearWire(self.upstream))
+            for name, given in zip("abcd", providers or ({},), strict=False)
+        ]
+        self.calls = Calls(Routing(self.providers), self.recorded.telemetry)
+
+    async def make(
+        self, operation: Operation = Operation.CHAT, **fields: object
+    ) -> "Whole | Stream":
+        usual = {Operation.CHAT: CHAT, Operation.EMBEDDINGS: EMBEDDING}[operation]
+        body = json.dumps({"model": "gpt-4o-mini", **usual, **fields}).encode()
+        return await self.calls.make(requests.read(operation, body))
+
+    async def answer(self, **fields: object) -> bytes:
+        """All that the caller is sent."""
+        given = await self.make(**fields)  # type: ignore[arg-type]
+        if isinstance(given, Whole):
+            return given.content
+        async with aclosing(given.events()) as events:
+            return b"".join([each async for each in events])
+
+    def is_idle(self) -> bool:
+        """Whether no call holds on to anything."""
+        running = self.recorded.points(schema.OPENAI_RUNNING.name)
+        free = [each.slots._value == each.settings.max_concurrency for each in self.providers]
+        local = [each._balancer for each in self.providers if each._balancer]
+        busy = [replica.in_flight for balancer in local for replica in balancer.replicas]
+        return all(free) and not any(busy) and not any(point.value for point in running)
+
+    async def close(self) -> None:
+        for provider in self.providers:
+            await provider.close()
+        self.recorded.telemetry.shutdown()
+
+
+def provider_settings(name: str, given: Mapping[str, object]) -> ProviderSettings:
+    usual = {"name": name, "base_url": f"http://{name}.test/v1", "pricing": "openai"}
+    return ProviderSettings.model_validate({**usual, **given})
+
+
 def problem(status: int, body: object, **headers: str) -> Response:
-    """An error of the provider; its own client is told not to wait before it tries again."""
+    """An error of the provider, which wants to be asked again at once."""
     return Response(status, json=body, headers={"retry-after-ms": "1", **headers})
+
+
+def failing(status: int, **headers: str) -> Response:
+    """An error of the provider, which doesn't say when to come back."""
+    return Response(status, json={"error": {"message": "overloaded"}}, headers=headers)
+
+
+async def outcome(caller: Caller, **fields: object) -> int:
+    """The status the caller of the proxy would see."""
+    try:
+        given = await caller.make(**fields)  # type: ignore[arg-type]
+    except (Problem, Refused) as error:
+        return error.status
+    assert isinstance(given, Whole)
+    return 200

@@ -1,5 +1,6 @@
 """A wire of this process: requests go to a handler, as httpx2's mock transport calls one."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 import httpx2
@@ -7,7 +8,10 @@ from yarl import URL
 
 from o11y.wire import Broken, Reply, Unreadable, Unsent
 
-Handler = Callable[[httpx2.Request], httpx2.Response | Awaitable[httpx2.Response]]
+Answer = httpx2.Response | Reply
+Handler = Callable[[httpx2.Request], Answer | Awaitable[Answer]]
+
+SSE = {"content-type": "text/event-stream"}
 
 
 class NearReply:
@@ -29,6 +33,47 @@ class NearReply:
         return
 
 
+class Streamed:
+    """An answer in pieces: bytes come, an error is raised, for an event the reader waits.
+
+    `reached` is set when the reader waits, `closed` when it let go of the answer.
+    """
+
+    def __init__(
+        self,
+        *pieces: bytes | Exception | asyncio.Event,
+        status: int = 200,
+        headers: Mapping[str, str] = SSE,
+    ) -> None:
+        self.status = status
+        self.headers: Mapping[str, str] = httpx2.Headers(dict(headers))
+        self.closed = False
+        self.reached = asyncio.Event()
+        self._pieces = list(pieces)
+
+    async def read(self) -> bytes:
+        content = b""
+        while chunk := await self.chunk():
+            content += chunk
+        return content
+
+    async def chunk(self) -> bytes:
+        await asyncio.sleep(0)  # as the network, which others run beside
+        while self._pieces:
+            match self._pieces.pop(0):
+                case asyncio.Event() as event:
+                    self.reached.set()
+                    await event.wait()
+                case bytes(piece):
+                    return piece
+                case Exception() as error:
+                    raise error
+        return b""
+
+    def close(self) -> None:
+        self.closed = True
+
+
 class NearWire:
     """Fails as the network does where the handler raises what httpx2 would."""
 
@@ -48,7 +93,7 @@ class NearWire:
         request = httpx2.Request(method, str(url), headers=dict(headers), content=body)
         try:
             answer = self._handler(request)
-            response = answer if isinstance(answer, httpx2.Response) else await answer
+            response = await answer if isinstance(answer, Awaitable) else answer
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             raise Unsent(str(error)) from error
         except httpx2.TimeoutException as error:
@@ -57,7 +102,7 @@ class NearWire:
             raise Broken(str(error)) from error
         except httpx2.HTTPError as error:
             raise Unreadable(str(error)) from error
-        return NearReply(response)
+        return NearReply(response) if isinstance(response, httpx2.Response) else response
 
     async def close(self) -> None:
         return

@@ -1,0 +1,199 @@
+"""What is read of an answer: its usage in every shape, and nothing that isn't there."""
+
+import json
+from typing import Any
+
+import pytest
+
+from llm_proxy.answers import NotReadable, ProviderFailed, Tally, Tokens, estimate, read
+from tests.unit.llm_proxy.upstream import CHAT_ANSWER, MODEL
+
+TOKENS = Tokens(input=10, output=5)
+PLAIN = {"prompt_tokens": 10, "completion_tokens": 5}
+
+
+def with_usage(usage: object) -> bytes:
+    return json.dumps({**CHAT_ANSWER, "usage": usage}).encode()
+
+
+USAGES: list[tuple[Any, Tokens | None]] = [
+    (PLAIN, TOKENS),
+    ({"prompt_tokens": 10, "total_tokens": 10}, Tokens(input=10)),
+    ({**PLAIN, "prompt_tokens_details": None, "completion_tokens_details": None}, TOKENS),
+    ({**PLAIN, "prompt_tokens_details": {}, "cost": 0.1, "nobody_knows": [{}]}, TOKENS),
+    (
+        {
+            **PLAIN,
+            "prompt_tokens_details": {
+                "cached_tokens": 4,
+                "audio_tokens": 2,
+                "cache_write_tokens": 1,
+                "text_tokens": 8,
+            },
+            "completion_tokens_details": {
+                "reasoning_tokens": 3,
+                "audio_tokens": 1,
+                "accepted_prediction_tokens": 0,
+            },
+        },
+        Tokens(10, 5, cached=4, cache_write=1, input_audio=2, output_audio=1, reasoning=3),
+    ),
+    ({"prompt_tokens": 0, "completion_tokens": 0}, Tokens()),
+    (None, None),
+    ({}, None),
+    ({"completion_tokens": 5}, None),
+    ("many", None),
+    ([], None),
+    ({"prompt_tokens": "10"}, None),
+    ({"prompt_tokens": 10.5}, None),
+    ({"prompt_tokens": True}, None),
+    ({"prompt_tokens": -1, "completion_tokens": 5}, None),
+    ({**PLAIN, "prompt_tokens_details": {"cached_tokens": -1}}, None),
+    ({"prompt_tokens": 10**12}, None),
+    ({"prompt_tokens": 10**40}, None),
+]
+
+
+@pytest.mark.parametrize(("usage", "tokens"), USAGES)
+def test_usage_is_what_the_provider_told_or_nothing(usage: object, tokens: Tokens | None) -> None:
+    assert read(with_usage(usage)).tokens == tokens
+
+
+@pytest.mark.parametrize(("usage", "tokens"), USAGES)
+@pytest.mark.parametrize("choices", [[], [{"delta": {"content": "a"}}]])
+def test_a_streams_usage_is_read_like_that_of_a_whole_answer(
+    usage: object, tokens: Tokens | None, choices: list[Any]
+) -> None:
+    tally = Tally()
+    tally.add(json.dumps({"choices": choices, "usage": usage}).encode())
+    assert tally.said.tokens == tokens
+
+
+def test_what_an_answer_says_of_itself() -> None:
+    said = read(json.dumps({**CHAT_ANSWER, "service_tier": "flex"}).encode())
+    assert (said.id, said.model, said.service_tier) == ("chatcmpl-1", MODEL, "flex")
+    assert said.finish_reasons == ("stop",)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"choices": [None]}, {"choices": {}}, {"model": 7}, {"id": {}}, {"service_tier": []}],
+)
+def test_an_object_that_is_no_answer_says_nothing(changed: dict[str, Any]) -> None:
+    said = read(json.dumps({**CHAT_ANSWER, **changed}).encode())
+    assert (said.model, said.tokens, said.finish_reasons) == (None, None, ())
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>", b'{"id": ', b"[]", b"null", b'"a"', b"\xff", b'{"id": "\xff"}']
+)
+def test_what_is_no_json_object_is_not_readable(content: bytes) -> None:
+    with pytest.raises(NotReadable):
+        read(content)
+
+
+@pytest.mark.parametrize(
+    ("answer", "output"),
+    [
+        ({"choices": [{"message": {"content": "a" * 8}}]}, 2),
+        ({"choices": [{"text": "a" * 9}]}, 3),
+        ({"choices": [{"message": {"content": "aaaa"}}, {"message": {"content": "aaaa"}}]}, 2),
+        ({"choices": [{"message": {"content": None, "refusal": "aaaa"}}]}, 1),
+        ({"choices": [{"message": {"reasoning_content": "a" * 40, "content": ""}}]}, 10),
+        ({"choices": [{"message": {"content": [{"text": "a"}]}}]}, 0),
+        ({"data": []}, 0),
+        ({"choices": None}, 0),
+    ],
+)
+def test_what_nobody_counted_is_estimated_from_the_text(
+    answer: dict[str, Any], output: int
+) -> None:
+    assert estimate(json.dumps(answer).encode(), 41) == Tokens(11, output, estimated=True)
+
+
+def test_the_arguments_of_tools_are_text_too() -> None:
+    call = {"function": {"name": "f", "arguments": "a" * 100}}
+    answer = {"choices": [{"message": {"content": None, "tool_calls": [call]}}]}
+    assert estimate(json.dumps(answer).encode(), 0).output > 25
+
+
+# Streams
+
+
+def tally(*events: dict[str, Any] | bytes) -> Tally:
+    found = Tally()
+    for each in events:
+        found.add(each if isinstance(each, bytes) else json.dumps(each).encode())
+    return found
+
+
+def test_a_tally_adds_up_what_the_events_say() -> None:
+    found = tally(
+        {"id": "1", "model": "m", "choices": [{"delta": {"role": "assistant", "content": ""}}]},
+        {"id": "1", "model": "m", "choices": [{"delta": {"content": "hel"}}], "usage": None},
+        {"id": "2", "model": "n", "choices": [{"delta": {"content": "lo"}}]},
+        {"choices": [{"delta": {}, "finish_reason": "stop"}], "service_tier": "flex"},
+        {"choices": [], "usage": PLAIN},
+        b"[DONE]",
+    )
+    assert (found.said.id, found.said.model, found.said.service_tier) == ("1", "m", "flex")
+    assert (found.text_bytes, found.said.tokens, found.finished) == (5, TOKENS, True)
+    assert found.said.finish_reasons == ("stop",)
+
+
+def test_the_last_usage_counts_and_none_takes_it_away() -> None:
+    first = {"prompt_tokens": 10, "completion_tokens": 1}
+    found = tally({"usage": first}, {"usage": PLAIN}, {"usage": None}, {"usage": {}})
+    assert found.said.tokens == TOKENS
+
+
+@pytest.mark.parametrize(
+    ("event", "only_usage"),
+    [
+        ({"choices": [], "usage": PLAIN}, True),
+        ({"usage": PLAIN}, True),
+        ({"choices": [{"delta": {"content": "a"}}], "usage": PLAIN}, False),
+        ({"choices": [], "usage": None}, False),
+        ({"choices": [], "prompt_filter_results": []}, False),
+    ],
+)
+def test_an_event_that_only_tells_the_usage_is_known(
+    event: dict[str, Any], only_usage: bool
+) -> None:
+    assert Tally().add(json.dumps(event).encode()) is only_usage
+
+
+def test_the_choices_of_a_stream_end_one_by_one() -> None:
+    found = tally(
+        {"choices": [{"index": 1, "delta": {}, "finish_reason": "length"}]},
+        {"choices": [{"index": 0, "text": "", "finish_reason": "stop"}]},
+    )
+    assert found.said.finish_reasons == ("length", "stop")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"choices": [{"delta": {"content": [{"type": "thinking"}]}}]},
+        {"choices": [{"delta": "a"}]},
+        {"choices": {}},
+        {"id": 7},
+        {"choices": [], "usage": "many"},
+    ],
+)
+def test_an_odd_event_says_nothing_and_is_no_error(event: dict[str, Any]) -> None:
+    found = tally({"model": "m"}, event, {"choices": [], "usage": PLAIN})
+    assert (found.said.model, found.said.tokens) == ("m", TOKENS)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"7", b"DONE", b"\xff", b"[DONE"])
+def test_an_event_that_is_no_json_object_is_not_readable(content: bytes) -> None:
+    with pytest.raises(NotReadable) as raised:
+        Tally().add(content)
+    assert not isinstance(raised.value, ProviderFailed)
+
+
+@pytest.mark.parametrize("error", [{"message": "overloaded"}, "overloaded", {}])
+def test_an_error_in_a_stream_is_the_providers(error: object) -> None:
+    with pytest.raises(ProviderFailed):
+        tally({"error": error})

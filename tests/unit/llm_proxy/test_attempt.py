@@ -1,0 +1,288 @@
+"""What telemetry tells of a call: a CLIENT span an attempt, whose child the provider is."""
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import httpx2
+import pytest
+from httpx2 import Response
+from opentelemetry import baggage, propagate
+from opentelemetry.trace import SpanKind, StatusCode
+
+from llm_proxy.attempt import MAX_MODELS
+from llm_proxy.calls import Whole
+from o11y import schema
+from o11y.bounded import OVERFLOW
+from o11y.schema import METRICS
+from tests.unit.llm_proxy.upstream import (
+    CHAT,
+    CHAT_ANSWER,
+    CHAT_CALL,
+    CHAT_PATH,
+    COMPLETION,
+    COMPLETION_PATH,
+    EMBEDDING,
+    EMBEDDING_PATH,
+    Caller,
+    Proxy,
+    failing,
+    outcome,
+)
+from tests.unit.o11y.recorded import attributes, identity, traceparent
+
+Calling = Callable[..., Caller]
+
+WHO = {"baggage": "user.id=ann,session.id=s1"}
+COST = "x-o11y-cost-usd"
+PRICE = Decimal("0.00018")
+"""Of the usual chat answer: 600 + 400 cached + 100 tokens of gpt-4o-mini."""
+
+
+async def test_the_provider_is_a_child_of_the_attempts_span(proxy: Proxy) -> None:
+    incoming = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    await proxy.chat(headers={"traceparent": incoming})
+    own = identity(proxy.recorded.span("chat gpt-4o-mini"))
+    assert traceparent(proxy.upstream.asked.headers) == (own.trace_id, own.span_id)
+    assert f"{own.trace_id:032x}" in incoming
+
+
+async def test_a_call_is_a_server_span_and_one_client_span_below(proxy: Proxy) -> None:
+    await proxy.chat()
+    client, server = proxy.recorded.spans()
+    assert (client.kind, server.kind) == (SpanKind.CLIENT, SpanKind.SERVER)
+    assert client.parent == identity(server)
+    assert attributes(server)[schema.LLM_ATTEMPTS] == 1
+
+
+async def test_every_attempt_has_a_span_of_its_own(calling: Calling) -> None:
+    caller = calling({"retries": 1}, {})
+    caller.upstream.answers[f"a.test{CHAT_CALL}"] = [
+        failing(500),
+        httpx2.ReadError("reset"),
+    ]
+    with caller.recorded.telemetry.tracer.start_as_current_span("request"):
+        assert await outcome(caller) == 200
+    *attempts, request = caller.recorded.spans()
+    assert attributes(request)[schema.LLM_ATTEMPTS] == 3
+    assert [span.parent for span in attempts] == [identity(request)] * 3
+    told = [attributes(span) for span in attempts]
+    assert [each[schema.LLM_ATTEMPT] for each in told] == [1, 2, 3]
+    assert [each[schema.PROVIDER] for each in told] == ["a", "a", "b"]
+    assert [each.get(schema.HTTP_RESEND_COUNT) for each in told] == [None, 1, None]
+    assert [each.get(schema.ERROR_TYPE) for each in told] == ["500", "connection_lost", None]
+    assert [each.get(schema.HTTP_STATUS) for each in told] == [500, None, 200]
+    assert [span.status.status_code for span in attempts] == [
+        StatusCode.ERROR,
+        StatusCode.ERROR,
+        StatusCode.UNSET,
+    ]
+    sent = [traceparent(each.headers)[1] for each in caller.upstream.calls]
+    assert sent == [identity(span).span_id for span in attempts]
+
+
+async def test_who_asks_stays_in_the_house(proxy: Proxy) -> None:
+    await proxy.chat(headers={**WHO, "X-Request-Timeout": "5"})
+    assert not {"baggage", "x-request-timeout"} & set(proxy.upstream.asked.headers)
+    assert attributes(proxy.recorded.span("chat gpt-4o-mini"))[schema.USER_ID] == "ann"
+
+
+async def test_the_local_service_is_in_the_house(local: Proxy) -> None:
+    await local.chat(headers={**WHO, "X-Request-Timeout": "5"})
+    headers = local.upstream.asked.headers
+    assert dict(baggage.get_all(propagate.extract(headers))) == {
+        "user.id": "ann",
+        "session.id": "s1",
+    }
+    assert 4 < float(headers["x-request-timeout"]) <= 5
+
+
+CHAT_SPAN = {
+    "gen_ai.operation.name": "chat",
+    "gen_ai.provider.name": "openai",
+    "gen_ai.request.model": "gpt-4o-mini",
+    "gen_ai.response.model": "gpt-4o-mini-2024-07-18",
+    "gen_ai.response.id": "chatcmpl-1",
+    "gen_ai.response.finish_reasons": ("stop",),
+    "gen_ai.usage.input_tokens": 1000,
+    "gen_ai.usage.output_tokens": 100,
+    "gen_ai.usage.cache_read.input_tokens": 400,
+    "llm.usage.prompt_tokens": 1000,
+    "llm.usage.completion_tokens": 100,
+    "o11y.cost.usd": float(PRICE),
+    "o11y.usage.estimated": None,
+    "server.address": "api.openai.com",
+    "server.port": 443,
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "name", "expected"),
+    [
+        (CHAT_PATH, CHAT, "chat gpt-4o-mini", CHAT_SPAN),
+        (
+            COMPLETION_PATH,
+            COMPLETION,
+            "text_completion gpt-4o-mini",
+            {
+                "gen_ai.operation.name": "text_completion",
+                "gen_ai.response.model": "gpt-3.5-turbo-instruct",
+                "gen_ai.response.finish_reasons": ("length",),
+            },
+        ),
+        (
+            EMBEDDING_PATH,
+            EMBEDDING,
+            "embeddings text-embedding-3-small",
+            {
+                "gen_ai.request.model": "text-embedding-3-small",
+                "gen_ai.usage.input_tokens": 8,
+                "gen_ai.usage.output_tokens": None,
+                "llm.usage.prompt_tokens": 8,
+                "llm.usage.completion_tokens": None,
+            },
+        ),
+    ],
+)
+async def test_the_span_tells_what_was_asked_and_what_it_took(
+    path: str, body: dict[str, Any], name: str, expected: dict[str, object], proxy: Proxy
+) -> None:
+    await proxy.client.post(path, json=body)
+    span = proxy.recorded.span(name)
+    found = attributes(span)
+    assert {key: found.get(key) for key in expected} == expected
+    assert span.status.status_code is StatusCode.UNSET
+
+
+async def test_what_people_wrote_is_not_on_the_span(proxy: Proxy) -> None:
+    words = "hunter2 in a prompt"
+    await proxy.chat({"messages": [{"role": "user", "content": words}]})
+    assert all(words not in str(attributes(span)) for span in proxy.recorded.spans())
+
+
+# Counts and costs
+
+
+def counted(caller: Caller | Proxy, metric: schema.Metric) -> dict[tuple[object, ...], float]:
+    """The metric's values by its labels in the schema's order; labels that aren't there fail."""
+    found = {}
+    for point in caller.recorded.points(metric.name):
+        assert set(point.labels) <= set(metric.labels)
+        found[tuple(point.labels.get(label) for label in metric.labels)] = point.value
+    return found
+
+
+async def test_an_answer_is_counted_by_provider_model_and_type(proxy: Proxy) -> None:
+    for _ in range(2):
+        assert Decimal((await proxy.chat()).headers[COST]) == PRICE
+    by = ("openai", "gpt-4o-mini")
+    assert counted(proxy, schema.OPENAI_API_DURATION) == {(*by, "chat", "ok"): 2}
+    assert counted(proxy, schema.OPENAI_TOKENS) == {
+        (*by, "input", "false"): 2000,
+        (*by, "output", "false"): 200,
+        (*by, "cached", "false"): 800,
+    }
+    [cost] = counted(proxy, schema.OPENAI_COST).values()
+    assert cost == pytest.approx(2 * float(PRICE), abs=1e-12)
+    assert counted(proxy, schema.OPENAI_UNPRICED) == {}
+
+
+async def test_an_unknown_price_is_no_price_and_is_counted(proxy: Proxy) -> None:
+    answer = {**CHAT_ANSWER, "model": "a-model-nobody-sells"}
+    proxy.upstream.answers[CHAT_CALL] = Response(200, json=answer)
+    response = await proxy.chat()
+    assert COST not in response.headers
+    assert schema.COST_USD not in attributes(proxy.recorded.span("chat gpt-4o-mini"))
+    assert counted(proxy, schema.OPENAI_UNPRICED) == {("openai", "gpt-4o-mini", "chat"): 1}
+    assert counted(proxy, schema.OPENAI_COST) == {}
+
+
+async def test_the_local_model_costs_nothing(local: Proxy) -> None:
+    assert Decimal((await local.chat()).headers[COST]) == 0
+    assert attributes(local.recorded.span("chat tiny-chat"))[schema.COST_USD] == 0
+    assert counted(local, schema.OPENAI_UNPRICED) == {}
+
+
+async def test_a_cost_of_a_few_tokens_is_not_rounded_away(proxy: Proxy) -> None:
+    response = await proxy.client.post(EMBEDDING_PATH, json=EMBEDDING)
+    assert Decimal(response.headers[COST]) == Decimal("0.00000016")
+
+
+@pytest.mark.parametrize("status", [400, 401, 429, 500])
+async def test_an_error_is_billed_nothing(status: int, calling: Calling) -> None:
+    caller = calling({"retries": 0})
+    caller.upstream.answers[CHAT_CALL] = failing(status)
+    await outcome(caller)
+    [span] = caller.recorded.spans()
+    assert attributes(span)[schema.ERROR_TYPE] == str(status)
+    assert counted(caller, schema.OPENAI_API_DURATION) == {("a", "gpt-4o-mini", "chat", "error"): 1}
+    for metric in (schema.OPENAI_TOKENS, schema.OPENAI_COST, schema.OPENAI_UNPRICED):
+        assert counted(caller, metric) == {}
+
+
+USELESS = Response(200, content=b'{"choices": [{"message": {"content": "' + b"a" * 400)
+
+
+async def test_every_attempt_that_was_billed_is_in_the_cost(calling: Calling) -> None:
+    caller = calling({"retries": 0}, {})
+    caller.upstream.answers[f"a.test{CHAT_CALL}"] = USELESS
+    given = await caller.make()
+    assert isinstance(given, Whole)
+    first, second = (attributes(span) for span in caller.recorded.spans())
+    assert first[schema.USAGE_ESTIMATED] is True
+    assert float(str(first[schema.COST_USD])) > 0
+    total = sum(float(str(each[schema.COST_USD])) for each in (first, second))
+    assert float(given.cost_usd or 0) == pytest.approx(total, abs=1e-12)
+    estimated = {key[-1]: value for key, value in counted(caller, schema.OPENAI_COST).items()}
+    assert estimated == {
+        "true": pytest.approx(first[schema.COST_USD]),
+        "false": pytest.approx(float(PRICE)),
+    }
+
+
+ODD: list[dict[str, Any]] = [
+    {},
+    {**CHAT_ANSWER, "usage": None},
+    {**CHAT_ANSWER, "usage": "many"},
+    {**CHAT_ANSWER, "usage": {"prompt_tokens": -1, "completion_tokens": -1}},
+    {**CHAT_ANSWER, "usage": {"prompt_tokens": 10**30}},
+    {**CHAT_ANSWER, "choices": None},
+    {**CHAT_ANSWER, "choices": [None]},
+    {**CHAT_ANSWER, "choices": {}},
+    {**CHAT_ANSWER, "model": 7},
+]
+
+
+@pytest.mark.parametrize("answer", ODD)
+async def test_an_odd_answer_costs_telemetry_nothing_but_numbers(
+    answer: dict[str, Any], proxy: Proxy
+) -> None:
+    proxy.upstream.answers[CHAT_CALL] = Response(200, json=answer)
+    response = await proxy.chat()
+    assert (response.status_code, response.json()) == (200, answer)
+    span = proxy.recorded.span("chat gpt-4o-mini")
+    assert span.status.status_code is StatusCode.UNSET
+    if answer.get("usage") != CHAT_ANSWER["usage"]:
+        assert attributes(span)[schema.USAGE_ESTIMATED] is True
+    tokens = counted(proxy, schema.OPENAI_TOKENS)
+    assert all(0 <= count < 10_000 for count in tokens.values())
+
+
+async def test_models_are_labels_up_to_a_number(calling: Calling) -> None:
+    caller = calling({"models": {"*": ""}})
+    for number in range(MAX_MODELS + 5):
+        await outcome(caller, model=f"model-{number}")
+    labels = {labels[1] for labels in counted(caller, schema.OPENAI_API_DURATION)}
+    assert OVERFLOW in labels
+    assert len(labels) <= MAX_MODELS + 1
+    assert len({span.name for span in caller.recorded.spans()}) == MAX_MODELS + 5
+
+
+async def test_every_metric_of_a_call_is_in_the_schema(calling: Calling) -> None:
+    caller = calling({"retries": 1}, {})
+    caller.upstream.answers[f"a.test{CHAT_CALL}"] = failing(500)
+    await caller.answer()
+    await caller.answer(stream=True)
+    for metric in METRICS:
+        counted(caller, metric)
+    assert counted(caller, schema.OPENAI_RUNNING) == {("a",): 0, ("b",): 0}

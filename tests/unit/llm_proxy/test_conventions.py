@@ -1,0 +1,203 @@
+"""An attempt's span and metrics are those of OpenTelemetry's GenAI utilities, and a few of ours."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.metrics.export import HistogramDataPoint
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import StatusCode
+from opentelemetry.util.genai.handler import TelemetryHandler
+from opentelemetry.util.genai.types import Error
+
+from llm_proxy.answers import Said, Tokens
+from llm_proxy.attempt import Attempt, Meters
+from llm_proxy.provider import Provider
+from llm_proxy.requests import Operation, read
+from llm_proxy.settings import Settings
+from o11y import schema
+from tests.unit.llm_proxy.upstream import INFERENCE, provider_settings
+from tests.unit.o11y.recorded import Recorded, attributes
+
+OURS = {
+    schema.LLM_ATTEMPT,
+    schema.HTTP_STATUS,
+    schema.COST_USD,
+    schema.PROMPT_TOKENS_ORIGINAL,
+    schema.COMPLETION_TOKENS_ORIGINAL,
+}
+"""Keys of an attempt's span that the utilities' span has not."""
+
+TIMES = {schema.FIRST_CHUNK_SECONDS}
+"""Keys whose values are measured."""
+
+CHAT = (
+    b'{"model": "m", "messages": [{}], "temperature": 0.5, "top_p": 0.9, "max_tokens": 7, "n": 2,'
+    b' "seed": 3'
+)
+
+
+@dataclass
+class Call:
+    """One attempt, as both are told of it."""
+
+    operation: Operation = Operation.CHAT
+    body: bytes = CHAT + b"}"
+    said: Said = field(default_factory=Said)
+    tokens: Tokens | None = None
+    error: str | None = None
+    chunks: int = 0
+
+
+SAID = Said("id-1", "m-2024", "default", None, ("stop", "length"))
+MANY = Tokens(100, 50, cached=10, cache_write=5, input_audio=4, output_audio=3, reasoning=2)
+STREAMED = CHAT + b', "stream": true}'
+CALLS = {
+    "chat": Call(said=SAID, tokens=MANY),
+    "plain chat": Call(body=b'{"messages": [{}]}', said=Said(model="m"), tokens=Tokens(3, 1)),
+    "completion": Call(
+        Operation.COMPLETION, b'{"prompt": "a", "max_tokens": 1}', SAID, Tokens(3, 1)
+    ),
+    "embedding": Call(Operation.EMBEDDINGS, b'{"input": "a"}', Said(model="e-1"), Tokens(8)),
+    "failed embedding": Call(Operation.EMBEDDINGS, b'{"input": "a"}', error="429"),
+    "failed chat": Call(error="500"),
+    "lost chat": Call(error=schema.ERROR_CONNECTION_LOST),
+    "stream": Call(body=STREAMED, said=SAID, tokens=MANY, chunks=4),
+    "stream of one chunk": Call(body=STREAMED, said=SAID, tokens=Tokens(3, 1), chunks=1),
+    "broken stream": Call(body=STREAMED, said=SAID, error=schema.ERROR_TIMEOUT, chunks=2),
+}
+
+
+class Both:
+    """A provider, and telemetry for either of the two."""
+
+    def __init__(self) -> None:
+        self.ours = Recorded("llm-proxy", Settings())
+        self.theirs = Recorded("llm-proxy", Settings())
+        self.provider = Provider(provider_settings("a", {}), INFERENCE)
+
+    def write_ours(self, call: Call) -> ReadableSpan:
+        meters = Meters(self.ours.telemetry, [self.provider])
+        request = read(call.operation, call.body)
+        attempt = Attempt(meters, self.provider, request, "m", 0, 1)
+        attempt.answered(200, None)
+        for _ in range(call.chunks):
+            attempt.arrived()
+        attempt.end(call.said, call.tokens, call.error)
+        [span] = self.ours.spans()
+        return span
+
+    def write_theirs(self, call: Call) -> ReadableSpan:
+        handler = self.theirs.telemetry.genai
+        if call.operation is Operation.EMBEDDINGS:
+            self._embedding(handler, call)
+        else:
+            self._inference(handler, call)
+        [span] = self.theirs.spans()
+        return span
+
+    def _embedding(self, handler: TelemetryHandler, call: Call) -> None:
+        written = handler.embedding("a", request_model="m", server_address="a.test", server_port=80)
+        written.response_model_name = call.said.model
+        written.input_tokens = call.tokens.input if call.tokens else None
+        written.fail(Error("", call.error)) if call.error else written.stop()
+
+    def _inference(self, handler: TelemetryHandler, call: Call) -> None:
+        said, tokens, request = call.said, call.tokens, read(call.operation, call.body)
+        written = handler.inference(
+            "a",
+            request_model="m",
+            server_address="a.test",
+            server_port=80,
+            operation_name=call.operation.value,
+        )
+        written.temperature, written.top_p = request.temperature, request.top_p
+        written.max_tokens, written.seed = request.max_tokens, request.seed
+        written.request_choice_count = request.choices
+        written.request_stream = request.stream or None
+        written.response_model_name, written.response_id = said.model, said.id
+        written.finish_reasons = list(said.finish_reasons)
+        for _ in range(call.chunks):
+            written.record_stream_chunk()
+        if tokens:
+            written.input_tokens, written.output_tokens = tokens.input, tokens.output
+            written.cache_read_input_tokens = tokens.cached
+            written.cache_write_input_tokens = tokens.cache_write
+            written.audio_input_tokens = tokens.input_audio
+            written.audio_output_tokens = tokens.output_audio
+            written.thinking_tokens = tokens.reasoning
+        written.fail(Error("", call.error)) if call.error else written.stop()
+
+    def close(self) -> None:
+        self.ours.telemetry.shutdown()
+        self.theirs.telemetry.shutdown()
+
+
+@pytest.fixture
+def both() -> Iterator[Both]:
+    both = Both()
+    yield both
+    both.close()
+
+
+each_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+
+
+@each_call
+def test_the_span_is_theirs_and_what_is_listed(call: Call, both: Both) -> None:
+    ours, theirs = both.write_ours(call), both.write_theirs(call)
+    assert (ours.name, ours.kind) == (theirs.name, theirs.kind)
+    assert ours.status.status_code is theirs.status.status_code
+    found, expected = attributes(ours), attributes(theirs)
+    assert found.keys() - expected.keys() <= OURS
+    assert expected.keys() <= found.keys()
+    assert {key: found[key] for key in expected if key not in TIMES} == {
+        key: value for key, value in expected.items() if key not in TIMES
+    }
+
+
+def series(recorded: Recorded) -> dict[str, Any]:
+    """Every `gen_ai` histogram with unit, bounds, and the labels and counts of its points."""
+    data = recorded._metrics.get_metrics_data()
+    found: dict[str, Any] = {}
+    for resource in data.resource_metrics if data else ():
+        for scope in resource.scope_metrics:
+            for metric in scope.metrics:
+                points = [
+                    (sorted((point.attributes or {}).items()), point.count, point.explicit_bounds)
+                    for point in metric.data.data_points
+                    if isinstance(point, HistogramDataPoint)
+                ]
+                if points and metric.name.startswith("gen_ai."):
+                    found[metric.name] = (metric.unit, sorted(points, key=repr))
+    return found
+
+
+@each_call
+def test_the_metrics_are_theirs(call: Call, both: Both) -> None:
+    both.write_ours(call)
+    both.write_theirs(call)
+    ours, theirs = series(both.ours), series(both.theirs)
+    assert {name: unit for name, (unit, _) in ours.items()} == {
+        name: unit for name, (unit, _) in theirs.items()
+    }
+    for name, (_, points) in theirs.items():
+        assert [(dict(labels), n, tuple(bounds)) for labels, n, bounds in ours[name][1]] == [
+            (dict(labels), n, tuple(bounds)) for labels, n, bounds in points
+        ]
+
+
+def test_a_failure_that_was_billed_is_no_label_of_its_tokens(both: Both) -> None:
+    """The utilities put `error.type` there; the conventions list no such attribute."""
+    call = Call(said=SAID, tokens=Tokens(3, 1), error=schema.ERROR_TIMEOUT)
+    assert both.write_ours(call).status.status_code is StatusCode.ERROR
+    tokens = both.ours.points(schema.GEN_AI_TOKENS.name)
+    assert all(set(point.labels) <= set(schema.GEN_AI_TOKENS.labels) for point in tokens)
+    assert len(tokens) == 2
+
+
+def test_an_estimate_is_in_no_convention(both: Both) -> None:
+    call = Call(tokens=Tokens(3, 1, estimated=True))
+    assert attributes(both.write_ours(call))[schema.USAGE_ESTIMATED] is True
+    assert both.ours.points(schema.GEN_AI_TOKENS.name) == []
