@@ -1,8 +1,13 @@
-from collections.abc import Iterator
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from o11y.logs import JsonFormatter
 from o11y.settings import ServiceSettings
 from tests.unit.o11y.recorded import Recorded, bare_machine
 
@@ -22,3 +27,18 @@ def recorded(settings: ServiceSettings) -> Iterator[Recorded]:
     recorded = Recorded("thing-svc", settings)
     yield recorded
     recorded.telemetry.shutdown()
+
+
+@pytest.fixture
+def lines() -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """Reads the access lines written so far."""
+    output = io.StringIO()
+    handler = logging.StreamHandler(output)
+    handler.setFormatter(JsonFormatter("thing-svc"))
+    logger = logging.getLogger("o11y.access")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel("INFO")
+    yield lambda: [json.loads(line) for line in output.getvalue().splitlines()]
+    logger.removeHandler(handler)
+    logger.setLevel(level)

@@ -1,7 +1,7 @@
 """A small service of the factory, for the tests of what every service does."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import httpx2
@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from o11y import deadline
 from o11y.problems import Problem
+from o11y.server import Endpoint
 from o11y.service import create_app, metrics_router
 from o11y.telemetry import Telemetry
 from tests.unit.o11y.recorded import Recorded, http
@@ -68,14 +69,16 @@ async def always() -> str | None:
 
 
 def application(
-    telemetry: Telemetry, ready: Callable[[], Awaitable[str | None]] = always
+    telemetry: Telemetry,
+    ready: Callable[[], Awaitable[str | None]] = always,
+    endpoints: Mapping[str, Endpoint] | None = None,
 ) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
 
     routers = [things(), metrics_router(telemetry.registry)]
-    return create_app("things", telemetry, routers, lifespan, ready, TIMEOUT_SECONDS)
+    return create_app("things", telemetry, routers, lifespan, ready, TIMEOUT_SECONDS, endpoints)
 
 
 def service(

@@ -3,13 +3,11 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
-import httpx2
 import pytest
-from httpx2 import Response
 
-from o11y.balancer import Balancer, BalancingTransport, Replica, resolve
+from o11y.balancer import Balancer, Replica, resolve
 
 PATIENCE_SECONDS = 5
 NAME = "things"
@@ -54,8 +52,9 @@ async def turns(balancer: Balancer, count: int, avoid: list[Replica] | None = No
     """The hosts of so many requests, each over before the next."""
     hosts = []
     for _ in range(count):
-        async with balancer.lease(avoid or []) as replica:
-            hosts.append(replica.host)
+        replica = await balancer.acquire(avoid or [])
+        hosts.append(replica.host)
+        balancer.release(replica)
     return hosts
 
 
@@ -65,20 +64,14 @@ async def test_replicas_without_work_take_turns() -> None:
 
 
 async def test_the_replica_with_the_fewest_requests_gets_the_next() -> None:
-    async with balancing(Names("a", "b")) as balancer, AsyncExitStack() as busy:
-        first = await busy.enter_async_context(balancer.lease())
+    async with balancing(Names("a", "b")) as balancer:
+        first = await balancer.acquire()
         assert await turns(balancer, 3) == ["b"] * 3
-        second = await busy.enter_async_context(balancer.lease())
+        second = await balancer.acquire()
         assert (first.host, second.host) == ("a", "b")
         assert sorted(await turns(balancer, 2)) == ["a", "b"]
-
-
-async def test_a_request_that_ends_badly_is_over_as_well() -> None:
-    async with balancing(Names("a")) as balancer:
-        with pytest.raises(ValueError, match="bad"):
-            async with balancer.lease():
-                raise ValueError("bad")
-        assert [replica.in_flight for replica in await balancer.all()] == [0]
+        balancer.release(first)
+        assert await turns(balancer, 3) == ["a"] * 3
 
 
 async def test_what_was_tried_or_does_not_answer_is_taken_only_without_another() -> None:
@@ -192,61 +185,3 @@ async def test_a_replica_that_hangs_gets_nothing_until_it_answers_again(port: in
         answering.set()
         await until(lambda: changing.healthy)
         assert "127.0.0.2" in await turns(balancer, 2)
-
-
-class Inner:
-    """The network: some hosts refuse, the others say who they are."""
-
-    def __init__(self, *refusing: str) -> None:
-        self.refusing = refusing
-        self.asked: list[str] = []
-        self.last: httpx2.Request | None = None
-
-    def __call__(self, request: httpx2.Request) -> Response:
-        self.asked.append(request.url.host)
-        self.last = request
-        if request.url.host in self.refusing:
-            raise httpx2.ConnectError("refused")
-        return Response(200, text=request.url.host)
-
-
-@asynccontextmanager
-async def asking(inner: Inner, names: Names) -> AsyncIterator[httpx2.AsyncClient]:
-    transport = BalancingTransport(Balancer(f"https://{NAME}", names), httpx2.MockTransport(inner))
-    async with httpx2.AsyncClient(transport=transport, base_url=f"https://{NAME}") as client:
-        yield client
-
-
-async def test_a_transport_spreads_requests_and_says_who_answered() -> None:
-    async with asking(Inner(), Names("a", "b")) as client:
-        answers = [await client.get("/") for _ in range(4)]
-    assert [answer.text for answer in answers] == ["a", "b", "a", "b"]
-    assert [answer.extensions["replica"] for answer in answers] == ["a", "b", "a", "b"]
-
-
-async def test_a_transport_asks_another_replica_when_one_refuses() -> None:
-    inner = Inner("a")
-    async with asking(inner, Names("a", "b")) as client:
-        assert [(await client.get("/")).text for _ in range(3)] == ["b"] * 3
-    assert inner.asked == ["a", "b", "b", "b"]
-
-
-async def test_a_transport_gives_up_when_all_refuse_or_there_is_none() -> None:
-    inner = Inner("a", "b")
-    async with asking(inner, Names("a", "b")) as client:
-        with pytest.raises(httpx2.ConnectError):
-            await client.get("/")
-    assert inner.asked == ["a", "b"]
-    async with asking(inner, Names()) as client:
-        with pytest.raises(httpx2.ConnectError, match="no such name"):
-            await client.get("/")
-
-
-async def test_a_replica_is_still_called_by_the_services_name() -> None:
-    inner = Inner()
-    async with asking(inner, Names("10.0.0.1")) as client:
-        await client.get("/")
-    assert inner.last
-    assert inner.last.url.host == "10.0.0.1"
-    assert inner.last.headers["host"] == NAME
-    assert inner.last.extensions["sni_hostname"] == NAME

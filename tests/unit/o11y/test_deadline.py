@@ -71,3 +71,27 @@ def test_a_header_that_is_no_number_of_seconds_counts_as_absent(
     text: str | None, seconds: float | None
 ) -> None:
     assert deadline.parse(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("seconds", "patience", "streaming", "left"),
+    [(10, None, 60, 10), (10, 100, 60, 60), (10, 30, 60, 30), (10, 100, 5, 5), (0, 0, 60, 0)],
+)
+def test_a_stream_takes_as_long_as_it_may_and_its_caller_waits(
+    seconds: float, patience: float | None, streaming: float, left: float
+) -> None:
+    with deadline.within(seconds, patience):
+        deadline.stream(streaming)
+        assert deadline.remaining() == pytest.approx(left, abs=0.5)
+    assert deadline.remaining() is None
+
+
+def test_a_stream_within_a_shorter_deadline_does_not_outlast_its_callers_patience() -> None:
+    with deadline.within(5), deadline.within(10):
+        deadline.stream(60)
+        assert deadline.remaining() == pytest.approx(5, abs=0.5)
+
+
+def test_without_a_deadline_a_stream_has_none() -> None:
+    deadline.stream(60)
+    assert deadline.remaining() is None

@@ -1,6 +1,5 @@
 """What the factory gives every service: probes, trace ids, access lines, deadlines, a process."""
 
-import io
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,7 +14,6 @@ from opentelemetry.trace import SpanKind
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from pydantic import Field
 
-from o11y.logs import JsonFormatter
 from o11y.service import StartError, run
 from o11y.settings import ServiceSettings
 from o11y.telemetry import Telemetry
@@ -30,21 +28,6 @@ PARENT = "b7ad6b7169203331"
 async def things(recorded: Recorded) -> AsyncIterator[httpx2.AsyncClient]:
     async with service(recorded) as client:
         yield client
-
-
-@pytest.fixture
-def lines() -> Iterator[Callable[[], list[dict[str, Any]]]]:
-    """Reads the access lines written so far."""
-    output = io.StringIO()
-    handler = logging.StreamHandler(output)
-    handler.setFormatter(JsonFormatter("thing-svc"))
-    logger = logging.getLogger("o11y.access")
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel("INFO")
-    yield lambda: [json.loads(line) for line in output.getvalue().splitlines()]
-    logger.removeHandler(handler)
-    logger.setLevel(level)
 
 
 # Probes
