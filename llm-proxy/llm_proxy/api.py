@@ -33,6 +33,7 @@ from o11y.contracts import (
     Usage,
 )
 from o11y.hop import UNTRACED
+from o11y.models import one
 from o11y.problems import Problem, out_of_time, unavailable
 from o11y.server import Endpoint, read_body, send_whole
 from o11y.wire import Broken, Unreadable, Unsent
@@ -133,6 +134,13 @@ def router(calls: Calls) -> APIRouter:
     @api.get("/v1/models")
     async def models() -> Response:
         return await _models(routing.providers)
+
+    @api.get("/v1/models/{name:path}")
+    async def model(name: str) -> Response:
+        listed = await models()
+        if listed.status_code != 200:
+            return listed
+        return Response(one(bytes(listed.body), name), media_type="application/json")
 
     @api.get("/health")
     async def health() -> dict[str, Any]:
