@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 from decimal import Decimal
 
 import msgspec
@@ -83,7 +84,7 @@ class Stream:
             error = NOT_READABLE
             yield _error_event("an event of the stream has no end")
         except (Broken, Unreadable) as broken:
-            error = error_type(broken)
+            error = NOT_READABLE if isinstance(broken, Unreadable) else error_type(broken)
             yield _error_event("the connection to the LLM provider broke")
         except TimeoutError:
             error = schema.ERROR_TIMEOUT
@@ -100,9 +101,11 @@ class Stream:
             return
         self._closed = True
         self._reply.close()
-        self.tokens = self.said.tokens
-        if self.tokens is None and self.attempt.has_arrived:
+        told = self.said.tokens
+        if told is None:
             self.tokens = guess(self._request.input_bytes, self._tally.text_bytes)
+        else:  # what is told in every chunk is the whole only at the end
+            self.tokens = told if self._tally.finished else replace(told, estimated=True)
         self.attempt.end(self.said, self.tokens, error)
         self._done(error)
 
