@@ -45,7 +45,7 @@ class Service:
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:
     """This process's environment without anything that would change a service, plus `extra`."""
-    ours = ("OPENAI_", "OTEL_", "APP_", "CHROMA_", "LOCAL_MODEL")
+    ours = ("OPENAI_", "OTEL_", "APP_", "CHROMA_", "LOCAL_MODEL", "LLM_")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
     return {**kept, **extra}
 

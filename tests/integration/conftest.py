@@ -8,7 +8,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.processes import ROOT, environment, free_ports
+from tests import openai_standin
+from tests.integration.llm import gateway as gateway_before
+from tests.integration.llm import llm_proxy, provider
+from tests.openai_standin import Standin, Step
+from tests.processes import ROOT, Service, environment, free_ports
 
 PORTS = (
     "GATEWAY_PORT",
@@ -72,6 +76,60 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
 def gateway(stack: EmbeddedStack) -> Iterator[httpx2.Client]:
     with httpx2.Client(base_url=stack.url("GATEWAY_PORT"), timeout=90) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def standin() -> Iterator[Standin]:
+    """The stand-in for OpenAI behind `edge`."""
+    with openai_standin.running() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def edge(standin: Standin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The base URL of OpenAI's API at a gateway and a llm-proxy that ask the stand-in."""
+    folder = tmp_path_factory.mktemp("edge")
+    with (
+        llm_proxy(folder, provider("openai", standin)) as llm,
+        gateway_before(folder, llm) as started,
+    ):
+        yield f"{started.url}/v1"
+
+
+@pytest.fixture(scope="session")
+def pair() -> Iterator[tuple[Standin, Standin]]:
+    """The providers behind `patient`, in their order."""
+    with openai_standin.running() as first, openai_standin.running() as second:
+        yield first, second
+
+
+@pytest.fixture
+def standins(pair: tuple[Standin, Standin]) -> Iterator[tuple[Standin, Standin]]:
+    """The same; what a test makes them answer ends with it."""
+    yield pair
+    for standin in pair:
+        standin.default = Step()
+
+
+@pytest.fixture(scope="session")
+def patient(
+    pair: tuple[Standin, Standin], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
+    """llm-proxy that waits for its two providers as long as the caller waits for it."""
+    first, second = (
+        provider(name, standin, breaker_failures=1000)
+        for name, standin in zip(("first", "second"), pair, strict=True)
+    )
+    first["embedding_model"] = "text-embedding-3-small"
+    with llm_proxy(tmp_path_factory.mktemp("patient"), first, second) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def urls(patient: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Where `patient` is reached: directly, and through a gateway."""
+    with gateway_before(tmp_path_factory.mktemp("gateway"), patient) as running:
+        yield {"llm-proxy": patient.url, "gateway": running.url}
 
 
 @pytest.fixture(scope="session", autouse=True)
