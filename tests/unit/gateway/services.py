@@ -23,7 +23,7 @@ from o11y.service import create_app
 from o11y.telemetry import Telemetry
 from o11y.wire import Wire
 from tests.unit.o11y.recorded import Recorded, http
-from tests.unit.o11y.wires import NearWire
+from tests.unit.o11y.wires import NearWire, Streamed
 
 LLM = "llm-proxy"
 VECTOR = "vector-svc"
@@ -61,7 +61,7 @@ class Held:
         self.let_go = asyncio.Event()
 
 
-Answer = Response | Exception | Held | Callable[[Any], Response | None]
+Answer = Response | Streamed | Exception | Held | Callable[[Any], Response | None]
 """What a call gets: this, or the usual answer where a function of the body says None."""
 
 
@@ -93,7 +93,7 @@ class Services:
         self.answers: dict[str, Answer] = {}
         self.costs: dict[str, str] = {CHAT: "0.25", EMBED: "0.5"}
 
-    async def __call__(self, request: httpx2.Request) -> Response:
+    async def __call__(self, request: httpx2.Request) -> Response | Streamed:
         call = f"{request.url.host}{request.url.path}"
         asked = Asked(call, request.headers, request.content)
         self.requests.append(asked)
@@ -104,6 +104,8 @@ class Services:
             answer = None
         if isinstance(answer, Exception):
             raise answer
+        if isinstance(answer, Streamed):
+            return answer
         if callable(answer):
             answer = answer(asked.body)
         if answer is None:
@@ -229,7 +231,8 @@ class Gateway:
         self.recorded = Recorded("gateway", Settings())
         wire = NearWire(self.services)
         self.backends = NearBackends(self.recorded.telemetry, wire)
-        self.client = http(self._app())
+        self.app = self._app()
+        self.client = http(self.app)
 
     async def post(
         self, path: str, body: object = None, headers: dict[str, str] | None = None

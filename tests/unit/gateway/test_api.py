@@ -145,7 +145,7 @@ async def test_a_call_and_the_calls_behind_it_are_one_trace(gateway: Gateway) ->
         ("/chat", {"message": ""}, "message"),
         ("/chat", {"message": "a", "temperature": 3}, "temperature"),
         ("/chat", {"message": "a", "max_tokens": 0}, "max_tokens"),
-        ("/chat", {"message": "a", "stream": True}, "stream"),
+        ("/chat", {"message": "a", "stream": "perhaps"}, "stream"),
         ("/chat", {"message": "a", "user_id": "é"}, "user_id"),
         ("/chat", {"message": "a", "mesage": "b"}, "mesage"),
         ("/embed", {"texts": []}, "texts"),
