@@ -7,6 +7,7 @@ holds them against each other); written here because they take five times as lon
 import time
 from collections.abc import Iterable
 from decimal import Decimal
+from itertools import pairwise
 
 from opentelemetry.context import Context
 from opentelemetry.metrics import Observation
@@ -161,8 +162,8 @@ class Attempt:
         meters.api_duration.record(seconds, ours, context)
         if self._arrivals:
             meters.first_chunk.record(self._arrivals[0] - self._began, timed, context)
-            for before, arrival in zip(self._arrivals, self._arrivals[1:], strict=False):
-                meters.chunk.record(arrival - before, timed, context)
+            if gaps := [after - before for before, after in pairwise(self._arrivals)]:
+                meters.chunk.record_all(gaps, timed, context)
 
     def _labels(self, model: str) -> dict[str, str]:
         return {

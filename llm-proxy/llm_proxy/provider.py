@@ -14,8 +14,17 @@ from llm_proxy.settings import LOCAL, ProviderSettings
 from o11y import deadline
 from o11y.balancer import Balancer, Replica, as_is, resolve
 from o11y.hop import JSON, UNTRACED, authority
+from o11y.http1 import Http1Wire
 from o11y.problems import unavailable
-from o11y.wire import AiohttpWire, Broken, Reply, Unreadable, Unsent, Wire
+from o11y.wire import (
+    Broken,
+    ProxiedWire,
+    Reply,
+    Unreadable,
+    Unsent,
+    Wire,
+    proxy_from_environment,
+)
 
 MODELS_SECONDS = 2.0
 ANY = "*"
@@ -56,7 +65,7 @@ class Provider:
         self.embedding_model = settings.embedding_model
         self._headers = _headers(settings)
         self._urls: dict[str, URL] = {}
-        self._wire = wire or AiohttpWire(settings.connect_seconds, trust_env=not self.is_local)
+        self._wire = wire or _network(settings, self.url)
         self._balancer = (
             Balancer(str(self.url.origin()), as_is if wire else resolve) if self.is_local else None
         )
@@ -99,7 +108,9 @@ class Provider:
         """Send a request below the base URL. Raises what the wire raises."""
         url = self._urls.get(path)
         if url is None:
-            url = self._urls[path] = self.url.with_path(self.url.path + path, keep_query=True)
+            url = self._urls[path] = self.url.with_path(
+                self.url.path.rstrip("/") + path, keep_query=True
+            )
         headers = {**self._headers, **carrier}
         if self._balancer is None:
             return await self._wire.send(method, url, headers, body)
@@ -179,6 +190,12 @@ class _FromReplica:
 def replica_of(reply: Reply) -> str | None:
     """Host of the replica that answered, where the proxy chose one."""
     return reply.replica.host if isinstance(reply, _FromReplica) else None
+
+
+def _network(settings: ProviderSettings, url: URL) -> Wire:
+    proxy = None if settings.name == LOCAL else proxy_from_environment(url)
+    seconds = settings.connect_seconds
+    return ProxiedWire(seconds, proxy) if proxy else Http1Wire(seconds)
 
 
 def _headers(settings: ProviderSettings) -> dict[str, str]:

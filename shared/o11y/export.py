@@ -6,7 +6,9 @@ Signal paths are those of the OTLP specification (`/v1/traces`, `/v1/metrics`, `
 """
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter as GrpcLogExporter
@@ -23,14 +25,48 @@ from opentelemetry.exporter.otlp.proto.http.metric_exporter import (
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import (
     OTLPSpanExporter as HttpSpanExporter,
 )
-from opentelemetry.sdk._logs.export import LogRecordExporter
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
 from opentelemetry.sdk.metrics.export import MetricExporter
-from opentelemetry.sdk.trace.export import SpanExporter
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from o11y.otlp import encode_logs, encode_spans
 from o11y.settings import ServiceSettings
 
 TIMEOUT_SECONDS = 5.0
 """Longest one export may take, retries included."""
+
+
+class _HttpSpans(HttpSpanExporter):
+    """The SDK's exporter with our encoding."""
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        sent = not self._shutdown and self._client.export(encode_spans(spans)).success
+        return SpanExportResult.SUCCESS if sent else SpanExportResult.FAILURE
+
+
+class _HttpLogs(HttpLogExporter):
+    """The same for our log lines."""
+
+    def export(self, batch: Sequence[Any]) -> LogRecordExportResult:
+        sent = not self._shutdown and self._client.export(encode_logs(batch)).success
+        return LogRecordExportResult.SUCCESS if sent else LogRecordExportResult.FAILURE
+
+
+class _GrpcSpans(GrpcSpanExporter):
+    def _translate_data(self, data: Sequence[ReadableSpan]) -> ExportTraceServiceRequest:
+        request: ExportTraceServiceRequest = ExportTraceServiceRequest.FromString(
+            encode_spans(data)
+        )
+        return request
+
+
+class _GrpcLogs(GrpcLogExporter):
+    def _translate_data(self, data: Sequence[Any]) -> ExportLogsServiceRequest:
+        request: ExportLogsServiceRequest = ExportLogsServiceRequest.FromString(encode_logs(data))
+        return request
 
 
 @dataclass(frozen=True)
@@ -58,21 +94,19 @@ def exporters(settings: ServiceSettings) -> Exporters:
         grpc_headers = tuple((key.lower(), value) for key, value in headers.items())
         options = (target, insecure, None, grpc_headers, TIMEOUT_SECONDS)
         return Exporters(
-            GrpcSpanExporter(*options) if spans else None,
+            _GrpcSpans(*options) if spans else None,
             GrpcMetricExporter(*options) if metrics else None,
-            GrpcLogExporter(*options) if logs else None,
+            _GrpcLogs(*options) if logs else None,
         )
     base = http_base(endpoint)
     return Exporters(
-        HttpSpanExporter(f"{base}/v1/traces", headers=headers, timeout=TIMEOUT_SECONDS)
+        _HttpSpans(f"{base}/v1/traces", headers=headers, timeout=TIMEOUT_SECONDS)
         if spans
         else None,
         HttpMetricExporter(f"{base}/v1/metrics", headers=headers, timeout=TIMEOUT_SECONDS)
         if metrics
         else None,
-        HttpLogExporter(f"{base}/v1/logs", headers=headers, timeout=TIMEOUT_SECONDS)
-        if logs
-        else None,
+        _HttpLogs(f"{base}/v1/logs", headers=headers, timeout=TIMEOUT_SECONDS) if logs else None,
     )
 
 

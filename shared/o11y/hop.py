@@ -20,9 +20,10 @@ from yarl import URL
 
 from o11y import deadline, schema
 from o11y.balancer import Balancer, Replica, as_is, resolve
+from o11y.http1 import Http1Wire
 from o11y.problems import Problem, out_of_time, unavailable
 from o11y.telemetry import Telemetry
-from o11y.wire import AiohttpWire, Broken, Reply, Unreadable, Unsent, Wire
+from o11y.wire import Broken, Reply, Unreadable, Unsent, Wire
 
 UNTRACED = {"traceparent": f"00-{1:032x}-{1:016x}-00"}
 """A parent that isn't recorded (W3C Trace Context): what it calls isn't either."""
@@ -130,7 +131,7 @@ class ServiceClient:
         self._balancer = Balancer(str(self._base), as_is if wire else resolve)
         self._tracer = telemetry.tracer
         self._duration = telemetry.histogram(schema.HTTP_CLIENT_DURATION)
-        self._wire = wire or AiohttpWire(CONNECT_SECONDS)
+        self._wire = wire or Http1Wire(CONNECT_SECONDS)
 
     async def request(self, method: str, path: str, **options: Any) -> Answer:
         """Send one call and return the answer whatever its status; options as for `open`."""

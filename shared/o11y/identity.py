@@ -25,7 +25,9 @@ _SPAN_KEYS = {
 
 def attributes(parent: Context | None = None) -> dict[str, str]:
     """The span attributes that say who, under every name they are known by."""
-    found = {}
+    found: dict[str, str] = {}
+    if not baggage.get_all(parent):
+        return found
     for key, names in _SPAN_KEYS.items():
         value = baggage.get_baggage(key, parent)
         if isinstance(value, str):

@@ -1,6 +1,7 @@
 """The factory every service is built with, and the process around it."""
 
 import asyncio
+import gc
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -19,6 +20,9 @@ from o11y.telemetry import Telemetry
 
 DRAIN_SECONDS = 5
 """How long a stopping process lets the requests in flight finish."""
+
+KEEP_ALIVE_SECONDS = 75
+"""Longer than clients keep an unused connection: the one that closes it must be the client."""
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 S = TypeVar("S", bound=ServiceSettings)
@@ -113,6 +117,8 @@ def run(
         telemetry.shutdown()
         print(f"{service}: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+    gc.collect()
+    gc.freeze()  # what is here now stays: collections needn't look at it
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -121,6 +127,8 @@ def run(
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=DRAIN_SECONDS,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            proxy_headers=False,
             server_header=False,
         )
     )

@@ -5,17 +5,19 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
+from typing import cast
 
 import psutil
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
-from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Meter, Observation
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Tracer
 from opentelemetry.util.genai.handler import TelemetryHandler
 from prometheus_client import CollectorRegistry
@@ -23,7 +25,10 @@ from prometheus_client import CollectorRegistry
 from o11y import schema
 from o11y.export import exporters
 from o11y.identity import IdentityOnSpans
+from o11y.metering import Counter, Histogram, Instruments
+from o11y.otlp import LogLine
 from o11y.settings import ServiceSettings
+from o11y.spans import LeanTracerProvider
 
 SPAN_DELAY_MILLIS = 1000.0
 """How long a finished span may wait for its batch: a person who looks at once should find it."""
@@ -49,7 +54,7 @@ class Telemetry:
     ) -> None:
         self.service = settings.otel_service_name or service
         self.instance = str(uuid.uuid4())
-        resource = Resource.create(
+        self.resource = resource = Resource.create(
             {
                 "service.name": self.service,
                 "service.namespace": "o11y-4-ai",
@@ -72,7 +77,11 @@ class Telemetry:
                 )
             )
         self.meter_provider = MeterProvider(readers, resource, shutdown_on_exit=False)
-        self.tracer_provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        enabled = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true"
+        scope = InstrumentationScope("o11y", version("o11y"))
+        self._instruments = Instruments(resource, scope, enabled)
+        self._instruments.join(readers)
+        self.tracer_provider = LeanTracerProvider(resource=resource, shutdown_on_exit=False)
         self.tracer_provider.add_span_processor(IdentityOnSpans())
         for processor in span_processors:
             self.tracer_provider.add_span_processor(processor)
@@ -84,8 +93,11 @@ class Telemetry:
                 )
             )
         self.logger_provider = LoggerProvider(resource, shutdown_on_exit=False)
+        self.emit_log: Callable[[LogLine], None] | None = None
         if export.logs:
-            self.logger_provider.add_log_record_processor(BatchLogRecordProcessor(export.logs))
+            lines = BatchLogRecordProcessor(export.logs)
+            self.logger_provider.add_log_record_processor(lines)
+            self.emit_log = cast(Callable[[LogLine], None], lines._batch_processor.emit)
         self.tracer: Tracer = self.tracer_provider.get_tracer("o11y", version("o11y"))
         self.meter: Meter = self.meter_provider.get_meter("o11y", version("o11y"))
         self.genai = TelemetryHandler(
@@ -98,15 +110,10 @@ class Telemetry:
         self._observe_process()
 
     def counter(self, metric: schema.Metric) -> Counter:
-        return self.meter.create_counter(metric.name, metric.unit, metric.description)
+        return self._instruments.counter(metric)
 
     def histogram(self, metric: schema.Metric) -> Histogram:
-        return self.meter.create_histogram(
-            metric.name,
-            metric.unit,
-            metric.description,
-            explicit_bucket_boundaries_advisory=metric.buckets,
-        )
+        return self._instruments.histogram(metric)
 
     def gauge(self, metric: schema.Metric, read: Callable[[], Iterable[Observation]]) -> None:
         """Register a gauge that is read at each collection. `read` must not block."""
