@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import replace
 from decimal import Decimal
 
 import msgspec
+from msgspec import structs
 
 from llm_proxy.answers import NotReadable, ProviderFailed, Said, Tally, Tokens, guess
 from llm_proxy.attempt import Attempt
@@ -105,7 +105,9 @@ class Stream:
         if told is None:
             self.tokens = guess(self._request.input_bytes, self._tally.text_bytes)
         else:  # what is told in every chunk is the whole only at the end
-            self.tokens = told if self._tally.finished else replace(told, estimated=True)
+            self.tokens = (
+                told if self._tally.finished else msgspec.structs.replace(told, estimated=True)
+            )
         self.attempt.end(self.said, self.tokens, error)
         self._done(error)
 
