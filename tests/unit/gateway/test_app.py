@@ -48,6 +48,7 @@ class OnSockets:
         url = f"http:/{scope['path']}"
         request = httpx2.Request(scope["method"], url, headers=scope["headers"], content=content)
         response = await self.services(request)
+        assert isinstance(response, httpx2.Response)
         start = {"status": response.status_code, "headers": response.headers.raw}
         await send({"type": "http.response.start", **start})
         await send({"type": "http.response.body", "body": response.content})

@@ -101,7 +101,7 @@ async def test_a_stream_is_passed_on_as_it_comes(gateway: Gateway, services: Ser
     answer = Streamed(delta("a"), more, DONE)
     services.answers[CHAT] = answer
     sent: asyncio.Queue[Any] = asyncio.Queue()
-    task = asyncio.create_task(gateway.app(scope(), asking(asyncio.Event()), sent.put))
+    task = asyncio.ensure_future(gateway.app(scope(), asking(asyncio.Event()), sent.put))
     async with asyncio.timeout(PATIENCE_SECONDS):
         await answer.reached.wait()
         start, first = await sent.get(), await sent.get()
@@ -146,7 +146,7 @@ async def test_a_client_that_leaves_ends_the_call_behind(
     async def send(message: Any) -> None:
         await asyncio.sleep(0)
 
-    task = asyncio.create_task(gateway.app(scope(), asking(leaves), send))
+    task = asyncio.ensure_future(gateway.app(scope(), asking(leaves), send))
     async with asyncio.timeout(PATIENCE_SECONDS):
         await answer.reached.wait()
         leaves.set()
@@ -168,7 +168,7 @@ async def test_a_caller_gone_before_the_first_byte_could_go_ends_the_call_too(
         blocked.set()
         await asyncio.Event().wait()
 
-    task = asyncio.create_task(gateway.app(scope(), asking(asyncio.Event()), send))
+    task = asyncio.ensure_future(gateway.app(scope(), asking(asyncio.Event()), send))
     async with asyncio.timeout(PATIENCE_SECONDS):
         await blocked.wait()
         task.cancel()
