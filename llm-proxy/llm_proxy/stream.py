@@ -5,7 +5,6 @@ from collections.abc import AsyncGenerator, Callable
 from decimal import Decimal
 
 import msgspec
-from msgspec import structs
 
 from llm_proxy.answers import NotReadable, ProviderFailed, Said, Tally, Tokens, guess
 from llm_proxy.attempt import Attempt
