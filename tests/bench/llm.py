@@ -91,6 +91,10 @@ class Bench:
         )
 
     def _fail(self, subject: Subject, cases: list[Case], reason: str) -> None:
+        started = self.started.get(subject.key)
+        for process in started.processes if started else []:
+            if (status := process.popen.poll()) is not None:
+                reason = f"{process.log.stem} ended with {status}: {process.last_words()}"
         for case in cases:
             self.results.fail(subject.key, case, reason)
         say(f"  {subject.key} failed {', '.join(case.key for case in cases)}: {reason}")

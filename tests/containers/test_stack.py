@@ -1,14 +1,16 @@
 """The lite stack as its user meets it."""
 
 import json
+import re
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import pytest
 
 from tests import tempo
-from tests.containers.conftest import ComposeStack
+from tests.containers.conftest import ComposeStack, eventually
 
 SERVICES = ("gateway", "llm-proxy", "vector-svc", "inference-svc")
 MEGABYTE = 1_000_000
@@ -81,6 +83,33 @@ def test_services_stop_by_themselves_within_ten_seconds(lite: ComposeStack) -> N
     assert took < 10
     # 143 is SIGTERM, which uvicorn passes on when it has finished; 137 would be a kill.
     assert {state["ExitCode"] for state in states.values()} <= {0, 143}, states
+
+
+def generating(lite: ComposeStack) -> bool:
+    """Whether inference-svc has a request of the gateway in hand."""
+    text = httpx2.get(f"{lite.gateway}/metrics", timeout=30).text
+    active = r'^http_server_active_requests{[^}]*service="inference-svc"[^}]*} 1\.0$'
+    return re.search(active, text, re.MULTILINE) is not None
+
+
+def test_a_service_with_work_in_flight_stops_in_time_and_says_so(lite: ComposeStack) -> None:
+    """Generating 512 tokens takes far longer than a stop may."""
+    body = {"prompt": "Count for a very long time:", "max_length": 512, "temperature": 0}
+
+    def generate() -> httpx2.Response:
+        return httpx2.post(f"{lite.gateway}/local-inference", json=body, timeout=90)
+
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(generate)
+        eventually(lambda: generating(lite), 30)
+        started = time.monotonic()
+        lite.compose("stop", "--timeout", "12", "inference-svc")
+        took = time.monotonic() - started
+        response = answer.result(60)
+    lite.up()
+    assert took < 10
+    assert response.status_code == 503, response.text
+    assert response.json()["code"] == "unavailable"
 
 
 def test_down_and_up_lose_nothing(lite: ComposeStack) -> None:
