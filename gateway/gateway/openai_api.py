@@ -11,13 +11,15 @@ from starlette.types import Receive, Scope, Send
 from gateway.backends import Backends
 from gateway.who import caller
 from o11y import deadline
+from o11y.contracts import COST_HEADER, PROVIDER_HEADER
 from o11y.hop import Opened
 from o11y.models import one
+from o11y.openai_headers import passed, raw
 from o11y.problems import Problem, openai_error
 from o11y.server import Endpoint, read_body, send_whole
 
-KEPT = ("content-type", "retry-after", "retry-after-ms", "x-o11y-provider", "x-o11y-cost-usd")
-"""Answer headers that reach the client; the rest belong to the hop."""
+OURS = ("content-type", PROVIDER_HEADER, COST_HEADER)
+"""Answer headers that reach the client beside the provider's; the rest belong to the hop."""
 
 STREAMS = re.compile(rb'"stream"\s*:\s*true')
 """A body that asks for a stream, or talks of one: enough to allow for the time a stream takes."""
@@ -34,7 +36,9 @@ def endpoints(backends: Backends) -> dict[str, Endpoint]:
         with caller(request):
             if not STREAMS.search(content):
                 answer = await backends.llm.request("POST", path, content=content, headers=headers)
-                await send_whole(send, answer.status_code, _kept(answer.headers), answer.content)
+                await send_whole(
+                    send, answer.status_code, [*raw(_kept(answer.headers))], answer.content
+                )
                 return
             deadline.stream(backends.stream_timeout_seconds)
             opened = await backends.llm.open(
@@ -56,9 +60,9 @@ async def _relay(opened: Opened, send: Send) -> None:
     async with aclosing(opened.chunks()) as chunks:
         if "event-stream" not in opened.headers.get("content-type", ""):
             content = b"".join([chunk async for chunk in chunks])
-            await send_whole(send, opened.status_code, _kept(opened.headers), content)
+            await send_whole(send, opened.status_code, [*raw(_kept(opened.headers))], content)
             return
-        headers = [*_kept(opened.headers), (b"cache-control", b"no-cache")]
+        headers = [*raw(_kept(opened.headers)), (b"cache-control", b"no-cache")]
         await send(
             {"type": "http.response.start", "status": opened.status_code, "headers": headers}
         )
@@ -78,8 +82,7 @@ def router(backends: Backends) -> APIRouter:
     async def models(request: Request) -> Response:
         with caller(request):
             answer = await backends.llm.request("GET", "/v1/models")
-        headers = {name: value for name in KEPT if (value := answer.headers.get(name)) is not None}
-        return Response(answer.content, answer.status_code, headers)
+        return Response(answer.content, answer.status_code, _kept(answer.headers))
 
     @api.get("/models/{name:path}")
     async def model(request: Request, name: str) -> Response:
@@ -91,9 +94,6 @@ def router(backends: Backends) -> APIRouter:
     return api
 
 
-def _kept(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    return [
-        (name.encode(), value.encode("latin-1"))
-        for name in KEPT
-        if (value := headers.get(name)) is not None
-    ]
+def _kept(headers: Mapping[str, str]) -> dict[str, str]:
+    ours = {name.lower(): value for name in OURS if (value := headers.get(name)) is not None}
+    return ours | passed(headers)

@@ -157,13 +157,14 @@ def guess(input_bytes: int, output_bytes: int) -> Tokens:
 
 
 class Tally:
-    """Adds up the events of a stream."""
+    """Adds up the events of a stream of so many choices."""
 
-    def __init__(self) -> None:
+    def __init__(self, choices: int = 1) -> None:
+        self._choices = choices
         self.said = Said()
         self.text_bytes = 0
         self.finished = False
-        """A choice has ended, or the provider said that all have."""
+        """Every choice has ended, or the provider said so."""
 
     def add(self, data: bytes) -> bool:
         """Take the data of one event; say whether it only tells the usage.
@@ -197,8 +198,8 @@ class Tally:
     def _choice(self, choice: _Choice) -> None:
         self.text_bytes += _text_bytes(choice.delta) + len(choice.text or "")
         if choice.finish_reason:
-            self.finished = True
             self.said.finish_reasons += (choice.finish_reason,)
+            self.finished = self.finished or len(self.said.finish_reasons) >= self._choices
 
 
 class ProviderFailed(NotReadable):

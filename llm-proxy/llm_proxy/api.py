@@ -34,6 +34,7 @@ from o11y.contracts import (
 )
 from o11y.hop import UNTRACED
 from o11y.models import one
+from o11y.openai_headers import passed, raw
 from o11y.problems import Problem, out_of_time, unavailable
 from o11y.server import Endpoint, read_body, send_whole
 from o11y.wire import Broken, Unreadable, Unsent
@@ -58,7 +59,9 @@ def endpoints(calls: Calls, stream_timeout_seconds: float) -> dict[str, Endpoint
             try:
                 given = await calls.make(request)
             except Refused as refused:
-                headers = [(name.encode(), v.encode()) for name, v in refused.headers.items()]
+                headers = [*raw(refused.headers)]
+                if refused.provider:
+                    headers.append((_PROVIDER, refused.provider.encode()))
                 await send_whole(send, refused.status, headers, refused.content)
                 return
             if isinstance(given, Whole):
@@ -78,8 +81,9 @@ def endpoints(calls: Calls, stream_timeout_seconds: float) -> dict[str, Endpoint
 
 async def _answer_whole(send: Send, whole: Whole) -> None:
     headers = [
-        (b"content-type", whole.content_type.encode()),
+        (b"content-type", whole.headers.get("content-type", "application/json").encode()),
         (_PROVIDER, whole.provider.name.encode()),
+        *raw(passed(whole.headers)),
     ]
     if whole.cost_usd is not None:
         headers.append((_COST, format(whole.cost_usd, ".12f").encode()))
@@ -92,6 +96,7 @@ async def _answer_stream(send: Send, stream: Stream, wants_summary: bool) -> Non
         (b"cache-control", b"no-cache"),
         (b"x-accel-buffering", b"no"),
         (_PROVIDER, stream.provider.name.encode()),
+        *raw(passed(stream.headers)),
     ]
     left = deadline.remaining()
     try:
@@ -164,6 +169,10 @@ def router(calls: Calls) -> APIRouter:
     return api
 
 
+class _Row(msgspec.Struct):
+    id: str
+
+
 class _Models(msgspec.Struct):
     data: list[msgspec.Raw]
     object: str = "list"
@@ -182,11 +191,13 @@ async def _models(providers: Sequence[Provider]) -> Response:
     headers = {PROVIDER_HEADER: providers[0].name}
     if len(providers) == 1:
         return Response(good[0], 200, headers, media_type="application/json")
-    together = _Models([row for answer in good for row in _list.decode(answer).data])
+    rows = (row for answer in good for row in _list.decode(answer).data)
+    together = _Models(list({_row.decode(row).id: row for row in rows}.values()))
     return Response(msgspec.json.encode(together), 200, media_type="application/json")
 
 
 _list = msgspec.json.Decoder(_Models)
+_row = msgspec.json.Decoder(_Row)
 
 
 async def _ask(provider: Provider) -> bytes | Exception:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -43,7 +43,8 @@ class Whole:
 
     provider: Provider
     content: bytes
-    content_type: str
+    headers: Mapping[str, str]
+    """Those of the provider."""
     cost_usd: Decimal | None
 
 
@@ -67,14 +68,18 @@ class Calls:
         candidates = await self.routing.candidates(request)
         try:
             for at, candidate in enumerate(candidates):
+                provider = candidate[0]
                 answer = await call.ask(candidate, alone=at + 1 == len(candidates))
                 if answer is not None:
                     return answer
                 if at + 1 < len(candidates):
-                    self._fall_back(candidate[0], candidates[at + 1][0], call.failures[-1])
+                    self._fall_back(provider, candidates[at + 1][0], call.failures[-1])
+            raise verdict(call.failures)
+        except Refused as refused:
+            refused.provider = provider.name
+            raise
         finally:
             trace.get_current_span().set_attribute(schema.LLM_ATTEMPTS, call.attempts)
-        raise verdict(call.failures)
 
     def _fall_back(self, provider: Provider, following: Provider, failure: Failed) -> None:
         logger.warning("%s; trying %s", failure.detail, following.name)
@@ -136,7 +141,7 @@ class _Call:
         attempt = Attempt(self._calls._meters, provider, self._request, model, retry, self.attempts)
         received = bytearray()
         try:
-            reply = await self._send(provider, model, attempt, received)
+            reply = await self._send(provider, model, attempt, received, alone)
             if self._request.stream:
                 return await self._stream(provider, reply, attempt, ending)
             return await self._whole(provider, reply, attempt, ending, received)
@@ -190,11 +195,21 @@ class _Call:
         await provider.slots.acquire()
 
     async def _send(
-        self, provider: Provider, model: str, attempt: Attempt, received: bytearray
+        self,
+        provider: Provider,
+        model: str,
+        attempt: Attempt,
+        received: bytearray,
+        alone: bool,
     ) -> Reply:
-        """A good answer's head. Raises what its status means otherwise."""
+        """A good answer's head. Raises what its status means otherwise.
+
+        Where another provider may be asked it gets half of the time that is left.
+        """
         settings, request = provider.settings, self._request
         seconds = deadline.limit(settings.first_byte_seconds)
+        if not alone and (left := deadline.remaining()) is not None:
+            seconds = min(seconds, left / 2)
         body = request.for_provider(model, settings.stream_usage)
         carrier = provider.carrier(attempt.context, seconds)
         async with asyncio.timeout(seconds):
@@ -218,8 +233,7 @@ class _Call:
         attempt.end(said, said.tokens or answers.estimate(content, self._request.input_bytes))
         self._add(attempt.cost_usd)
         ending(None)
-        content_type = reply.headers.get("content-type", "application/json")
-        return Whole(provider, content, content_type, self._cost_usd)
+        return Whole(provider, content, reply.headers, self._cost_usd)
 
     async def _stream(
         self, provider: Provider, reply: Reply, attempt: Attempt, ending: "_Ending"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from llm_proxy.backoff import asked_for
 from o11y import schema
+from o11y.openai_headers import passed
 from o11y.problems import Problem, out_of_time, unavailable
 
 CREDENTIALS = (401, 403)
@@ -23,6 +24,8 @@ class Refused(Exception):
         self.status = status
         self.content = content
         self.headers = kept(headers)
+        self.provider: str | None = None
+        """Name of the one who said so."""
 
 
 @dataclass
@@ -43,8 +46,8 @@ class Failed(Exception):
 
 def kept(headers: Mapping[str, str]) -> dict[str, str]:
     """The headers of an error that are the caller's to read."""
-    names = ("content-type", "retry-after", "retry-after-ms")
-    return {name: value for name in names if (value := headers.get(name)) is not None}
+    content_type = headers.get("content-type")
+    return passed(headers) | ({"content-type": content_type} if content_type else {})
 
 
 def judged(provider: str, status: int, content: bytes, headers: Mapping[str, str]) -> Exception:

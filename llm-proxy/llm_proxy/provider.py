@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from importlib.metadata import version
 
 import msgspec
 from opentelemetry import propagate
@@ -199,7 +200,7 @@ def _network(settings: ProviderSettings, url: URL) -> Wire:
 
 
 def _headers(settings: ProviderSettings) -> dict[str, str]:
-    headers = dict(JSON)
+    headers = {**JSON, "user-agent": f"o11y-4-ai/{version('o11y')}", "accept-encoding": "identity"}
     if settings.api_key is not None:
         key = settings.api_key.get_secret_value()
         name = settings.api_key_header.lower()

@@ -33,11 +33,12 @@ class Stream:
         done: Callable[[str | None], None],
     ) -> None:
         self.provider = provider
+        self.headers = reply.headers
         self.attempt = attempt
         self._request = request
         self._reply = reply
         self._done = done
-        self._tally = Tally()
+        self._tally = Tally(request.choices or 1)
         self._splitter = Splitter()
         self._first: list[bytes] = []
         self._broken: NotReadable | None = None

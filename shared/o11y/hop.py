@@ -342,6 +342,8 @@ def error_type(error: BaseException) -> str:
             return schema.ERROR_CONNECTION_LOST
         case TimeoutError():
             return schema.ERROR_TIMEOUT
+        case Unreadable():
+            return schema.ERROR_UNREADABLE
         case asyncio.CancelledError() | GeneratorExit():
             return schema.ERROR_CANCELLED
     return type(error).__qualname__

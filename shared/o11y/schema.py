@@ -39,6 +39,7 @@ ERROR_MESSAGE = "error.message"
 ERROR_CONNECT = "connect_error"
 ERROR_CONNECTION_LOST = "connection_lost"
 ERROR_TIMEOUT = "timeout"
+ERROR_UNREADABLE = "unreadable_answer"
 ERROR_CANCELLED = "cancelled"
 ERROR_CLIENT_GONE = "client_disconnected"
 

@@ -181,7 +181,7 @@ async def test_a_caller_gone_before_the_first_byte_could_go_ends_the_call_too(
     ("error", "kind"),
     [
         (Broken("reset"), schema.ERROR_CONNECTION_LOST),
-        (Unreadable("no HTTP"), "Unreadable"),
+        (Unreadable("no HTTP"), "unreadable_answer"),
         (TimeoutError(), schema.ERROR_TIMEOUT),
     ],
     ids=repr,

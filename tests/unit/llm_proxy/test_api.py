@@ -12,6 +12,7 @@ from llm_proxy.settings import LOCAL
 from o11y.contracts import SUMMARY_COMMENT
 from tests.unit.llm_proxy.upstream import (
     CHAT,
+    CHAT_ANSWER,
     CHAT_CALL,
     CHAT_PATH,
     COMPLETION,
@@ -26,6 +27,7 @@ from tests.unit.llm_proxy.upstream import (
     USAGE_EVENT,
     Proxy,
     failing,
+    problem,
     said,
 )
 from tests.unit.o11y.wires import Streamed
@@ -226,3 +228,20 @@ async def test_health_tells_of_every_provider(start: Callable[..., Proxy]) -> No
             {"name": LOCAL, "circuit": "closed"},
         ],
     }
+
+
+async def test_the_providers_limits_and_its_id_for_support_reach_the_caller(proxy: Proxy) -> None:
+    told = {"x-request-id": "req_1", "x-ratelimit-remaining-tokens": "7", "openai-version": "1"}
+    theirs = {"set-cookie": "a=b", "server": "someone", "x-o11y-provider": "mallory"}
+    proxy.upstream.answers["/chat/completions"] = Response(
+        200, json=CHAT_ANSWER, headers={**told, **theirs}
+    )
+    headers = (await proxy.chat()).headers
+    assert {name: headers[name] for name in told} == told
+    assert headers["x-o11y-provider"] == "openai"
+    assert not {"set-cookie", "server"} & set(headers)
+
+
+async def test_a_refusal_says_who_refused(proxy: Proxy) -> None:
+    proxy.upstream.answers["/chat/completions"] = problem(404, {"error": {"message": "no"}})
+    assert (await proxy.chat()).headers["x-o11y-provider"] == "openai"

@@ -1,0 +1,20 @@
+"""Headers of an LLM provider's answer that its caller reads: limits, waits, the id for support."""
+
+from collections.abc import Iterable, Mapping
+
+_NAMES = frozenset({"retry-after", "retry-after-ms", "x-request-id"})
+_PREFIXES = ("x-ratelimit-", "openai-")
+
+
+def passed(headers: Mapping[str, str]) -> dict[str, str]:
+    """Those of an answer, by lower-case name."""
+    return {
+        name: value
+        for given, value in headers.items()
+        if (name := given.lower()) in _NAMES or name.startswith(_PREFIXES)
+    }
+
+
+def raw(headers: Mapping[str, str]) -> Iterable[tuple[bytes, bytes]]:
+    """Headers in the form ASGI sends them in."""
+    return ((name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items())
