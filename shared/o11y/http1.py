@@ -62,6 +62,8 @@ class Http1Wire:
         self._tls: ssl.SSLContext | None = None
         self._heads: dict[tuple[str, URL], bytes] = {}
         self._open: set[_Connection] = set()
+        self._connecting = 0
+        self._closed = False
 
     async def send(
         self,
@@ -88,23 +90,33 @@ class Http1Wire:
             raise
 
     async def close(self) -> None:
+        """End every call and every connection."""
+        self._closed = True
         for connection in list(self._open):
             connection.abort()
 
     def release(self, connection: "_Connection", reusable: bool) -> None:
         """Take a connection back whose answer has ended or is not wanted."""
         self._places.release()
-        if reusable and connection.is_open:
+        if reusable and connection.is_at_rest:
             self._idle.setdefault(connection.origin, []).append(connection)
         else:
             connection.abort()
+
+    def remember(self, connection: "_Connection") -> None:
+        """The connection is there."""
+        self._open.add(connection)
 
     def forget(self, connection: "_Connection") -> None:
         """The connection is gone."""
         self._open.discard(connection)
         idle = self._idle.get(connection.origin)
-        if idle and connection in idle:
+        if idle is None:
+            return
+        if connection in idle:
             idle.remove(connection)
+        if not idle:
+            del self._idle[connection.origin]
 
     def _reused(self, origin: Origin) -> "_Connection | None":
         idle = self._idle.get(origin)
@@ -121,15 +133,36 @@ class Http1Wire:
         tls = None
         if tls_name is not None:
             tls = self._tls = self._tls or ssl.create_default_context()
+        connection = _Connection(self, origin)
+        self._connecting += 1
+        self._make_room()
         try:
             async with asyncio.timeout(self._connect_seconds):
-                _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: _Connection(self, origin), host, port, ssl=tls, server_hostname=tls_name
+                await asyncio.get_running_loop().create_connection(
+                    lambda: connection, host, port, ssl=tls, server_hostname=tls_name
                 )
-        except (OSError, TimeoutError) as error:  # TLS and DNS failures are OSErrors too
-            raise Unsent(str(error) or type(error).__name__) from error
-        self._open.add(connection)
+        except BaseException as error:
+            connection.abort()  # uvloop may have made it, or still make it
+            # TLS and DNS failures are OSErrors; a name that can't be asked for is a UnicodeError
+            if isinstance(error, OSError | TimeoutError | UnicodeError):
+                raise Unsent(str(error) or type(error).__name__) from error
+            raise
+        finally:
+            self._connecting -= 1
+        if self._closed:
+            connection.abort()
+            raise Unsent("the client is closed")
         return connection
+
+    def _make_room(self) -> None:
+        """Close what nobody used for long, and what is in the way of a new connection."""
+        idle = [connection for unused in self._idle.values() for connection in unused]
+        too_many = len(self._open) + self._connecting - MAX_CONNECTIONS
+        limit = time.monotonic() - IDLE_SECONDS
+        for number, connection in enumerate(sorted(idle, key=lambda one: one.used)):
+            if number >= too_many and connection.used > limit:
+                break
+            connection.abort()
 
     def _request(
         self, method: str, url: URL, headers: Mapping[str, str], body: bytes | None
@@ -146,7 +179,7 @@ class Http1Wire:
         if body is not None or method not in ("GET", "HEAD"):
             lines.append(f"content-length: {len(body or b'')}\r\n")
         head = "".join(lines)
-        if head.count("\n") != len(lines):
+        if head.count("\n") != len(lines) or head.count("\r") != len(lines):
             raise ValueError("a header has a line break in it")
         return b"".join((start, head.encode("latin-1"), b"\r\n"))
 
@@ -162,6 +195,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self, wire: Http1Wire, origin: Origin) -> None:
         self.origin = origin
         self.used = 0.0
+        self._unwanted = False
         self._wire = wire
         self._reply: _Reply | None = None
         self._transport: asyncio.Transport | None = None
@@ -170,12 +204,22 @@ class _Connection(asyncio.Protocol):
     def is_open(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Open, and nothing of the last request is still to be sent."""
+        transport = self._transport
+        return (
+            transport is not None
+            and not transport.is_closing()
+            and not transport.get_write_buffer_size()
+        )
+
     async def send(self, head: bytes, body: bytes | None) -> Reply:
         """Send a request and wait for the head of its answer."""
         transport = self._transport
         if transport is None or transport.is_closing():
             raise Unsent("the connection was closed")
-        reply = self._reply = _Reply(self._wire, self, transport)
+        reply = self._reply = _Reply(self._wire, self, transport, head.startswith(b"HEAD "))
         if body:
             transport.writelines((head, body))
         else:
@@ -184,6 +228,10 @@ class _Connection(asyncio.Protocol):
         return reply
 
     def abort(self) -> None:
+        self._unwanted = True
+        self._wire.forget(self)
+        if self._reply is not None:
+            self._reply.lost(ConnectionAbortedError("the connection was given up"))
         if self._transport is not None:
             self._transport.abort()
 
@@ -194,6 +242,9 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._wire.remember(self)
+        if self._unwanted:
+            self.abort()
 
     def data_received(self, data: bytes) -> None:
         if self._reply is None:
@@ -212,13 +263,18 @@ class _Reply:
     """An answer as the parser finds it."""
 
     def __init__(
-        self, wire: Http1Wire, connection: _Connection, transport: asyncio.Transport
+        self,
+        wire: Http1Wire,
+        connection: _Connection,
+        transport: asyncio.Transport,
+        only_head: bool,
     ) -> None:
         self.status = 0
         self.headers: Mapping[str, str] = {}
         self._wire = wire
         self._connection = connection
         self._transport = transport
+        self._only_head = only_head
         self._parser = httptools.HttpResponseParser(self)
         self._fields: list[tuple[bytes, bytes]] = []
         self._body: deque[bytes] = deque()
@@ -237,8 +293,12 @@ class _Reply:
 
     async def read(self) -> bytes:
         parts = []
-        while chunk := await self.chunk():
-            parts.append(chunk)
+        try:
+            while chunk := await self.chunk():
+                parts.append(chunk)
+        except BaseException:  # what came of it is lost
+            self.close()
+            raise
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def chunk(self) -> bytes:
@@ -256,6 +316,8 @@ class _Reply:
         if self._released:
             return
         self._released = True
+        if not self._complete:
+            self._fail(Broken("the answer was given up"))
         self._resume()
         self._connection.ended()
         self._wire.release(self._connection, self._complete and self._reusable)
@@ -289,7 +351,7 @@ class _Reply:
     def feed(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(Unreadable(str(error)))
             self._transport.abort()
         if not self.status:
@@ -299,7 +361,7 @@ class _Reply:
                 self._transport.abort()
 
     def lost(self, error: Exception | None) -> None:
-        if self._until_closed and error is None:
+        if self._until_closed and error is None and self._error is None:
             self._complete = True
             self._wake()
         elif not self._complete:
@@ -312,17 +374,21 @@ class _Reply:
             self._reusable = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._fields.append((name, value))
+        if not self.status:  # else it comes after the body
+            self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if status >= 200 and not self._complete:  # else the answer proper is still to come
             self.headers = headers = Headers(self._fields)
-            bodiless = status in (204, 304)
-            sized = "content-length" in headers or "transfer-encoding" in headers
+            bodiless = self._only_head or status in (204, 304)
+            coding = headers.get("transfer-encoding", "").lower()
+            sized = "content-length" in headers or "chunked" in coding
             self._until_closed = not (bodiless or sized)
             self._reusable = self._parser.should_keep_alive() and not self._until_closed
             self.status = status
+            if self._only_head:  # the parser waits for a body
+                self._complete, self._reusable = True, False
             self._wake()
         self._fields = []
 

@@ -1,3 +1,4 @@
+import asyncio
 import io
 import json
 import logging
@@ -6,10 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from o11y.logs import JsonFormatter
 from o11y.settings import ServiceSettings
 from tests.unit.o11y.recorded import Recorded, bare_machine
+
+
+def pytest_asyncio_loop_factories(
+    item: pytest.Item,
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """What talks to sockets must work on both loops: services run on uvloop."""
+    if item.path.name.startswith("test_http1"):
+        return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    return {"asyncio": asyncio.new_event_loop}
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,9 @@
 """Servers on real sockets, which answer as told, byte by byte."""
 
 import asyncio
+import socket
+import ssl
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -25,16 +28,22 @@ class Server:
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         while self.answers:
-            head = await reader.readuntil(b"\r\n\r\n")
-            _, _, length = head.lower().partition(b"content-length: ")
-            body = await reader.readexactly(int(length.split(b"\r")[0])) if length else b""
-            self.requests.append(head + body)
+            self.requests.append(await read_request(reader))
             writer.write(self.answers.pop(0))
             await writer.drain()
 
 
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Hang up without a word: the other side gets a RST."""
+    linger = struct.pack("ii", 1, 0)
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    writer.transport.abort()
+
+
 @asynccontextmanager
-async def listening(peer: Peer) -> AsyncIterator[URL]:
+async def listening(
+    peer: Peer, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+) -> AsyncIterator[URL]:
     peers: set[asyncio.Task[None]] = set()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -48,10 +57,12 @@ async def listening(peer: Peer) -> AsyncIterator[URL]:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    server = await asyncio.start_server(accept, host, 0, ssl=tls)
+    port = server.sockets[0].getsockname()[1]
+    scheme = "https" if tls else "http"
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            yield URL(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1?a=b")
+            yield URL.build(scheme=scheme, host=host, port=port, path="/v1", query_string="a=b")
     finally:
         server.close()
         for task in peers:
@@ -61,6 +72,24 @@ async def listening(peer: Peer) -> AsyncIterator[URL]:
 
 OK = b"HTTP/1.1 200 OK\r\n"
 HELLO = OK + b"content-length: 5\r\n\r\nhello"
+
+
+CLOSING = HELLO.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")
+
+
+async def read_request(reader: asyncio.StreamReader) -> bytes:
+    """The head and body of one request."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    _, _, length = head.lower().partition(b"content-length: ")
+    return head + (await reader.readexactly(int(length.split(b"\r")[0])) if length else b"")
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Let the loop run until something is so."""
+    while True:
+        if true():
+            return
+        await asyncio.sleep(0)
 
 
 async def ask(wire: Wire, url: URL, method: str = "POST", body: bytes = b"{}") -> bytes:
