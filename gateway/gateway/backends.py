@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, FiniteFloat
 from gateway.chat_stream import ChatStream
 from gateway.settings import Settings
 from o11y import schema
+from o11y.answer import Answer, parsed, raise_for_problem
 from o11y.contracts import (
     COST_HEADER,
     PROVIDER_HEADER,
@@ -24,7 +25,7 @@ from o11y.contracts import (
     Usage,
     VectorSearchAnswer,
 )
-from o11y.hop import Answer, ServiceClient, parsed, raise_for_problem
+from o11y.hop import ServiceClient
 from o11y.problems import Problem
 from o11y.telemetry import Telemetry
 

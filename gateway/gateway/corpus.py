@@ -8,7 +8,7 @@ from importlib import resources
 from pydantic import BaseModel
 
 from gateway.backends import Backends, Embedded
-from o11y.hop import parsed
+from o11y.answer import parsed
 from o11y.problems import Problem, unavailable
 from o11y.telemetry import Telemetry
 

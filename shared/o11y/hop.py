@@ -5,20 +5,18 @@ path as `url.template`: paths of these services hold no ids. `server.address` is
 """
 
 import asyncio
-import json as jsonlib
 import time
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, TypeVar
 
 import msgspec
 from opentelemetry import propagate
 from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from yarl import URL
 
 from o11y import deadline, schema
+from o11y.answer import Answer, parsed
 from o11y.balancer import Balancer, Replica, as_is, resolve
 from o11y.http1 import Http1Wire
 from o11y.problems import Problem, out_of_time, unavailable
@@ -34,23 +32,6 @@ CONNECT_SECONDS = 2.0
 ATTEMPTS = 3
 
 JSON = {"content-type": "application/json"}
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A whole answer. Header names may be asked for in any case."""
-
-    status_code: int
-    headers: Mapping[str, str]
-    content: bytes
-
-    @property
-    def text(self) -> str:
-        return self.content.decode(errors="replace")
-
-    def json(self) -> Any:
-        """What the body says. Raises ValueError."""
-        return jsonlib.loads(self.content)
 
 
 class Opened:
@@ -353,73 +334,3 @@ def authority(url: URL) -> str:
     """The `Host` header of a service's address."""
     host = url.host_subcomponent or ""
     return host if url.is_default_port() else f"{host}:{url.port}"
-
-
-def parsed(model: type[M], response: Answer, service: str) -> M:
-    """What a good answer says; for any other raises the Problem it stands for, or 502."""
-    raise_for_problem(response, service)
-    try:
-        return model.model_validate_json(response.content)
-    except ValidationError as error:
-        wrong = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in wrong["loc"])
-        raise Problem(
-            502,
-            f"{service}'s answer is not what was asked for: {where} {wrong['msg']}",
-            code="bad_upstream",
-        ) from error
-
-
-def raise_for_problem(response: Answer, service: str) -> None:
-    """Raise the Problem a bad answer stands for.
-
-    What the caller can mend (400, 404, 409, 422, 429) keeps its status and words; 503 and 504 too,
-    since they name the cause; anything else is 502.
-    """
-    if response.status_code < 400:
-        return
-    detail, code, errors = _reason(response)
-    status = response.status_code
-    if status not in (400, 404, 409, 413, 422, 429, 503, 504):
-        detail, status, code = f"{service} answered {status}: {detail}", 502, "upstream_error"
-    retry = response.headers.get("retry-after")
-    raise Problem(
-        status, detail, code=code, headers={"Retry-After": retry} if retry else None, errors=errors
-    )
-
-
-def _reason(response: Answer) -> tuple[str, str | None, list[dict[str, str]]]:
-    """Detail, code and field errors of a problem or of OpenAI's envelope; else the status line."""
-    plain: tuple[str, None, list[dict[str, str]]] = (
-        _phrase(response.status_code),
-        None,
-        [],
-    )
-    if "json" not in response.headers.get("content-type", ""):
-        return plain
-    try:
-        body = response.json()
-    except ValueError:
-        return plain
-    if not isinstance(body, dict):
-        return plain
-    error = body.get("error")
-    if isinstance(error, dict):
-        message = str(error.get("message", plain[0]))
-        field = error.get("param")
-        errors = [{"field": str(field), "message": message}] if field else []
-        return message, error.get("code"), errors
-    listed = body.get("errors")
-    errors = [
-        {"field": str(item["field"]), "message": str(item.get("message", ""))}
-        for item in (listed if isinstance(listed, list) else [])
-        if isinstance(item, dict) and "field" in item
-    ]
-    return str(body.get("detail", plain[0])), body.get("code"), errors
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return f"status {status}"

@@ -1,5 +1,6 @@
 """Log lines: JSON on standard output with the trace they belong to, and OTLP where configured."""
 
+import json
 import logging
 import sys
 import traceback
@@ -66,7 +67,10 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return _json.encode(line).decode()
+        try:
+            return _json.encode(line).decode()
+        except (TypeError, ValueError):  # half a character, or a key that is no text
+            return json.dumps(line, default=str, skipkeys=True)
 
 
 class PlainFormatter(logging.Formatter):
@@ -103,6 +107,12 @@ class OtlpHandler(logging.Handler):
         self._scopes: dict[str, InstrumentationScope] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._emit(self._line(record))
+        except Exception:  # noqa: BLE001 - as every handler: who logs must not fail for it
+            self.handleError(record)
+
+    def _line(self, record: logging.LogRecord) -> LogLine:
         scope = self._scopes.get(record.name)
         if scope is None:
             scope = self._scopes[record.name] = InstrumentationScope(record.name)
@@ -110,16 +120,14 @@ class OtlpHandler(logging.Handler):
         attributes.update(_extra(record))
         if record.exc_info:
             attributes.update(_exception(record))
-        self._emit(
-            LogLine(
-                self._resource,
-                scope,
-                int(record.created * 1e9),
-                _SEVERITIES.get(record.levelname, SeverityNumber.UNSPECIFIED),
-                record.getMessage(),
-                attributes,
-                trace.get_current_span().get_span_context(),
-            )
+        return LogLine(
+            self._resource,
+            scope,
+            int(record.created * 1e9),
+            _SEVERITIES.get(record.levelname, SeverityNumber.UNSPECIFIED),
+            record.getMessage(),
+            attributes,
+            trace.get_current_span().get_span_context(),
         )
 
 

@@ -50,7 +50,7 @@ class Counter:
         self._lock = threading.Lock()
 
     def add(self, amount: float, labels: Labels = NO_LABELS) -> None:
-        if not self._enabled:
+        if not self._enabled or amount < 0:  # a sum that goes down is read as a restart
             return
         key = tuple(labels.items())
         with self._lock:
@@ -203,4 +203,4 @@ class Instruments:
         ours = ScopeMetrics(self._scope, metrics, self._scope.schema_url or "")
         parts = found.resource_metrics if found else ()
         theirs = [scope for part in parts for scope in part.scope_metrics]
-        return MetricsData([ResourceMetrics(self._resource, [*theirs, ours], "")])
+        return MetricsData([ResourceMetrics(self._resource, [*theirs, ours], self._resource.schema_url)])

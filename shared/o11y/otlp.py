@@ -74,6 +74,12 @@ def _value(value: object) -> bytes:
     return _string(str(value))
 
 
+def _integer(value: int) -> bytes:
+    if -(1 << 63) <= value < 1 << 63:
+        return b"\x18" + _varint(value & 0xFFFFFFFFFFFFFFFF)
+    return _string(hex(value))  # no field is wide enough
+
+
 def _string(value: str) -> bytes:
     return _field(b"\x0a", value.encode("utf-8", "replace"))
 
@@ -90,22 +96,24 @@ def _map(value: Mapping[object, object]) -> bytes:
 _ENCODERS: dict[type, Callable[[Any], bytes]] = {
     str: _string,
     bool: lambda value: b"\x10\x01" if value else b"\x10\x00",
-    int: lambda value: b"\x18" + _varint(value & 0xFFFFFFFFFFFFFFFF),
+    int: _integer,
     float: lambda value: b"\x21" + _double(value),
     bytes: lambda value: _field(b"\x3a", value),
     tuple: _array,
     list: _array,
     dict: _map,
     type(None): lambda _: b"",
+    Mapping: _map,
+    Sequence: _array,
 }
 
 
 def _key_value(key: str, value: object) -> bytes:
-    return _field(b"\x0a", key.encode()) + _field(b"\x12", _value(value))
+    return _field(b"\x0a", key.encode("utf-8", "replace")) + _field(b"\x12", _value(value))
 
 
-_PASSING = frozenset({float, list, dict})
-"""Values that are hardly ever the same twice, or can't be looked up."""
+_SIMPLE = frozenset({str, int, bool})
+"""Values, and tuples of them, that can be looked up: what is equal and of one type is the same."""
 
 
 class _Attributes:
@@ -119,10 +127,17 @@ class _Attributes:
         known, parts = self._known, []
         for key, value in attributes.items():
             kind: Any = value.__class__
-            if kind in _PASSING or (kind is str and len(value) > _LONG):
+            if kind is str:
+                often = len(value) <= _LONG
+            elif kind is tuple:
+                kind = tuple(map(type, value))
+                often = _SIMPLE.issuperset(kind)
+            else:
+                often = kind in _SIMPLE
+            if not often:
                 parts.append(_field(self._tag, _key_value(key, value)))
                 continue
-            known_as = (key, value, kind if kind is not tuple else repr(value))
+            known_as = (key, value, kind)
             found = known.get(known_as)
             if found is None:
                 found = _field(self._tag, _key_value(key, value))
@@ -245,7 +260,8 @@ def _span(span: ReadableSpan) -> bytes:
                     b"\x09"
                     + _fixed64(event.timestamp)
                     + _text(b"\x12", event.name)
-                    + _of_event(event.attributes or {}),
+                    + _of_event(event.attributes or {})
+                    + _count(b"\x20", event.dropped_attributes),
                 )
                 for event in span.events
             ),
@@ -266,6 +282,7 @@ def _link(link: Link) -> bytes:
         + b"\x12\x08"
         + context.span_id.to_bytes(8, "big")
         + _of_link(link.attributes or {})
+        + _count(b"\x28", link.dropped_attributes)
         + b"\x35"
         + _fixed32(_flags(context))
     )
@@ -285,7 +302,7 @@ def _log(record: LogLine) -> bytes:
         (
             b"\x09" + _fixed64(record.timestamp),
             b"\x10" + _VARINTS[record.severity.value],
-            _text(b"\x1a", record.severity.name),
+            _text(b"\x1a", record.severity.name) if record.severity.value else b"",
             _field(b"\x2a", _value(record.body)),
             _of_log(record.attributes),
             b"\x45" + _fixed32(own.trace_flags) if own.trace_flags else b"",

@@ -14,7 +14,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import Span as SdkSpan
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace import Tracer as SdkTracer
-from opentelemetry.sdk.trace.sampling import DEFAULT_ON, Decision
+from opentelemetry.sdk.trace.sampling import DEFAULT_ON
 from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
@@ -71,7 +71,7 @@ class LeanSpan(SdkSpan):
         self._record_exception = True
         self._set_status_on_exception = True
         self._end_time = None
-        self._start_time = start_time or time.time_ns()
+        self._start_time = time.time_ns() if start_time is None else start_time
         self._lock = cast(Any, _NOBODY)
         if attributes:
             self.set_attributes(attributes)
@@ -86,7 +86,7 @@ class LeanSpan(SdkSpan):
 
     def end(self, end_time: int | None = None) -> None:
         if self._end_time is None:
-            self._end_time = end_time or time.time_ns()
+            self._end_time = time.time_ns() if end_time is None else end_time
             self._span_processor.on_end(self)
 
 
@@ -128,10 +128,10 @@ class LeanTracer(Tracer):
         state = parent.trace_state if parent else None
         random = parent.trace_flags.random_trace_id if parent else True
         if self._follows_parent:
-            sampled = parent.trace_flags.sampled if parent else True
+            sampled = recorded = parent.trace_flags.sampled if parent else True
         else:
             result = sdk.sampler.should_sample(context, trace_id, name, kind, attributes, links)
-            sampled = result.decision is Decision.RECORD_AND_SAMPLE
+            sampled, recorded = result.decision.is_sampled(), result.decision.is_recording()
             state = result.trace_state
             attributes = {**(attributes or {}), **result.attributes}
         if sampled:
@@ -139,7 +139,7 @@ class LeanTracer(Tracer):
         else:
             flags = _NOT_SAMPLED_RANDOM if random else _NOT_SAMPLED
         own = SpanContext(trace_id, sdk.id_generator.generate_span_id(), False, flags, state)
-        if not sampled:
+        if not recorded:
             return NonRecordingSpan(own)
         span = LeanSpan(sdk, name, own, parent, kind, attributes, links or (), start_time)
         span._record_exception = record_exception
@@ -160,7 +160,16 @@ class LeanTracer(Tracer):
         set_status_on_exception: bool = True,
         end_on_exit: bool = True,
     ) -> Iterator[Span]:
-        span = self.start_span(name, context, kind, attributes, links, start_time)
+        span = self.start_span(
+            name,
+            context,
+            kind,
+            attributes,
+            links,
+            start_time,
+            record_exception,
+            set_status_on_exception,
+        )
         with use_span(span, end_on_exit, record_exception, set_status_on_exception):
             yield span
 

@@ -94,7 +94,7 @@ class Telemetry:
             )
         self.logger_provider = LoggerProvider(resource, shutdown_on_exit=False)
         self.emit_log: Callable[[LogLine], None] | None = None
-        if export.logs:
+        if export.logs and enabled:
             lines = BatchLogRecordProcessor(export.logs)
             self.logger_provider.add_log_record_processor(lines)
             self.emit_log = cast(Callable[[LogLine], None], lines._batch_processor.emit)

@@ -14,7 +14,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 from pydantic import BaseModel
 
 from o11y import deadline, schema
-from o11y.hop import Answer, ServiceClient, raise_for_problem
+from o11y.answer import Answer, raise_for_problem
+from o11y.hop import ServiceClient
 from o11y.identity import identified
 from o11y.problems import Problem
 from tests.unit.o11y.recorded import Recorded, attributes, identity, traceparent
