@@ -203,4 +203,6 @@ class Instruments:
         ours = ScopeMetrics(self._scope, metrics, self._scope.schema_url or "")
         parts = found.resource_metrics if found else ()
         theirs = [scope for part in parts for scope in part.scope_metrics]
-        return MetricsData([ResourceMetrics(self._resource, [*theirs, ours], self._resource.schema_url)])
+        return MetricsData(
+            [ResourceMetrics(self._resource, [*theirs, ours], self._resource.schema_url)]
+        )

@@ -160,3 +160,22 @@ async def test_a_proxy_that_is_not_there_is_nothing_sent() -> None:
     with pytest.raises(Unsent):
         await ask(wire, URL("http://llm.test/"))
     await wire.close()
+
+
+@pytest.mark.parametrize(
+    ("headers", "sent"),
+    [
+        ({}, b"authorization: Basic YWRhOnAgdw=="),
+        ({"authorization": "Bearer x"}, b"authorization: Bearer x"),
+    ],
+)
+async def test_credentials_in_an_address_are_used_unless_there_are_others(
+    headers: dict[str, str], sent: bytes, wire: Http1Wire
+) -> None:
+    server = Server(HELLO)
+    async with listening(server) as url:
+        reply = await wire.send("POST", url.with_user("ada").with_password("p w"), headers, b"{}")
+        await reply.read()
+    [request] = server.requests
+    lines = request.split(b"\r\n")
+    assert [line for line in lines if line.startswith(b"authorization")] == [sent]
