@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 PATIENCE_SECONDS = 5.0
 """Longest wait for a provider that asks to be left alone while another one could answer."""
 
+LAST_PATIENCE_SECONDS = 30.0
+"""The same where no other could: who is told to wait for longer knows better what to do."""
+
 _BREAKING = frozenset(
     {schema.ERROR_CONNECT, schema.ERROR_CONNECTION_LOST, schema.ERROR_TIMEOUT, NOT_READABLE}
 )
@@ -124,8 +127,9 @@ class _Call:
                 if not failure.again or retry == provider.settings.retries:
                     return None
                 wait = backoff.wait(retry, failure.headers)
+                patience = LAST_PATIENCE_SECONDS if alone else PATIENCE_SECONDS
                 left = deadline.remaining()
-                if (left is not None and wait >= left) or (not alone and wait > PATIENCE_SECONDS):
+                if (left is not None and wait >= left) or wait > patience:
                     return None
                 await asyncio.sleep(wait)
                 self._calls._retry(provider, failure)
