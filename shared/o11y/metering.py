@@ -200,9 +200,13 @@ class Instruments:
         metrics = [metric for metric in read if metric.data.data_points]
         if not metrics:
             return found
-        ours = ScopeMetrics(self._scope, metrics, self._scope.schema_url or "")
         parts = found.resource_metrics if found else ()
-        theirs = [scope for part in parts for scope in part.scope_metrics]
-        return MetricsData(
-            [ResourceMetrics(self._resource, [*theirs, ours], self._resource.schema_url)]
-        )
+        scopes = [scope for part in parts for scope in part.scope_metrics]
+        url = self._scope.schema_url or ""
+        for number, theirs in enumerate(scopes):
+            if theirs.scope == self._scope:  # OTLP's encoder keeps only one of a scope
+                scopes[number] = ScopeMetrics(self._scope, [*theirs.metrics, *metrics], url)
+                break
+        else:
+            scopes.append(ScopeMetrics(self._scope, metrics, url))
+        return MetricsData([ResourceMetrics(self._resource, scopes, self._resource.schema_url)])

@@ -216,7 +216,7 @@ def _of_one_resource(
 ) -> bytes:
     parts = [_field(b"\x0a", _of_resource(resource.attributes))]
     for scope, rows in scopes.items():
-        named = _field(b"\x0a", _scope(scope)) if scope else b""
+        named = _field(b"\x0a", _scope(scope) if scope else b"")
         schema_url = _text(b"\x1a", scope.schema_url) if scope else b""
         parts.append(_field(b"\x12", named + b"".join(rows) + schema_url))
     parts.append(_text(b"\x1a", resource.schema_url))

@@ -14,7 +14,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import Span as SdkSpan
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace import Tracer as SdkTracer
-from opentelemetry.sdk.trace.sampling import DEFAULT_ON
+from opentelemetry.sdk.trace.sampling import DEFAULT_ON, Decision
 from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
@@ -131,7 +131,8 @@ class LeanTracer(Tracer):
             sampled = recorded = parent.trace_flags.sampled if parent else True
         else:
             result = sdk.sampler.should_sample(context, trace_id, name, kind, attributes, links)
-            sampled, recorded = result.decision.is_sampled(), result.decision.is_recording()
+            sampled = result.decision is Decision.RECORD_AND_SAMPLE
+            recorded = result.decision is not Decision.DROP
             state = result.trace_state
             attributes = {**(attributes or {}), **result.attributes}
         if sampled:

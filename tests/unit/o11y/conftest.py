@@ -11,6 +11,7 @@ import uvloop
 
 from o11y.logs import JsonFormatter
 from o11y.settings import ServiceSettings
+from tests.unit.o11y.collectors import HttpCollector
 from tests.unit.o11y.recorded import Recorded, bare_machine
 
 
@@ -53,3 +54,10 @@ def lines() -> Iterator[Callable[[], list[dict[str, Any]]]]:
     yield lambda: [json.loads(line) for line in output.getvalue().splitlines()]
     logger.removeHandler(handler)
     logger.setLevel(level)
+
+
+@pytest.fixture
+def collector() -> Iterator[HttpCollector]:
+    collector = HttpCollector()
+    yield collector
+    collector.stop()

@@ -5,15 +5,20 @@ import logging
 import sys
 from collections.abc import Iterator
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
-from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
+from opentelemetry._logs import SeverityNumber
+from opentelemetry.sdk.resources import Resource
 
 from o11y import logs
 from o11y.identity import identified
-from o11y.logs import JsonFormatter, PlainFormatter
+from o11y.logs import JsonFormatter, OtlpHandler, PlainFormatter
+from o11y.otlp import LogLine
 from o11y.settings import ServiceSettings
+from o11y.telemetry import Telemetry
+from tests.unit.o11y.collectors import HttpCollector
 from tests.unit.o11y.recorded import Recorded, identity
 
 
@@ -71,7 +76,11 @@ def test_a_line_says_whose_request_it_is() -> None:
         ("é\n", "é\n"),
         (None, None),
         ([1], [1]),
-        (datetime(2026, 1, 2), "2026-01-02 00:00:00"),
+        ("a\ud800", "a\ud800"),
+        (1 << 70, 1 << 70),
+        ({1: {2}}, {"1": [2]}),
+        (Decimal("0.10"), "0.10"),
+        (datetime(2026, 1, 2), "2026-01-02T00:00:00"),
     ],
 )
 def test_extra_fields_are_fields_of_the_line(value: object, shown: object) -> None:
@@ -149,14 +158,68 @@ def test_lines_go_to_standard_output(
     assert (found["message"], found["documents"]) == ("hello", 3)
 
 
-def test_records_go_to_otlp_with_their_trace(recorded: Recorded, root: logging.Logger) -> None:
-    kept = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
-    recorded.telemetry.logger_provider.add_log_record_processor(SimpleLogRecordProcessor(kept))
-    configured(recorded, root)
-    with recorded.telemetry.tracer.start_as_current_span("work"):
-        root.warning("hello", extra={"documents": 3})
-    [sent] = kept.get_finished_logs()
-    assert sent.log_record.body == "hello"
-    assert sent.log_record.trace_id == identity(recorded.span("work")).trace_id
-    assert (sent.log_record.attributes or {})["documents"] == 3
-    assert sent.resource.attributes["service.name"] == "thing-svc"
+def otlp(resource: Resource, sent: list[LogLine], *, failing: bool = False) -> logging.Logger:
+    def emit(line: LogLine) -> None:
+        sent.append(line)
+        if failing:
+            raise RuntimeError("no backend")
+
+    logger = logging.Logger("things")
+    logger.addHandler(OtlpHandler(resource, emit))
+    return logger
+
+
+def test_records_go_to_otlp_with_their_trace_and_user(recorded: Recorded) -> None:
+    sent: list[LogLine] = []
+    logger = otlp(recorded.telemetry.resource, sent)
+    with recorded.telemetry.tracer.start_as_current_span("work"), identified("ann", "s1"):
+        logger.warning("hello %d", 3, extra={"documents": 3})
+    logger.error("bye")
+    first, second = sent
+    assert (first.body, first.severity, first.scope.name) == (
+        "hello 3",
+        SeverityNumber.WARN,
+        "things",
+    )
+    assert first.span_context == identity(recorded.span("work"))
+    assert (first.attributes["user.id"], first.attributes["session.id"]) == ("ann", "s1")
+    assert first.attributes["documents"] == 3
+    assert first.resource.attributes["service.name"] == "thing-svc"
+    assert (second.attributes, second.span_context.is_valid) == ({}, False)
+
+
+def test_an_exception_goes_to_otlp_by_the_conventions(recorded: Recorded) -> None:
+    sent: list[LogLine] = []
+    logger = otlp(recorded.telemetry.resource, sent)
+    try:
+        raise ValueError("out of things")
+    except ValueError:
+        logger.exception("no more")
+    logger.error("no exception", exc_info=True)
+    attributes = sent[0].attributes
+    assert (attributes["exception.type"], attributes["exception.message"]) == (
+        "ValueError",
+        "out of things",
+    )
+    assert str(attributes["exception.stacktrace"]).endswith("ValueError: out of things\n")
+    assert sent[1].attributes == {}
+
+
+@pytest.mark.parametrize("failing", [False, True], ids=["the line", "the backend"])
+def test_a_line_that_cannot_be_sent_is_no_error_of_who_wrote_it(
+    failing: bool, recorded: Recorded, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logger = otlp(recorded.telemetry.resource, [], failing=failing)
+    logger.warning("fine" if failing else "%d things", *(() if failing else ("many",)))
+    assert "--- Logging error ---" in capsys.readouterr().err
+
+
+def test_with_an_endpoint_records_go_to_otlp_too(
+    collector: HttpCollector, settings: ServiceSettings, root: logging.Logger
+) -> None:
+    endpoint = f"http://127.0.0.1:{collector.server_port}/otlp"
+    settings = settings.model_copy(update={"otel_exporter_otlp_endpoint": endpoint})
+    telemetry = Telemetry("thing-svc", settings)
+    logs.configure(settings, telemetry)
+    assert [type(handler) for handler in root.handlers] == [logging.StreamHandler, OtlpHandler]
+    telemetry.shutdown()

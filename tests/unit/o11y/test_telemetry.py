@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from opentelemetry import metrics, trace
@@ -17,6 +16,7 @@ from pydantic import SecretStr
 from o11y import schema
 from o11y.settings import ServiceSettings
 from o11y.telemetry import Telemetry
+from tests.unit.o11y.collectors import HttpCollector
 from tests.unit.o11y.recorded import Names, Recorded
 
 
@@ -115,38 +115,7 @@ def test_a_gauge_is_read_at_each_collection(recorded: Recorded) -> None:
     assert read == [3, 4]
 
 
-class Collector(ThreadingHTTPServer):
-    """An OTLP/HTTP backend that keeps what it was sent where, and with which credentials."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Receiver)
-        self.received: set[tuple[str, str | None]] = set()
-
-
-class Receiver(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        assert isinstance(self.server, Collector)
-        self.rfile.read(int(self.headers["content-length"]))
-        self.server.received.add((self.path, self.headers["authorization"]))
-        self.send_response(200)
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *arguments: object) -> None:
-        pass
-
-
-@pytest.fixture
-def collector() -> Iterator[Collector]:
-    with Collector() as server:
-        thread = threading.Thread(target=server.serve_forever, args=[0.01])
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
-
-
-def test_each_signal_goes_to_its_path_with_the_credentials(collector: Collector) -> None:
+def test_each_signal_goes_to_its_path_with_the_credentials(collector: HttpCollector) -> None:
     settings = ServiceSettings(
         app_port=8000,
         otel_exporter_otlp_endpoint=f"http://127.0.0.1:{collector.server_port}/otlp",
@@ -157,9 +126,26 @@ def test_each_signal_goes_to_its_path_with_the_credentials(collector: Collector)
     telemetry.counter(schema.MODEL_TOKENS).add(1)
     telemetry.logger_provider.get_logger("things").emit(LogRecord(body="hello"))
     telemetry.shutdown()
-    assert collector.received == {
+    assert {(path, credentials) for path, credentials, _ in collector.received} == {
         (f"/otlp/v1/{signal}", "Basic MTIzOnRva2Vu") for signal in ("traces", "metrics", "logs")
     }
+
+
+def test_a_telemetry_that_is_turned_off_sends_nothing(
+    collector: HttpCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    settings = ServiceSettings(
+        app_port=8000, otel_exporter_otlp_endpoint=f"http://127.0.0.1:{collector.server_port}/otlp"
+    )
+    telemetry = Telemetry("thing-svc", settings)
+    with telemetry.tracer.start_as_current_span("work") as span:
+        telemetry.counter(schema.MODEL_TOKENS).add(1)
+        telemetry.histogram(schema.MODEL_DURATION).record(1)
+    assert not span.is_recording()
+    assert telemetry.emit_log is None
+    telemetry.shutdown()
+    assert not collector.received
 
 
 class Hanging(SpanExporter):
