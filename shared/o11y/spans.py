@@ -61,13 +61,13 @@ class LeanSpan(SdkSpan):
         self._kind = kind
         self._attributes = {}
         self._events = []
-        self._links = list(links)
         self._status = _UNSET
         self._resource = tracer.resource
         self._instrumentation_scope = tracer._instrumentation_scope
         self._instrumentation_info = tracer.instrumentation_info
         self._span_processor = tracer.span_processor
         self._limits = _LIMITS
+        self._links = self._new_links(links) if links else []
         self._record_exception = True
         self._set_status_on_exception = True
         self._end_time = None
@@ -109,6 +109,7 @@ class LeanTracer(Tracer):
     def __init__(self, sdk: SdkTracer) -> None:
         self._sdk = sdk
         self._follows_parent = sdk.sampler is DEFAULT_ON
+        self._random = sdk.id_generator.is_trace_id_random()
 
     def start_span(
         self,
@@ -126,7 +127,7 @@ class LeanTracer(Tracer):
         parent = found if found.is_valid else None
         trace_id = parent.trace_id if parent else sdk.id_generator.generate_trace_id()
         state = parent.trace_state if parent else None
-        random = parent.trace_flags.random_trace_id if parent else True
+        random = parent.trace_flags.random_trace_id if parent else self._random
         if self._follows_parent:
             sampled = recorded = parent.trace_flags.sampled if parent else True
         else:
