@@ -75,11 +75,14 @@ def router(backends: Backends, pipeline: Pipeline) -> APIRouter:
             embedded = await backends.embed([body.query])
             return await backends.search(body.query, embedded, body.n_results, body.filter_metadata)
 
-    @api.post("/local-inference")
+    @api.post("/local-inference", response_model=LocalInferenceAnswer)
     async def local_inference(
         request: Request, body: LocalInferenceRequest
-    ) -> LocalInferenceAnswer:
+    ) -> LocalInferenceAnswer | Response:
         with caller(request, body.user_id):
+            if body.stream:
+                deadline.stream(backends.stream_timeout_seconds)
+                return await backends.generate_stream(body.model_dump(exclude={"user_id"}))
             return await backends.generate(body.model_dump(exclude={"user_id"}))
 
     @api.post("/full-pipeline")

@@ -1,7 +1,7 @@
 """The services behind the gateway, as contract calls."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +25,9 @@ from o11y.contracts import (
     Usage,
     VectorSearchAnswer,
 )
-from o11y.hop import ServiceClient
-from o11y.problems import Problem
+from o11y.events import EventStream, event
+from o11y.hop import Opened, ServiceClient
+from o11y.problems import Problem, details
 from o11y.telemetry import Telemetry
 
 Message = dict[str, str]
@@ -135,18 +136,11 @@ class Backends:
             "stream": True,
         }
         started = time.perf_counter()
-        opened = await self.llm.open(
-            "POST",
-            "/v1/chat/completions",
-            json={key: value for key, value in request.items() if value is not None},
-            headers={SUMMARY_HEADER: "1"},
-            seconds=self.stream_timeout_seconds,
+        given = {key: value for key, value in request.items() if value is not None}
+        headers = {SUMMARY_HEADER: "1"}
+        return ChatStream(
+            await self._open(self.llm, "/v1/chat/completions", given, headers), started
         )
-        if "event-stream" not in opened.headers.get("content-type", ""):
-            content = b"".join([chunk async for chunk in opened.chunks()])
-            raise_for_problem(Answer(opened.status_code, opened.headers, content), "llm-proxy")
-            raise Problem(502, "llm-proxy's answer is no stream", code="bad_upstream")
-        return ChatStream(opened, started)
 
     async def embed(
         self, texts: Sequence[str], *, model: str | None = None, stage: str | None = None
@@ -244,9 +238,32 @@ class Backends:
             idempotent=True,
         )
 
+    async def generate_stream(self, request: dict[str, Any]) -> EventStream:
+        """The same as the local service writes it, its events untouched."""
+        opened = await self._open(self.inference, "/local-inference", request)
+        return EventStream(_relayed(opened), opened.close)
+
     async def close(self) -> None:
         for client in (self.llm, self.vector, self.inference):
             await client.close()
+
+    async def _open(
+        self,
+        client: ServiceClient,
+        path: str,
+        request: dict[str, Any],
+        headers: dict[str, str] | None = None,
+    ) -> Opened:
+        """A stream whose head has come. Raises Problem for any other answer."""
+        opened = await client.open(
+            "POST", path, json=request, headers=headers, seconds=self.stream_timeout_seconds
+        )
+        if "event-stream" not in opened.headers.get("content-type", ""):
+            content = b"".join([chunk async for chunk in opened.chunks()])
+            answer = Answer(opened.status_code, opened.headers, content)
+            raise_for_problem(answer, client.service)
+            raise Problem(502, f"{client.service}'s answer is no stream", code="bad_upstream")
+        return opened
 
     async def _ask_llm(self, path: str, request: dict[str, Any], stage: str | None) -> Answer:
         given = {key: value for key, value in request.items() if value is not None}
@@ -255,6 +272,14 @@ class Backends:
         if PROVIDER_HEADER not in response.headers:
             raise Problem(502, f"llm-proxy's answer has no {PROVIDER_HEADER}", code="bad_upstream")
         return response
+
+
+async def _relayed(opened: Opened) -> AsyncGenerator[bytes, None]:
+    try:
+        async for chunk in opened.chunks():
+            yield chunk
+    except Problem as problem:
+        yield event(details(problem), "error")
 
 
 def _of(stage: str | None) -> dict[str, str]:

@@ -9,15 +9,13 @@ What goes wrong in the middle is told by an event `error`, a problem as its data
 
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 
 import msgspec
-from fastapi import Response
 from pydantic import ValidationError
-from starlette.types import Receive, Scope, Send
 
 from o11y import sse
 from o11y.contracts import SUMMARY_COMMENT, ChatMetadata, StreamSummary
+from o11y.events import EventStream, event
 from o11y.hop import Opened
 from o11y.problems import Problem, details
 
@@ -42,33 +40,21 @@ class _Chunk(msgspec.Struct):
 _chunk = msgspec.json.Decoder(_Chunk)
 
 
-class ChatStream(Response):
+class ChatStream(EventStream):
     """The response for an answer that llm-proxy is streaming."""
 
     def __init__(self, opened: Opened, started: float) -> None:
-        super().__init__(media_type="text/event-stream", headers={"cache-control": "no-cache"})
-        del self.headers["content-length"]
+        super().__init__(self.events(), opened.close)
         self._opened = opened
         self._started = started
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        del scope, receive
-        try:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            async with aclosing(self.events()) as events:
-                async for event in events:
-                    await send({"type": "http.response.body", "body": event, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
-        finally:
-            self._opened.close()
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         """Server-sent events, the last one `metadata` or `error`."""
         try:
-            async for event in self._translated():
-                yield event
+            async for each in self._translated():
+                yield each
         except Problem as problem:
-            yield _event(details(problem), "error")
+            yield event(details(problem), "error")
 
     async def _translated(self) -> AsyncGenerator[bytes, None]:
         splitter = sse.Splitter()
@@ -79,12 +65,12 @@ class ChatStream(Response):
                 raise Problem(
                     502, "llm-proxy's stream is unreadable", code="bad_upstream"
                 ) from error
-            for event in events:
-                if event.startswith(SUMMARY_COMMENT):
-                    yield _event(self._metadata(event[len(SUMMARY_COMMENT) :]), "metadata")
+            for each in events:
+                if each.startswith(SUMMARY_COMMENT):
+                    yield event(self._metadata(each[len(SUMMARY_COMMENT) :]), "metadata")
                     return
-                if content := _content(event):
-                    yield _event({"content": content})
+                if content := _content(each):
+                    yield event({"content": content})
         raise Problem(502, "llm-proxy's stream has no summary", code="bad_upstream")
 
     def _metadata(self, summary: bytes) -> dict[str, object]:
@@ -103,9 +89,9 @@ class ChatStream(Response):
         return metadata.model_dump()
 
 
-def _content(event: bytes) -> str:
+def _content(chunk_event: bytes) -> str:
     """The text of a chunk; nothing for any other event. Raises Problem for an error."""
-    data = sse.data(event)
+    data = sse.data(chunk_event)
     if data is None or data == b"[DONE]":
         return ""
     try:
@@ -115,8 +101,3 @@ def _content(event: bytes) -> str:
     if chunk.error:
         raise Problem(502, chunk.error.message, code="stream_broken")
     return "".join(c.delta.content for c in chunk.choices or () if c.delta and c.delta.content)
-
-
-def _event(data: dict[str, object], name: str | None = None) -> bytes:
-    head = f"event: {name}\n".encode() if name else b""
-    return head + b"data: " + msgspec.json.encode(data) + b"\n\n"

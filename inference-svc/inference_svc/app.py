@@ -51,8 +51,8 @@ def build(settings: Settings, telemetry: Telemetry) -> FastAPI:
         "inference-svc",
         telemetry,
         [
-            local_api.router(generator, embedder),
-            openai_api.router(generator, embedder),
+            local_api.router(generator, embedder, settings.stream_timeout_seconds),
+            openai_api.router(generator, embedder, settings.stream_timeout_seconds),
             metrics_router(telemetry.registry),
         ],
         lifespan,

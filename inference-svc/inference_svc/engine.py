@@ -7,13 +7,16 @@ The event loop only waits, so that health checks answer while the model works.
 import asyncio
 import itertools
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 from transformers import ContinuousBatchingConfig, GenerationConfig
 from transformers.generation.continuous_batching.requests import GenerationOutput, RequestStatus
 
 from inference_svc.model import LanguageModel
+from inference_svc.pace import Pace
+from inference_svc.text import TextStream
 from o11y import deadline
 from o11y.problems import Problem, out_of_time, unavailable
 
@@ -24,7 +27,6 @@ GREEDY = 1e-6
 """Temperature that makes sampling pick the likeliest token: the engine has no other greedy mode."""
 
 STOP_SECONDS = 2.0
-RETRY_AFTER = "1"
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,36 @@ class EngineLimits:
     max_waiting: int
 
 
-@dataclass
+Emit = Callable[[int, str], None]
+"""Is told the text of a sequence, by its number, as it comes."""
+
+
 class _Waiter:
     """A caller waiting for one sequence, and what arrived for it."""
 
-    request: GenerationRequest
-    done: asyncio.Future[GenerationOutput]
-    stop_at: int | None = field(default=None)
+    def __init__(
+        self, request: GenerationRequest, stream: TextStream, emit: Callable[[str], None] | None
+    ) -> None:
+        self.request = request
+        self.stream = stream
+        self.done: asyncio.Future[GenerationOutput] = asyncio.get_running_loop().create_future()
+        self.text = ""
+        self._emit = emit
+        self._seen = 0
+
+    def take(self, output: GenerationOutput) -> None:
+        """What the engine has generated so far."""
+        if self.done.done():
+            return
+        text = self.stream.add(output.generated_tokens[self._seen :])
+        self._seen = len(output.generated_tokens)
+        if output.is_finished():
+            text += self.stream.end()
+        self.text += text
+        if text and self._emit:
+            self._emit(text)
+        if output.is_finished() or self.stream.stopped:
+            self.done.set_result(output)
 
 
 class Engine:
@@ -98,7 +123,9 @@ class Engine:
             ),
         )
         self._ids = itertools.count()
-        self._inside = 0
+        self._pace = Pace()
+        self.inside = 0
+        """Sequences running or waiting."""
 
     def start(self) -> None:
         self._manager.start()
@@ -116,35 +143,42 @@ class Engine:
             return f"the engine failed: {error}"
         return None if self._manager.is_running() else "the engine is not running"
 
-    async def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
-        """Generate all sequences of one call together.
+    async def generate(
+        self, requests: Sequence[GenerationRequest], emit: Emit | None = None
+    ) -> list[Generation]:
+        """Generate all sequences of one call together; `emit` is told their text as it comes.
 
         Raises Problem 422 for a prompt beyond the window, 429 when too many wait, 503 when the
         engine is down, 504 when the deadline passes. A cancelled call leaves the batch.
         """
         for request in requests:
             self._check_window(request)
-        if self._inside + len(requests) > self.limits.max_waiting:
+        if self.inside + len(requests) > self.limits.max_waiting:
             raise Problem(
                 429,
-                f"{self._inside} sequences are running or waiting; at most "
+                f"{self.inside} sequences are running or waiting; at most "
                 f"{self.limits.max_waiting} may",
                 code="busy",
-                headers={"Retry-After": RETRY_AFTER},
+                headers={"Retry-After": str(self._pace.seconds_for(len(requests)))},
             )
-        self._inside += len(requests)
+        self.inside += len(requests)
         try:
             async with asyncio.timeout(deadline.remaining()):
-                return await self._together(requests)
+                return await self._together(requests, emit)
         except TimeoutError:
             raise out_of_time("the generation did not finish in time") from None
         finally:
-            self._inside -= len(requests)
+            self.inside -= len(requests)
 
-    async def _together(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
+    async def _together(
+        self, requests: Sequence[GenerationRequest], emit: Emit | None
+    ) -> list[Generation]:
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._sequence(request)) for request in requests]
+                tasks = [
+                    group.create_task(self._sequence(each, partial(emit, at) if emit else None))
+                    for at, each in enumerate(requests)
+                ]
         except* Problem as problems:
             raise problems.exceptions[0] from None
         return [task.result() for task in tasks]
@@ -160,60 +194,44 @@ class Engine:
                 field="prompt",
             )
 
-    async def _sequence(self, request: GenerationRequest) -> Generation:
+    async def _sequence(
+        self, request: GenerationRequest, emit: Callable[[str], None] | None
+    ) -> Generation:
         started = time.perf_counter()
-        loop = asyncio.get_running_loop()
-        waiter = _Waiter(request, loop.create_future())
+        tokenizer = self.language_model.tokenizer
+        waiter = _Waiter(request, TextStream(tokenizer, request.stop), emit)
         request_id = f"sequence-{next(self._ids)}"
-
-        def on_output(output: GenerationOutput) -> None:
-            if waiter.done.done():
-                return
-            if output.is_finished() or self._hit_stop(waiter, output):
-                waiter.done.set_result(output)
-
         if reason := self.failure():
             raise unavailable(reason)
-        self._manager.register_result_handler(request_id, on_output)
+        self._manager.register_result_handler(request_id, waiter.take)
         try:
             self._manager.add_request(
                 request.prompt_ids,
                 request_id=request_id,
                 max_new_tokens=request.max_new_tokens,
-                streaming=bool(request.stop),
+                streaming=bool(request.stop or emit),
                 record_timestamps=True,
                 temperature=max(request.temperature, GREEDY),
             )
             output = await waiter.done
         finally:
-            if not waiter.done.done() or waiter.done.cancelled() or waiter.stop_at is not None:
+            if not waiter.done.done() or waiter.done.cancelled() or waiter.stream.stopped:
                 self._manager.cancel_request(request_id)
             self._manager.output_router.result_handlers.pop(request_id, None)
         if output.status == RequestStatus.FAILED:
             raise unavailable(f"the engine failed: {output.error}")
+        self._pace.ended()
         return self._generation(waiter, output, started)
 
-    def _hit_stop(self, waiter: _Waiter, output: GenerationOutput) -> bool:
-        text = self._decode(output.generated_tokens)
-        found = [text.index(stop) for stop in waiter.request.stop if stop in text]
-        waiter.stop_at = min(found, default=None)
-        return waiter.stop_at is not None
-
     def _generation(self, waiter: _Waiter, output: GenerationOutput, started: float) -> Generation:
-        if waiter.request.stop and waiter.stop_at is None:
-            self._hit_stop(waiter, output)
-        text = self._decode(output.generated_tokens)[: waiter.stop_at]
         full = len(output.generated_tokens) >= waiter.request.max_new_tokens
         stamps = output.timestamps or [time.perf_counter()]
         return Generation(
-            text=text,
+            text=waiter.text,
             prompt_tokens=len(output.prompt_ids),
             completion_tokens=len(output.generated_tokens),
-            finish_reason="length" if full and waiter.stop_at is None else "stop",
+            finish_reason="length" if full and not waiter.stream.stopped else "stop",
             queue_seconds=max(0.0, output.lifespan[0] - started),
             first_token_seconds=stamps[0] - started,
             duration_seconds=stamps[-1] - started,
         )
-
-    def _decode(self, token_ids: list[int]) -> str:
-        return str(self.language_model.tokenizer.decode(token_ids, skip_special_tokens=True))

@@ -1,12 +1,13 @@
 """One generation call: the engine's work under its span, with its metrics."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from opentelemetry.trace import SpanKind, StatusCode
 
-from inference_svc.engine import Engine, Generation, GenerationRequest
+from inference_svc.engine import Emit, Engine, Generation, GenerationRequest
 from o11y import schema
 from o11y.contracts import LocalInferenceMetadata, Performance, Usage
 from o11y.telemetry import Telemetry
@@ -42,8 +43,15 @@ class Generator:
         self._tokens = telemetry.counter(schema.MODEL_TOKENS)
         self._first_token = telemetry.histogram(schema.MODEL_FIRST_TOKEN)
 
-    async def run(self, operation: str, requests: Sequence[GenerationRequest]) -> Outcome:
-        """Generate all `requests` (the choices of one call) inside a span `{operation} {model}`."""
+    async def run(
+        self,
+        operation: str,
+        requests: Sequence[GenerationRequest],
+        emit: Emit | None = None,
+    ) -> Outcome:
+        """Generate all `requests` (the choices of one call) inside a span `{operation} {model}`;
+        `emit` is told their text as it comes.
+        """
         model = self.engine.language_model
         labels = {schema.LABEL_MODEL: model.name, schema.LABEL_DEVICE: model.device}
         started = time.perf_counter()
@@ -58,6 +66,7 @@ class Generator:
                 schema.REQUEST_MAX_TOKENS: requests[0].max_new_tokens,
                 schema.REQUEST_TEMPERATURE: requests[0].temperature,
                 schema.REQUEST_CHOICES: len(requests),
+                **({schema.REQUEST_STREAM: True} if emit else {}),
                 schema.MODEL_NAME: model.name,
                 schema.MODEL_DEVICE: model.device,
                 schema.MODEL_PARAMETERS: model.parameters,
@@ -66,10 +75,12 @@ class Generator:
             set_status_on_exception=False,
         ) as span:
             try:
-                generations = await self.engine.generate(requests)
+                generations = await self.engine.generate(requests, emit)
                 status = "ok"
             except BaseException as error:
-                span.set_attribute(schema.ERROR_TYPE, type(error).__qualname__)
+                cancelled = isinstance(error, asyncio.CancelledError)
+                kind = schema.ERROR_CANCELLED if cancelled else type(error).__qualname__
+                span.set_attribute(schema.ERROR_TYPE, kind)
                 span.set_status(StatusCode.ERROR, str(error))
                 raise
             finally:

@@ -1,6 +1,8 @@
 """The service's own calls: /local-inference, /health, /stats."""
 
 import time
+from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
@@ -9,23 +11,48 @@ from inference_svc import prompt
 from inference_svc.embedder import Embedder
 from inference_svc.engine import GenerationRequest
 from inference_svc.generation import Generator
+from inference_svc.running import Running
+from o11y import deadline
 from o11y.contracts import LocalInferenceAnswer, LocalInferenceRequest
+from o11y.events import EventStream, event
+from o11y.problems import Problem, details
 
 
-def router(generator: Generator, embedder: Embedder) -> APIRouter:
+async def _events(running: Running) -> AsyncGenerator[bytes, None]:
+    """Text as it comes, at last an event `metadata`, or `error` with a problem."""
+    try:
+        async for index, text in running.pieces():
+            yield event({"index": index, "text": text})
+    except Problem as problem:
+        yield event(details(problem), "error")
+        return
+    outcome = running.outcome
+    reasons = [generation.finish_reason for generation in outcome.generations]
+    yield event({**outcome.metadata.model_dump(), "finish_reasons": reasons}, "metadata")
+
+
+def router(generator: Generator, embedder: Embedder, stream_timeout_seconds: float) -> APIRouter:
     api = APIRouter()
     engine = generator.engine
     model = engine.language_model
     started = time.monotonic()
 
-    @api.post("/local-inference")
-    async def local_inference(body: LocalInferenceRequest) -> LocalInferenceAnswer:
+    @api.post("/local-inference", response_model=LocalInferenceAnswer)
+    async def local_inference(
+        body: LocalInferenceRequest,
+    ) -> LocalInferenceAnswer | EventStream:
         request = GenerationRequest(
             prompt_ids=prompt.encode(model.tokenizer, body.prompt),
             max_new_tokens=body.max_length,
             temperature=body.temperature,
         )
-        outcome = await generator.run("text_completion", [request] * body.num_sequences)
+        requests = [request] * body.num_sequences
+        if body.stream:
+            deadline.stream(stream_timeout_seconds)
+            running = Running(partial(generator.run, "text_completion", requests))
+            await running.begin()
+            return EventStream(_events(running), running.close)
+        outcome = await generator.run("text_completion", requests)
         texts = [generation.text for generation in outcome.generations]
         return LocalInferenceAnswer(generated_texts=texts, metadata=outcome.metadata)
 

@@ -10,13 +10,15 @@ import time
 import uuid
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from inference_svc import prompt
 from inference_svc.embedder import Embedder
 from inference_svc.engine import GenerationRequest
 from inference_svc.generation import Generator, Outcome
+from inference_svc.openai_stream import stream_chat, stream_text
+from o11y import deadline
 from o11y.contracts import MAX_TEXTS, Text
 from o11y.problems import Problem
 
@@ -49,6 +51,12 @@ class Message(BaseModel):
         return "".join(part.text for part in self.content)
 
 
+class StreamOptions(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    include_usage: bool | None = None
+
+
 class Sampling(BaseModel):
     """What chat and text completions have in common. Unknown fields are ignored, as OpenAI's own
     servers' successors do with fields newer than they are."""
@@ -60,7 +68,8 @@ class Sampling(BaseModel):
     n: int = Field(1, ge=1, le=5)
     max_tokens: int | None = Field(None, ge=1)
     stop: str | list[Annotated[str, StringConstraints(min_length=1)]] | None = None
-    stream: Annotated[bool | None, _only(None, False)] = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
     top_p: Annotated[float | None, _only(None, 1)] = None
     presence_penalty: Annotated[float | None, _only(None, 0)] = None
     frequency_penalty: Annotated[float | None, _only(None, 0)] = None
@@ -92,7 +101,7 @@ class EmbeddingRequest(BaseModel):
     dimensions: int | None = None
 
 
-def router(generator: Generator, embedder: Embedder) -> APIRouter:
+def router(generator: Generator, embedder: Embedder, stream_timeout_seconds: float) -> APIRouter:
     api = APIRouter(prefix="/v1")
     engine = generator.engine
     model = engine.language_model
@@ -113,8 +122,8 @@ def router(generator: Generator, embedder: Embedder) -> APIRouter:
         """New tokens: what was asked for, else a default that fits beside the prompt."""
         return asked or max(1, min(DEFAULT_MAX_TOKENS, engine.window - len(prompt_ids)))
 
-    @api.post("/chat/completions")
-    async def chat(body: ChatCompletionRequest) -> dict[str, Any]:
+    @api.post("/chat/completions", response_model=None)
+    async def chat(body: ChatCompletionRequest) -> dict[str, Any] | Response:
         require(body.model, "chat")
         messages = [(message.role, message.text()) for message in body.messages]
         ids = prompt.encode_chat(model.tokenizer, messages)
@@ -125,6 +134,9 @@ def router(generator: Generator, embedder: Embedder) -> APIRouter:
             body.temperature,
             body.stops() + plain_stop,
         )
+        if body.stream:
+            deadline.stream(stream_timeout_seconds)
+            return await stream_chat(generator, [request] * body.n, _wants_usage(body))
         outcome = await generator.run("chat", [request] * body.n)
         choices = [
             {
@@ -137,13 +149,16 @@ def router(generator: Generator, embedder: Embedder) -> APIRouter:
         ]
         return _completion("chatcmpl", "chat.completion", outcome, choices)
 
-    @api.post("/completions")
-    async def completions(body: CompletionRequest) -> dict[str, Any]:
+    @api.post("/completions", response_model=None)
+    async def completions(body: CompletionRequest) -> dict[str, Any] | Response:
         require(body.model, "chat")
         ids = prompt.encode(model.tokenizer, body.prompt)
         request = GenerationRequest(
             ids, budget(body.max_tokens, ids), body.temperature, body.stops()
         )
+        if body.stream:
+            deadline.stream(stream_timeout_seconds)
+            return await stream_text(generator, [request] * body.n, _wants_usage(body))
         outcome = await generator.run("text_completion", [request] * body.n)
         choices = [
             {
@@ -186,6 +201,10 @@ def router(generator: Generator, embedder: Embedder) -> APIRouter:
         return {"object": "list", "data": data}
 
     return api
+
+
+def _wants_usage(body: Sampling) -> bool:
+    return bool(body.stream_options and body.stream_options.include_usage)
 
 
 def _completion(

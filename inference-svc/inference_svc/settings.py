@@ -22,3 +22,4 @@ class Settings(ServiceSettings):
     engine_cache_blocks: int = Field(128, ge=8)
     engine_max_waiting: int = Field(256, ge=1)
     request_timeout_seconds: float = Field(60, gt=0)
+    stream_timeout_seconds: float = Field(600, gt=0)

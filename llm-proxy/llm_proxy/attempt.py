@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 from decimal import Decimal
 from itertools import pairwise
+from typing import NamedTuple
 
 from opentelemetry.context import Context
 from opentelemetry.metrics import Observation
@@ -18,12 +19,39 @@ from llm_proxy.provider import Provider
 from llm_proxy.requests import Operation, Request
 from o11y import schema
 from o11y.bounded import Bounded
+from o11y.metering import Key, frozen
 from o11y.telemetry import Telemetry
 
 MAX_MODELS = 200
 """Model names come from callers: so many are metric labels."""
 
+MAX_LABELS = 2000
+"""Sets of labels kept ready."""
+
+TOKEN_TYPES = (
+    "input",
+    "output",
+    "cached",
+    "cache_write",
+    "input_audio",
+    "output_audio",
+    "reasoning",
+)
+
 Attributes = dict[str, str | int | float | bool | tuple[str, ...]]
+
+
+class Labels(NamedTuple):
+    """The labels of an attempt's measurements, made once for each that may be."""
+
+    timed: Key
+    duration: Key
+    api_duration: Key
+    call: Key
+    cost: Key
+    input_usage: Key
+    output_usage: Key
+    tokens: dict[str, Key]
 
 
 class Meters:
@@ -39,9 +67,24 @@ class Meters:
         self.cost = telemetry.counter(schema.OPENAI_COST)
         self.unpriced = telemetry.counter(schema.OPENAI_UNPRICED)
         self.tokens = telemetry.counter(schema.OPENAI_TOKENS)
-        self.models = Bounded(MAX_MODELS)
+        self._models = Bounded(MAX_MODELS)
+        self._labels: dict[tuple[object, ...], Labels] = {}
         self.running = dict.fromkeys((provider.name for provider in providers), 0)
         telemetry.sum(schema.OPENAI_RUNNING, self._observe_running)
+
+    def labels(
+        self, start: Attributes, model: str, answered: str | None, error: str | None, guessed: bool
+    ) -> Labels:
+        """The labels of an attempt with these attributes, at this model, that ended so."""
+        model = self._models(model)
+        answered = self._models(answered) if answered else None
+        key = (*start.values(), model, answered, error, guessed)
+        found = self._labels.get(key)
+        if found is None:
+            if len(self._labels) > MAX_LABELS:
+                self._labels.clear()
+            found = self._labels[key] = _labels(start, model, answered, error, guessed)
+        return found
 
     def _observe_running(self) -> Iterable[Observation]:
         for provider, count in self.running.items():
@@ -79,12 +122,13 @@ class Attempt:
             start[schema.SERVER_ADDRESS] = provider.address
             start[schema.SERVER_PORT] = provider.port
         self._start = start
-        self.span = meters.tracer.start_span(
-            f"{request.operation.value} {model}", kind=SpanKind.CLIENT, attributes=start
-        )
-        self.span.set_attribute(schema.LLM_ATTEMPT, number)
+        told = start | {schema.LLM_ATTEMPT: number}
         if retry:
-            self.span.set_attribute(schema.HTTP_RESEND_COUNT, retry)
+            told[schema.HTTP_RESEND_COUNT] = retry
+        self.span = meters.tracer.start_span(
+            f"{request.operation.value} {model}", kind=SpanKind.CLIENT, attributes=told
+        )
+        self._traced = self.span.get_span_context()
         self.context: Context = set_span_in_context(self.span)
         meters.running[provider.name] += 1
         self._began = time.perf_counter()
@@ -115,17 +159,14 @@ class Attempt:
         seconds = time.perf_counter() - self._began
         self._meters.running[self._provider.name] -= 1
         found = self._told(said)
-        labels: Attributes = dict(self._start)
-        labels[schema.REQUEST_MODEL] = model = self._meters.models(self._model)
-        if said.model:
-            labels[schema.RESPONSE_MODEL] = self._meters.models(said.model)
-        timed = dict(labels)
         if error:
-            labels[schema.ERROR_TYPE] = found[schema.ERROR_TYPE] = error
+            found[schema.ERROR_TYPE] = error
             self.span.set_status(StatusCode.ERROR)
-        self._record(seconds, labels, timed, model, error)
+        guessed = tokens is not None and tokens.estimated
+        labels = self._meters.labels(self._start, self._model, said.model, error, guessed)
+        self._record(seconds, labels)
         if tokens is not None:
-            self._bill(said, tokens, timed, model, found)
+            self._bill(said, tokens, labels, found)
         self.span.set_attributes(found)
         self.span.end()
 
@@ -152,41 +193,25 @@ class Attempt:
             found[schema.FIRST_CHUNK_SECONDS] = self._arrivals[0] - self._began
         return found
 
-    def _record(
-        self, seconds: float, labels: Attributes, timed: Attributes, model: str, error: str | None
-    ) -> None:
-        meters, context = self._meters, self.context
-        meters.duration.record(seconds, labels, context)
-        status = "cancelled" if error == schema.ERROR_CANCELLED else "error" if error else "ok"
-        ours = self._labels(model) | {schema.LABEL_STATUS: status}
-        meters.api_duration.record(seconds, ours, context)
+    def _record(self, seconds: float, labels: Labels) -> None:
+        meters, context = self._meters, self._traced
+        meters.duration.record(seconds, labels.duration, context)
+        meters.api_duration.record(seconds, labels.api_duration, context)
         if self._arrivals:
-            meters.first_chunk.record(self._arrivals[0] - self._began, timed, context)
-            if gaps := [after - before for before, after in pairwise(self._arrivals)]:
-                meters.chunk.record_all(gaps, timed, context)
+            meters.first_chunk.record(self._arrivals[0] - self._began, labels.timed, context)
+            gaps = (after - before for before, after in pairwise(self._arrivals))
+            meters.chunk.record_all(gaps, labels.timed, context)
 
-    def _labels(self, model: str) -> dict[str, str]:
-        return {
-            schema.LABEL_PROVIDER: self._provider.name,
-            schema.LABEL_MODEL: model,
-            schema.LABEL_OPERATION: self._request.operation.value,
-        }
-
-    def _bill(
-        self, said: Said, tokens: Tokens, timed: Attributes, model: str, found: Attributes
-    ) -> None:
+    def _bill(self, said: Said, tokens: Tokens, labels: Labels, found: Attributes) -> None:
         """Count the tokens and what they cost."""
         meters = self._meters
-        by_model = {schema.LABEL_PROVIDER: self._provider.name, schema.LABEL_MODEL: model}
-        estimated = {schema.LABEL_ESTIMATED: "true" if tokens.estimated else "false"}
         for kind, count in _by_type(tokens):
-            meters.tokens.add(count, by_model | {schema.LABEL_TYPE: kind} | estimated)
+            meters.tokens.add(count, labels.tokens[kind])
         generates = self._request.operation is not Operation.EMBEDDINGS
         if not tokens.estimated:
-            meters.usage.record(tokens.input, timed | {schema.TOKEN_TYPE: "input"}, self.context)
+            meters.usage.record(tokens.input, labels.input_usage, self._traced)
             if generates:
-                spent = timed | {schema.TOKEN_TYPE: "output"}
-                meters.usage.record(tokens.output, spent, self.context)
+                meters.usage.record(tokens.output, labels.output_usage, self._traced)
         found[schema.INPUT_TOKENS] = found[schema.PROMPT_TOKENS_ORIGINAL] = tokens.input
         if generates:
             found[schema.OUTPUT_TOKENS] = found[schema.COMPLETION_TOKENS_ORIGINAL] = tokens.output
@@ -206,21 +231,37 @@ class Attempt:
                 said.model or self._model, tokens, said.service_tier
             )
         if self.cost_usd is None:
-            meters.unpriced.add(1, self._labels(model))
+            meters.unpriced.add(1, labels.call)
         else:
             found[schema.COST_USD] = float(self.cost_usd)
-            meters.cost.add(float(self.cost_usd), self._labels(model) | estimated)
+            meters.cost.add(float(self.cost_usd), labels.cost)
+
+
+def _labels(
+    start: Attributes, model: str, answered: str | None, error: str | None, guessed: bool
+) -> Labels:
+    timed = start | {schema.REQUEST_MODEL: model}
+    if answered:
+        timed[schema.RESPONSE_MODEL] = answered
+    status = "cancelled" if error == schema.ERROR_CANCELLED else "error" if error else "ok"
+    by_model = {schema.LABEL_PROVIDER: start[schema.PROVIDER], schema.LABEL_MODEL: model}
+    call = by_model | {schema.LABEL_OPERATION: start[schema.OPERATION]}
+    estimated = {schema.LABEL_ESTIMATED: "true" if guessed else "false"}
+    return Labels(
+        timed=frozen(timed),
+        duration=frozen(timed | ({schema.ERROR_TYPE: error} if error else {})),
+        api_duration=frozen(call | {schema.LABEL_STATUS: status}),
+        call=frozen(call),
+        cost=frozen(call | estimated),
+        input_usage=frozen(timed | {schema.TOKEN_TYPE: "input"}),
+        output_usage=frozen(timed | {schema.TOKEN_TYPE: "output"}),
+        tokens={
+            kind: frozen(by_model | {schema.LABEL_TYPE: kind} | estimated) for kind in TOKEN_TYPES
+        },
+    )
 
 
 def _by_type(tokens: Tokens) -> Iterable[tuple[str, int]]:
-    for kind, count in (
-        ("input", tokens.input),
-        ("output", tokens.output),
-        ("cached", tokens.cached),
-        ("cache_write", tokens.cache_write),
-        ("input_audio", tokens.input_audio),
-        ("output_audio", tokens.output_audio),
-        ("reasoning", tokens.reasoning),
-    ):
-        if count:
+    for kind in TOKEN_TYPES:
+        if count := getattr(tokens, kind):
             yield kind, count

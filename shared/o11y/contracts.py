@@ -249,7 +249,7 @@ class LocalInferenceRequest(Body):
     temperature: float = Field(0.7, ge=0, le=2)
     num_sequences: int = Field(1, ge=1, le=5)
     user_id: Identity | None = None
-    stream: Literal[False] = False
+    stream: bool = False
 
 
 class Performance(BaseModel):

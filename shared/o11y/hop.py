@@ -308,7 +308,7 @@ class _Attempt:
         self._client._duration.record(
             time.perf_counter() - self._started,
             {**self._labels, **self._outcome},
-            set_span_in_context(self.span),
+            self.span.get_span_context(),
         )
         self.span.end()
         self._client._balancer.release(self.replica)

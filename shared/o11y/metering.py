@@ -10,7 +10,6 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from types import MappingProxyType
 from typing import Any, cast
 
 from opentelemetry.context import Context
@@ -29,15 +28,22 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.metrics.export import Histogram as HistogramData
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import get_current_span
+from opentelemetry.trace import SpanContext, TraceFlags, get_current_span
 
 from o11y import schema
 
 Value = str | int | float | bool | tuple[str, ...]
-Labels = Mapping[str, Value]
-NO_LABELS: Labels = MappingProxyType({})
 Key = tuple[tuple[str, Value], ...]
+Labels = Mapping[str, Value] | Key
+"""Names and values; frozen ones, which `frozen` makes, need not be looked at each time."""
+
+NO_LABELS: Labels = ()
 Collect = Callable[[MetricReader, float], Any]
+
+
+def frozen(labels: Labels) -> Key:
+    """Labels that are used again and again."""
+    return labels if isinstance(labels, tuple) else tuple(labels.items())
 
 
 class Counter:
@@ -52,7 +58,7 @@ class Counter:
     def add(self, amount: float, labels: Labels = NO_LABELS) -> None:
         if not self._enabled or amount < 0:  # a sum that goes down is read as a restart
             return
-        key = tuple(labels.items())
+        key = frozen(labels)
         with self._lock:
             self._sums[key] = self._sums.get(key, 0) + amount
 
@@ -77,7 +83,7 @@ class _Series:
 
     def __init__(self, buckets: int) -> None:
         self.counts = [0] * buckets
-        self.exemplars: list[tuple[float, int, int, int] | None] = [None] * buckets
+        self.exemplars: list[tuple[float, int, SpanContext] | None] = [None] * buckets
         self.total = 0.0
         self.low = float("inf")
         self.high = float("-inf")
@@ -101,35 +107,48 @@ class Histogram:
         self._lock = threading.Lock()
 
     def record(
-        self, value: float, labels: Labels = NO_LABELS, context: Context | None = None
+        self,
+        value: float,
+        labels: Labels = NO_LABELS,
+        context: Context | SpanContext | None = None,
     ) -> None:
         """`context` is that of the span the value belongs to; by default the current one."""
-        self.record_all((value,), labels, context)
+        if not self._enabled:
+            return
+        if isinstance(context, SpanContext):
+            traced = context
+        else:
+            traced = get_current_span(context).get_span_context()
+        bucket = bisect_left(self._bounds, value)
+        with self._lock:
+            series = self._of(frozen(labels))
+            series.counts[bucket] += 1
+            series.total += value
+            if value < series.low:
+                series.low = value
+            if value > series.high:
+                series.high = value
+            if traced.trace_flags & TraceFlags.SAMPLED:
+                series.exemplars[bucket] = (value, time.time_ns(), traced)
 
     def record_all(
-        self, values: Iterable[float], labels: Labels, context: Context | None = None
+        self,
+        values: Iterable[float],
+        labels: Labels,
+        context: Context | SpanContext | None = None,
     ) -> None:
         """Several values at once, as of the chunks of a stream."""
         if not self._enabled:
             return
-        key = tuple(labels.items())
-        traced = get_current_span(context).get_span_context()
-        sampled = traced.trace_flags.sampled
-        now = time.time_ns() if sampled else 0
-        with self._lock:
-            series = self._series.get(key)
-            if series is None:
-                series = self._series[key] = _Series(len(self._bounds) + 1)
-            for value in values:
-                bucket = bisect_left(self._bounds, value)
-                series.counts[bucket] += 1
-                series.total += value
-                if value < series.low:
-                    series.low = value
-                if value > series.high:
-                    series.high = value
-                if sampled:
-                    series.exemplars[bucket] = (value, now, traced.span_id, traced.trace_id)
+        key = frozen(labels)
+        for value in values:
+            self.record(value, key, context)
+
+    def _of(self, key: Key) -> _Series:
+        series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = _Series(len(self._bounds) + 1)
+        return series
 
     def read(self, start: int, now: int) -> Metric:
         merged: dict[Key, _Series] = {}
@@ -155,8 +174,8 @@ class Histogram:
             min=series.low,
             max=series.high,
             exemplars=[
-                Exemplar({}, value, at, span_id, trace_id)
-                for value, at, span_id, trace_id in filter(None, series.exemplars)
+                Exemplar({}, value, at, traced.span_id, traced.trace_id)
+                for value, at, traced in filter(None, series.exemplars)
             ],
         )
 

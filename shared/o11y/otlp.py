@@ -14,9 +14,9 @@ from typing import Any
 from opentelemetry._logs import SeverityNumber
 from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, TraceFlags
 
 _KINDS = {
     SpanKind.INTERNAL: 1,
@@ -34,6 +34,11 @@ _REMEMBERED = 4096
 _LONG = 32
 """Longer strings are seldom the same twice."""
 
+_KIND_FIELDS = {kind: bytes((0x30, number)) for kind, number in _KINDS.items()}
+_NEAR_PARENT = b"\x85\x01" + struct.pack("<I", _HAS_IS_REMOTE)
+_REMOTE_PARENT = b"\x85\x01" + struct.pack("<I", _HAS_IS_REMOTE | _IS_REMOTE)
+
+_times = struct.Struct("<cQcQ").pack
 _double = struct.Struct("<d").pack
 _fixed64 = struct.Struct("<Q").pack
 _fixed32 = struct.Struct("<I").pack
@@ -108,8 +113,16 @@ _ENCODERS: dict[type, Callable[[Any], bytes]] = {
 }
 
 
+_keys: dict[str, bytes] = {}
+
+
 def _key_value(key: str, value: object) -> bytes:
-    return _field(b"\x0a", key.encode("utf-8", "replace")) + _field(b"\x12", _value(value))
+    named = _keys.get(key)
+    if named is None:
+        if len(_keys) >= _REMEMBERED:
+            _keys.clear()
+        named = _keys[key] = _field(b"\x0a", key.encode("utf-8", "replace"))
+    return named + _field(b"\x12", _value(value))
 
 
 _SIMPLE = frozenset({str, int, bool})
@@ -236,10 +249,9 @@ def _text(tag: bytes, text: str | None) -> bytes:
 
 
 def _span(span: ReadableSpan) -> bytes:
-    own, parent, status = span.context, span.parent, span.status
+    # Fields of the SDK's span, not its properties: these copy what they return.
+    own, parent, status = span._context, span._parent, span._status
     assert own is not None
-    code = status.status_code.value
-    said = _text(b"\x12", status.description) + (b"\x18" + _VARINTS[code] if code else b"")
     return b"".join(
         (
             b"\x0a\x10",
@@ -248,29 +260,49 @@ def _span(span: ReadableSpan) -> bytes:
             own.span_id.to_bytes(8, "big"),
             _text(b"\x1a", own.trace_state.to_header()) if own.trace_state else b"",
             b"\x22\x08" + parent.span_id.to_bytes(8, "big") if parent else b"",
-            _text(b"\x2a", span.name),
-            b"\x30" + _VARINTS[_KINDS[span.kind]],
-            b"\x39" + _fixed64(span.start_time or 0),
-            b"\x41" + _fixed64(span.end_time or 0),
-            _of_span(span.attributes or {}),
+            _name(span._name),
+            _KIND_FIELDS[span._kind],
+            _times(b"\x39", span._start_time or 0, b"\x41", span._end_time or 0),
+            _of_span(span._attributes or {}),
             _count(b"\x50", span.dropped_attributes),
-            b"".join(
-                _field(
-                    b"\x5a",
-                    b"\x09"
-                    + _fixed64(event.timestamp)
-                    + _text(b"\x12", event.name)
-                    + _of_event(event.attributes or {})
-                    + _count(b"\x20", event.dropped_attributes),
-                )
-                for event in span.events
-            ),
+            b"".join(_field(b"\x5a", _event(event)) for event in span._events)
+            if span._events
+            else b"",
             _count(b"\x60", span.dropped_events),
-            b"".join(_field(b"\x6a", _link(link)) for link in span.links),
+            b"".join(_field(b"\x6a", _link(link)) for link in span._links) if span._links else b"",
             _count(b"\x70", span.dropped_links),
-            _field(b"\x7a", said),
-            b"\x85\x01" + _fixed32(_flags(parent)),
+            _status(status),
+            _REMOTE_PARENT if parent and parent.is_remote else _NEAR_PARENT,
         )
+    )
+
+
+def _status(status: Status) -> bytes:
+    code = status.status_code.value
+    if code == 0:
+        return b"\x7a\x00"
+    return _field(b"\x7a", _text(b"\x12", status.description) + b"\x18" + _VARINTS[code])
+
+
+def _name(name: str) -> bytes:
+    found = _names.get(name)
+    if found is None:
+        if len(_names) >= _REMEMBERED:
+            _names.clear()
+        found = _names[name] = _text(b"\x2a", name)
+    return found
+
+
+_names: dict[str, bytes] = {}
+
+
+def _event(event: Event) -> bytes:
+    return (
+        b"\x09"
+        + _fixed64(event.timestamp)
+        + _text(b"\x12", event.name)
+        + _of_event(event.attributes or {})
+        + _count(b"\x20", event.dropped_attributes)
     )
 
 

@@ -202,7 +202,7 @@ class Server:
                 "duration_seconds": round(seconds, 6),
             },
         )
-        self._duration.record(seconds, labels)
+        self._duration.record(seconds, labels, span.get_span_context())
         span.set_attributes(found)
         span.end()
 

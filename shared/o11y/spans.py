@@ -81,8 +81,10 @@ class LeanSpan(SdkSpan):
             self._attributes[key] = tuple(value) if value.__class__ is list else value
 
     def set_attributes(self, attributes: Mapping[str, AttributeValue]) -> None:
-        for key, value in attributes.items():
-            self.set_attribute(key, value)
+        if self._end_time is None:
+            mine = self._attributes
+            for key, value in attributes.items():
+                mine[key] = tuple(value) if value.__class__ is list else value
 
     def end(self, end_time: int | None = None) -> None:
         if self._end_time is None:

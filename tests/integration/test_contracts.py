@@ -162,7 +162,7 @@ BAD: list[tuple[str, Any, int, str | None]] = [
     ("/chat", {"message": ""}, 422, "message"),
     ("/chat", {"message": "hi", "temperature": 2.1}, 422, "temperature"),
     ("/chat", {"message": "hi", "max_tokens": 0}, 422, "max_tokens"),
-    ("/chat", {"message": "hi", "stream": True}, 422, "stream"),
+    ("/chat", {"message": "hi", "stream": "perhaps"}, 422, "stream"),
     ("/chat", {"message": "hi", "mesage": "typo"}, 422, "mesage"),
     ("/chat", {"message": "hi", "model": "no-such-model"}, 404, "model"),
     ("/chat", {"message": "hi", "user_id": "x" * 200}, 422, "user_id"),

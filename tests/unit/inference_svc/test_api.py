@@ -1,42 +1,9 @@
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
-import httpx2
 import openai
 import pytest
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from inference_svc.app import build
-from inference_svc.settings import Settings
-from o11y.telemetry import Telemetry
-
-
-class Running:
-    """The service in process with the tiny model, and the spans it ended."""
-
-    def __init__(self, folder: Path) -> None:
-        self.spans = InMemorySpanExporter()
-        settings = Settings(local_model_name=str(folder), engine_max_context=64)
-        self.telemetry = Telemetry("inference-svc", settings, [SimpleSpanProcessor(self.spans)])
-        self.app = build(settings, self.telemetry)
-        transport = httpx2.ASGITransport(self.app)
-        self.http = httpx2.AsyncClient(transport=transport, base_url="http://inference-svc")
-
-
-@pytest.fixture
-async def running(model_folder: Path) -> AsyncIterator[Running]:
-    running = Running(model_folder)
-    async with running.app.router.lifespan_context(running.app), running.http:
-        yield running
-
-
-@pytest.fixture
-def client(running: Running) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(
-        base_url="http://inference-svc/v1", api_key="none", http_client=running.http, max_retries=0
-    )
+from tests.unit.inference_svc.conftest import Service
 
 
 async def test_the_openai_sdk_gets_an_answer_with_usage(client: openai.AsyncOpenAI) -> None:
@@ -74,7 +41,7 @@ CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "w1"}], "max_to
         ({"model": "other"}, 404, "model"),
         ({"model": "all-MiniLM-L6-v2"}, 404, "model"),
         ({"messages": []}, 422, "messages"),
-        ({"stream": True}, 422, "stream"),
+        ({"stream": "perhaps"}, 422, "stream"),
         ({"top_p": 0.5}, 422, "top_p"),
         ({"tools": [{"type": "function"}]}, 422, "tools"),
         ({"response_format": {"type": "json_object"}}, 422, "response_format"),
@@ -83,23 +50,23 @@ CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "w1"}], "max_to
     ],
 )
 async def test_what_the_engine_cannot_do_is_refused_by_name(
-    running: Running, extra: dict[str, Any], status: int, param: str
+    service: Service, extra: dict[str, Any], status: int, param: str
 ) -> None:
-    answer = await running.http.post("/v1/chat/completions", json={**CHAT, **extra})
+    answer = await service.http.post("/v1/chat/completions", json={**CHAT, **extra})
     assert answer.status_code == status
     assert answer.json()["error"]["param"] == param
 
 
-async def test_parameters_that_change_nothing_are_taken(running: Running) -> None:
+async def test_parameters_that_change_nothing_are_taken(service: Service) -> None:
     neutral = {"top_p": 1, "presence_penalty": 0, "stream": False, "tools": [], "user": "ada"}
-    answer = await running.http.post("/v1/chat/completions", json={**CHAT, **neutral})
+    answer = await service.http.post("/v1/chat/completions", json={**CHAT, **neutral})
     assert answer.status_code == 200
 
 
-async def test_a_generation_is_a_span_with_its_work(running: Running) -> None:
+async def test_a_generation_is_a_span_with_its_work(service: Service) -> None:
     body = {"prompt": "w1 w2 w3", "max_length": 4, "num_sequences": 2, "temperature": 0}
-    answer = (await running.http.post("/local-inference", json=body)).json()
-    generation, server = running.spans.get_finished_spans()
+    answer = (await service.http.post("/local-inference", json=body)).json()
+    generation, server = service.spans.get_finished_spans()
     assert generation.name == "text_completion tiny"
     assert generation.parent == server.context
     assert generation.attributes is not None
@@ -110,16 +77,16 @@ async def test_a_generation_is_a_span_with_its_work(running: Running) -> None:
     assert generation.attributes["model.name"] == "tiny"
 
 
-async def test_a_refused_generation_is_an_error_span(running: Running) -> None:
-    await running.http.post("/local-inference", json={"prompt": "w1", "max_length": 100})
-    generation, server = running.spans.get_finished_spans()
+async def test_a_refused_generation_is_an_error_span(service: Service) -> None:
+    await service.http.post("/local-inference", json={"prompt": "w1", "max_length": 100})
+    generation, server = service.spans.get_finished_spans()
     assert not generation.status.is_ok
     assert generation.attributes is not None
     assert generation.attributes["error.type"] == "Problem"
     assert server.status.is_ok
 
 
-async def test_health_names_model_and_device(running: Running) -> None:
-    health = (await running.http.get("/health")).json()
+async def test_health_names_model_and_device(service: Service) -> None:
+    health = (await service.http.get("/health")).json()
     assert (health["status"], health["model_name"]) == ("available", "tiny")
-    assert (await running.http.get("/stats")).json()["context_window"] == 64
+    assert (await service.http.get("/stats")).json()["context_window"] == 64

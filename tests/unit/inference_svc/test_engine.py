@@ -148,7 +148,7 @@ async def idle(engine: Engine) -> None:
         while True:
             processor = engine._manager.batch_processor
             if processor is not None and not processor.has_pending_requests():
-                assert engine._inside == 0
+                assert engine.inside == 0
                 assert not engine._manager.output_router.result_handlers
                 return
             await asyncio.sleep(0.01)

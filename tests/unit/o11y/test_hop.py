@@ -250,7 +250,7 @@ async def test_a_hop_does_not_leave_the_house_through_a_proxy(
         (httpx2.ConnectError("refused"), schema.ERROR_CONNECT, 503, 3, 3),
         (httpx2.ReadError("reset"), schema.ERROR_CONNECTION_LOST, 503, 3, 1),
         (httpx2.ReadTimeout("slow"), schema.ERROR_TIMEOUT, 504, 1, 1),
-        (httpx2.DecodingError("no gzip"), "Unreadable", 502, 1, 1),
+        (httpx2.DecodingError("no gzip"), "unreadable_answer", 502, 1, 1),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )

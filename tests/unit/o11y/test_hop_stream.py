@@ -52,7 +52,7 @@ async def test_a_stream_is_one_span_that_ends_with_it(recorded: Recorded) -> Non
     ("error", "kind", "status"),
     [
         (Broken("reset"), schema.ERROR_CONNECTION_LOST, 503),
-        (Unreadable("no HTTP"), "Unreadable", 503),
+        (Unreadable("no HTTP"), "unreadable_answer", 503),
         (TimeoutError(), schema.ERROR_TIMEOUT, 504),
     ],
     ids=repr,

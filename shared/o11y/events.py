@@ -1,0 +1,43 @@
+"""Server-sent events as answers (WHATWG HTML 9.2)."""
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+
+import msgspec
+from fastapi import Response
+from starlette.types import Receive, Scope, Send
+
+_json = msgspec.json.Encoder(enc_hook=str)
+
+
+def event(data: object, name: str | None = None) -> bytes:
+    """One event with JSON as its data."""
+    head = f"event: {name}\n".encode() if name else b""
+    return head + b"data: " + _json.encode(data) + b"\n\n"
+
+
+class EventStream(Response):
+    """A response whose events are sent as they come; `close` is called however it ends."""
+
+    def __init__(
+        self,
+        events: AsyncGenerator[bytes, None],
+        close: Callable[[], None],
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        told = {"cache-control": "no-cache", "x-accel-buffering": "no", **(headers or {})}
+        super().__init__(media_type="text/event-stream", headers=told)
+        del self.headers["content-length"]
+        self._events = events
+        self._close = close
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        del scope, receive
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            async with aclosing(self._events) as events:
+                async for each in events:
+                    await send({"type": "http.response.body", "body": each, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            self._close()
