@@ -57,6 +57,8 @@ def test_a_paused_replica_gets_nothing_more_and_a_woken_one_gets_its_share(
     finally:
         docker("unpause", paused)
     eventually(lambda: answered_by(lite, search(client), "POST /search") == address, 15)
+    # It serves before the engine has looked at it again, and Compose goes by the engine's word.
+    eventually(lambda: lite.inspect(paused)["State"]["Health"]["Status"] == "healthy", 20)
 
 
 def test_a_replica_that_is_added_gets_its_share(
