@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping
 from contextlib import aclosing
 
-import msgspec
 from fastapi import APIRouter, Request, Response
 from starlette.types import Receive, Scope, Send
 
@@ -12,6 +11,7 @@ from gateway.backends import Backends
 from gateway.who import caller
 from o11y import deadline
 from o11y.contracts import COST_HEADER, PROVIDER_HEADER
+from o11y.events import event
 from o11y.hop import Opened
 from o11y.models import one
 from o11y.openai_headers import passed, raw
@@ -70,8 +70,8 @@ async def _relay(opened: Opened, send: Send) -> None:
             async for chunk in chunks:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
         except Problem as problem:  # too late for a status: in the form OpenAI's clients raise
-            event = b"data: " + msgspec.json.encode(openai_error(problem)) + b"\n\n"
-            await send({"type": "http.response.body", "body": event, "more_body": True})
+            told = event(openai_error(problem))
+            await send({"type": "http.response.body", "body": told, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
 

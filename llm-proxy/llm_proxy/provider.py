@@ -14,7 +14,7 @@ from llm_proxy.pricing import PriceList
 from llm_proxy.settings import LOCAL, ProviderSettings
 from o11y import deadline
 from o11y.balancer import Balancer, Replica, as_is, resolve
-from o11y.hop import JSON, UNTRACED, authority
+from o11y.hop import JSON, UNTRACED
 from o11y.http1 import Http1Wire
 from o11y.problems import unavailable
 from o11y.wire import (
@@ -24,6 +24,7 @@ from o11y.wire import (
     Unreadable,
     Unsent,
     Wire,
+    authority,
     proxy_from_environment,
 )
 

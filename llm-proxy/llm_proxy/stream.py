@@ -12,6 +12,7 @@ from llm_proxy.failures import NOT_READABLE
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Request
 from o11y import deadline, schema
+from o11y.events import event
 from o11y.hop import error_type
 from o11y.sse import Splitter, TooLong, data
 from o11y.wire import Broken, Reply, Unreadable
@@ -127,23 +128,23 @@ class Stream:
         """Read the events that end here, and keep those that are the caller's."""
         passed: list[bytes] = []
         arrived = False
-        for event in self._splitter.feed(chunk):
-            content = data(event)
+        for each in self._splitter.feed(chunk):
+            content = data(each)
             if content is None:
-                passed.append(event)
+                passed.append(each)
                 continue
             arrived = True
             try:
                 only_usage = self._tally.add(content)
             except ProviderFailed as failed:  # in the provider's words
                 self._broken = failed
-                passed.append(event)
+                passed.append(each)
                 break
             except NotReadable as unreadable:
                 self._broken = unreadable
                 break
             if not only_usage or self._request.include_usage:
-                passed.append(event)
+                passed.append(each)
         if arrived:
             self.attempt.arrived()
         return passed
@@ -152,4 +153,4 @@ class Stream:
 def _error_event(message: str) -> bytes:
     """An error in the middle of a stream, in the form that OpenAI's clients raise."""
     error = {"message": message, "type": "server_error", "param": None, "code": "stream_broken"}
-    return b"data: " + msgspec.json.encode({"error": error}) + b"\n\n"
+    return event({"error": error})

@@ -21,7 +21,7 @@ from o11y.balancer import Balancer, Replica, as_is, resolve
 from o11y.http1 import Http1Wire
 from o11y.problems import Problem, out_of_time, unavailable
 from o11y.telemetry import Telemetry
-from o11y.wire import Broken, Reply, Unreadable, Unsent, Wire
+from o11y.wire import Broken, Reply, Unreadable, Unsent, Wire, authority
 
 UNTRACED = {"traceparent": f"00-{1:032x}-{1:016x}-00"}
 """A parent that isn't recorded (W3C Trace Context): what it calls isn't either."""
@@ -328,9 +328,3 @@ def error_type(error: BaseException) -> str:
         case asyncio.CancelledError() | GeneratorExit():
             return schema.ERROR_CANCELLED
     return type(error).__qualname__
-
-
-def authority(url: URL) -> str:
-    """The `Host` header of a service's address."""
-    host = url.host_subcomponent or ""
-    return host if url.is_default_port() else f"{host}:{url.port}"

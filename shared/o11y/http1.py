@@ -16,7 +16,7 @@ from typing import cast
 import httptools
 from yarl import URL
 
-from o11y.wire import Broken, Reply, Unreadable, Unsent
+from o11y.wire import Broken, Reply, Unreadable, Unsent, authority
 
 MAX_CONNECTIONS = 512
 """Most connections open at once, over all replicas of a service."""
@@ -176,7 +176,7 @@ class Http1Wire:
             self._heads[method, url] = start
         lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
         if "host" not in headers:
-            lines.append(f"host: {_authority(url)}\r\n")
+            lines.append(f"host: {authority(url)}\r\n")
         if url.user is not None and "authorization" not in headers:
             lines.append(f"authorization: {_basic(url)}\r\n")
         if body is not None or method not in ("GET", "HEAD"):
@@ -185,11 +185,6 @@ class Http1Wire:
         if head.count("\n") != len(lines) or head.count("\r") != len(lines):
             raise ValueError("a header has a line break in it")
         return b"".join((start, head.encode("latin-1"), b"\r\n"))
-
-
-def _authority(url: URL) -> str:
-    host = url.host_subcomponent or ""
-    return host if url.is_default_port() else f"{host}:{url.port}"
 
 
 def _basic(url: URL) -> str:

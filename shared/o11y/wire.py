@@ -42,6 +42,12 @@ def proxy_from_environment(url: URL) -> str | None:
     return getproxies().get(url.scheme)
 
 
+def authority(url: URL) -> str:
+    """The `Host` header of a service's address."""
+    host = url.host_subcomponent or ""
+    return host if url.is_default_port() else f"{host}:{url.port}"
+
+
 class Reply(Protocol):
     """An answer whose head has come. It must be read to its end or closed."""
 
