@@ -1,15 +1,17 @@
 """Wires inference-svc."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from inference_svc import device, local_api, model, openai_api
+from inference_svc import allocator, device, local_api, model, openai_api
 from inference_svc.embedder import Embedder
 from inference_svc.engine import Engine, EngineLimits
 from inference_svc.generation import Generator
+from inference_svc.gpu import Gpus, visible
 from inference_svc.settings import Settings
 from o11y.service import create_app, metrics_router
 from o11y.telemetry import Telemetry
@@ -20,6 +22,9 @@ def build(settings: Settings, telemetry: Telemetry) -> FastAPI:
     chosen = device.choose(settings.use_gpu, settings.gpu_device_id)
     language_model = model.load(settings.local_model_name, chosen, settings.model_cache_dir)
     embedder = Embedder(chosen, telemetry)
+    gpus = Gpus(chosen.name, visible(chosen.name))
+    gpus.observe(telemetry)
+    allocator.observe(chosen.name, telemetry)
     limits = EngineLimits(
         max_context=settings.engine_max_context,
         max_requests=settings.engine_max_requests,
@@ -38,11 +43,13 @@ def build(settings: Settings, telemetry: Telemetry) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         engine.start()
+        gpus.start()
         try:
             yield
         finally:
             await engine.stop()
             embedder.close()
+            await asyncio.to_thread(gpus.close)
 
     async def ready() -> str | None:
         return engine.failure()
@@ -51,7 +58,7 @@ def build(settings: Settings, telemetry: Telemetry) -> FastAPI:
         "inference-svc",
         telemetry,
         [
-            local_api.router(generator, embedder, settings.stream_timeout_seconds),
+            local_api.router(generator, embedder, gpus, settings.stream_timeout_seconds),
             openai_api.router(generator, embedder, settings.stream_timeout_seconds),
             metrics_router(telemetry.registry),
         ],

@@ -11,6 +11,7 @@ from inference_svc import prompt
 from inference_svc.embedder import Embedder
 from inference_svc.engine import GenerationRequest
 from inference_svc.generation import Generator
+from inference_svc.gpu import Gpus
 from inference_svc.running import Running
 from o11y import deadline
 from o11y.contracts import LocalInferenceAnswer, LocalInferenceRequest
@@ -31,7 +32,9 @@ async def _events(running: Running) -> AsyncGenerator[bytes, None]:
     yield event({**outcome.metadata.model_dump(), "finish_reasons": reasons}, "metadata")
 
 
-def router(generator: Generator, embedder: Embedder, stream_timeout_seconds: float) -> APIRouter:
+def router(
+    generator: Generator, embedder: Embedder, gpus: Gpus, stream_timeout_seconds: float
+) -> APIRouter:
     api = APIRouter()
     engine = generator.engine
     model = engine.language_model
@@ -77,6 +80,7 @@ def router(generator: Generator, embedder: Embedder, stream_timeout_seconds: flo
             "parameters": model.parameters,
             "context_window": engine.window,
             "uptime_seconds": time.monotonic() - started,
+            **({"gpu": gpu} if (gpu := gpus.stats()) else {}),
         }
 
     return api

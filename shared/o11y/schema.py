@@ -93,6 +93,14 @@ DB_SYSTEM = "db.system.name"  # semconv db
 DB_OPERATION = "db.operation.name"  # semconv db
 DB_COLLECTION = "db.collection.name"  # semconv db
 
+# Attribute keys: accelerators (semconv hardware)
+HW_ID = "hw.id"
+HW_NAME = "hw.name"
+HW_TYPE = "hw.type"
+HW_VENDOR = "hw.vendor"
+HW_PARENT = "hw.parent"
+HW_GPU_TASK = "hw.gpu.task"
+
 # Span names
 SPAN_WORKFLOW = "full-pipeline"
 """Name of the workflow; the span is `invoke_workflow full-pipeline` (semconv gen-ai)."""
@@ -114,6 +122,8 @@ LABEL_REASON = "reason"
 LABEL_NEXT = "next"
 LABEL_SERVICE = "service"
 LABEL_INSTANCE = "instance"
+LABEL_STATE = "state"
+LABEL_RUNS_MODEL = "runs_model"
 
 # Bucket bounds
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
@@ -360,6 +370,88 @@ MEMORY_USED = Metric(
     "Resident memory of this process.",
     (),
     "original",
+)
+
+_HW = (HW_ID, HW_NAME, HW_TYPE, HW_VENDOR, HW_PARENT)
+_GPU = (LABEL_DEVICE, LABEL_RUNS_MODEL, HW_ID, HW_NAME)
+
+
+def _hw(name: str, unit: str, description: str, clause: str, *labels: str) -> Metric:
+    source = f"semconv hardware/{clause}"
+    return Metric(name, "gauge", unit, description, (*_HW, *labels), source)
+
+
+HW_GPU_MEMORY_USAGE = _hw(
+    "hw.gpu.memory.usage", "By", "GPU memory used.", "gpu#metric-hwgpumemoryusage"
+)
+HW_GPU_MEMORY_LIMIT = _hw(
+    "hw.gpu.memory.limit", "By", "Size of the GPU memory.", "gpu#metric-hwgpumemorylimit"
+)
+HW_GPU_MEMORY_UTILIZATION = _hw(
+    "hw.gpu.memory.utilization",
+    "1",
+    "Fraction of GPU memory used.",
+    "gpu#metric-hwgpumemoryutilization",
+)
+HW_GPU_UTILIZATION = _hw(
+    "hw.gpu.utilization",
+    "1",
+    "Fraction of time in which the GPU computed.",
+    "gpu#metric-hwgpuutilization",
+    HW_GPU_TASK,
+)
+HW_TEMPERATURE = _hw(
+    "hw.temperature", "Cel", "Temperature of the GPU.", "temperature#metric-hwtemperature"
+)
+HW_POWER = _hw("hw.power", "W", "Power the GPU draws.", "common#metric-hwpower")
+HW_ENERGY = Metric(
+    "hw.energy",
+    "counter",
+    "J",
+    "Energy the GPU has used since its driver was loaded.",
+    _HW,
+    "semconv hardware/common#metric-hwenergy",
+)
+GPU_MEMORY_USED = Metric(
+    "gpu_memory_used", "gauge", "By", "GPU memory used, by all processes.", _GPU, "original"
+)
+GPU_MEMORY_TOTAL = Metric(
+    "gpu_memory_total", "gauge", "By", "Size of the GPU memory.", _GPU, "original"
+)
+GPU_UTILIZATION = Metric(
+    "gpu_utilization", "gauge", "%", "Time in which the GPU computed, in percent.", _GPU, "original"
+)
+GPU_TEMPERATURE = Metric(
+    "gpu_temperature", "gauge", "Cel", "Temperature of the GPU.", _GPU, "original"
+)
+GPU_POWER = Metric("gpu_power", "gauge", "W", "Power the GPU draws.", _GPU, "original")
+GPU_PROCESS_MEMORY = Metric(
+    "gpu_process_memory_used", "gauge", "By", "GPU memory this process uses.", _GPU, "o11y"
+)
+TORCH_MEMORY = Metric(
+    "torch_memory",
+    "gauge",
+    "By",
+    "Memory of PyTorch's allocator by state: allocated by tensors, reserved from the driver of the "
+    "GPU, and the limit the driver recommends (MPS).",
+    (LABEL_DEVICE, LABEL_STATE),
+    "o11y",
+)
+TORCH_RETRIES = Metric(
+    "torch_allocation_retries",
+    "counter",
+    "{retry}",
+    "Allocations on the GPU that failed until PyTorch had given back what it kept unused.",
+    (LABEL_DEVICE,),
+    "o11y",
+)
+TORCH_OUT_OF_MEMORY = Metric(
+    "torch_out_of_memory",
+    "counter",
+    "{error}",
+    "Allocations on the GPU that failed for good.",
+    (LABEL_DEVICE,),
+    "o11y",
 )
 
 METRICS = tuple(value for value in globals().copy().values() if isinstance(value, Metric))

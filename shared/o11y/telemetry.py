@@ -133,6 +133,19 @@ class Telemetry:
             metric.name, [callback], metric.unit, metric.description
         )
 
+    def total(self, metric: schema.Metric, read: Callable[[], Iterable[Observation]]) -> None:
+        """Register a counter that is kept elsewhere and read at each collection.
+
+        `read` must not block.
+        """
+
+        def callback(_: CallbackOptions) -> Iterable[Observation]:
+            return read()
+
+        self.meter.create_observable_counter(
+            metric.name, [callback], metric.unit, metric.description
+        )
+
     def shutdown(self, timeout_seconds: float = SHUTDOWN_SECONDS) -> None:
         """Send what is left, for at most this long: a backend that hangs must not hold the exit."""
 
