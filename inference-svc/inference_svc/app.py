@@ -21,7 +21,7 @@ def build(settings: Settings, telemetry: Telemetry) -> FastAPI:
     """Load the models and build the application. Raises StartError when a model can't be had."""
     chosen = device.choose(settings.use_gpu, settings.gpu_device_id)
     language_model = model.load(settings.local_model_name, chosen, settings.model_cache_dir)
-    embedder = Embedder(chosen, telemetry)
+    embedder = Embedder(chosen, telemetry, settings.embedding_max_waiting)
     gpus = Gpus(chosen.name, visible(chosen.name))
     gpus.observe(telemetry)
     allocator.observe(chosen.name, telemetry)

