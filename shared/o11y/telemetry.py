@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
@@ -34,8 +35,39 @@ SPAN_DELAY_MILLIS = 1000.0
 """How long a finished span may wait for its batch: a person who looks at once should find it."""
 
 METRIC_INTERVAL_MILLIS = 10_000.0
+CPU_SECONDS = 1.0
 SHUTDOWN_SECONDS = 2.5
 """With the server's 5 s for requests in flight and the engine's 2 s, a stop takes under 10 s."""
+
+
+class CpuUsage:
+    """CPU time of a process in percent of one core, since the last reading.
+
+    Several readers share it: one that comes right after another gets that one's value, since CPU
+    time is counted too coarsely for so short a while. The first value is of the process's life.
+    """
+
+    def __init__(
+        self, process: psutil.Process, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._process = process
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._at, self._used = clock(), self._seconds()
+        self._percent = 100 * self._used / max(time.time() - process.create_time(), CPU_SECONDS)
+
+    def percent(self) -> float:
+        with self._lock:
+            now = self._clock()
+            if (passed := now - self._at) >= CPU_SECONDS:
+                used = self._seconds()
+                self._percent = 100 * (used - self._used) / passed
+                self._at, self._used = now, used
+            return self._percent
+
+    def _seconds(self) -> float:
+        times = self._process.cpu_times()
+        return times.user + times.system
 
 
 class Telemetry:
@@ -160,6 +192,6 @@ class Telemetry:
 
     def _observe_process(self) -> None:
         process = psutil.Process()
-        process.cpu_percent()  # the first reading is the start of the interval
-        self.gauge(schema.CPU_USAGE, lambda: [Observation(process.cpu_percent())])
+        usage = CpuUsage(process)
+        self.gauge(schema.CPU_USAGE, lambda: [Observation(usage.percent())])
         self.gauge(schema.MEMORY_USED, lambda: [Observation(process.memory_info().rss)])

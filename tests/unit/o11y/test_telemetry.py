@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from unittest.mock import Mock
 
 import pytest
 from opentelemetry import metrics, trace
@@ -15,7 +16,7 @@ from pydantic import SecretStr
 
 from o11y import schema
 from o11y.settings import ServiceSettings
-from o11y.telemetry import Telemetry
+from o11y.telemetry import CpuUsage, Telemetry
 from tests.unit.o11y.collectors import HttpCollector
 from tests.unit.o11y.recorded import Names, Recorded
 
@@ -113,6 +114,22 @@ def test_a_gauge_is_read_at_each_collection(recorded: Recorded) -> None:
     recorded.telemetry.gauge(schema.VECTOR_DOCUMENTS, lambda: [Observation(next(numbers))])
     read = [recorded.points(schema.VECTOR_DOCUMENTS.name)[0].value for _ in range(2)]
     assert read == [3, 4]
+
+
+def test_readers_close_together_see_the_same_cpu_usage() -> None:
+    process = Mock()
+    process.create_time.return_value = time.time() - 100
+    process.cpu_times.return_value = Mock(user=20.0, system=5.0)
+    now = 0.0
+    usage = CpuUsage(process, lambda: now)
+    assert usage.percent() == pytest.approx(25, rel=0.01)
+    process.cpu_times.return_value = Mock(user=21.0, system=6.0)
+    now = 0.001
+    assert usage.percent() == pytest.approx(25, rel=0.01)
+    now = 4.0
+    assert usage.percent() == 50
+    now = 4.5
+    assert usage.percent() == 50
 
 
 def test_each_signal_goes_to_its_path_with_the_credentials(collector: HttpCollector) -> None:
