@@ -19,7 +19,7 @@ from llm_proxy.provider import Provider
 from llm_proxy.requests import Operation, Request
 from o11y import schema
 from o11y.bounded import Bounded
-from o11y.metering import Key, frozen
+from o11y.metering import Series, Total
 from o11y.telemetry import Telemetry
 
 MAX_MODELS = 200
@@ -41,17 +41,18 @@ TOKEN_TYPES = (
 Attributes = dict[str, str | int | float | bool | tuple[str, ...]]
 
 
-class Labels(NamedTuple):
-    """The labels of an attempt's measurements, made once for each that may be."""
+class Measures(NamedTuple):
+    """Where an attempt's values go, under labels looked up once for each set there may be."""
 
-    timed: Key
-    duration: Key
-    api_duration: Key
-    call: Key
-    cost: Key
-    input_usage: Key
-    output_usage: Key
-    tokens: dict[str, Key]
+    first_chunk: Series
+    chunk: Series
+    duration: Series
+    api_duration: Series
+    unpriced: Total
+    cost: Total
+    input_usage: Series
+    output_usage: Series
+    tokens: dict[str, Total]
 
 
 class Meters:
@@ -68,23 +69,48 @@ class Meters:
         self.unpriced = telemetry.counter(schema.OPENAI_UNPRICED)
         self.tokens = telemetry.counter(schema.OPENAI_TOKENS)
         self._models = Bounded(MAX_MODELS)
-        self._labels: dict[tuple[object, ...], Labels] = {}
+        self._measures: dict[tuple[object, ...], Measures] = {}
         self.running = dict.fromkeys((provider.name for provider in providers), 0)
         telemetry.sum(schema.OPENAI_RUNNING, self._observe_running)
 
-    def labels(
+    def measures(
         self, start: Attributes, model: str, answered: str | None, error: str | None, guessed: bool
-    ) -> Labels:
-        """The labels of an attempt with these attributes, at this model, that ended so."""
+    ) -> Measures:
+        """Those of an attempt with these attributes, at this model, that ended so."""
         model = self._models(model)
         answered = self._models(answered) if answered else None
         key = (*start.values(), model, answered, error, guessed)
-        found = self._labels.get(key)
+        found = self._measures.get(key)
         if found is None:
-            if len(self._labels) > MAX_LABELS:
-                self._labels.clear()
-            found = self._labels[key] = _labels(start, model, answered, error, guessed)
+            if len(self._measures) > MAX_LABELS:
+                self._measures.clear()
+            found = self._measures[key] = self._labelled(start, model, answered, error, guessed)
         return found
+
+    def _labelled(
+        self, start: Attributes, model: str, answered: str | None, error: str | None, guessed: bool
+    ) -> Measures:
+        timed = start | {schema.REQUEST_MODEL: model}
+        if answered:
+            timed[schema.RESPONSE_MODEL] = answered
+        status = "cancelled" if error == schema.ERROR_CANCELLED else "error" if error else "ok"
+        by_model = {schema.LABEL_PROVIDER: start[schema.PROVIDER], schema.LABEL_MODEL: model}
+        call = by_model | {schema.LABEL_OPERATION: start[schema.OPERATION]}
+        estimated = {schema.LABEL_ESTIMATED: "true" if guessed else "false"}
+        return Measures(
+            first_chunk=self.first_chunk.of(timed),
+            chunk=self.chunk.of(timed),
+            duration=self.duration.of(timed | ({schema.ERROR_TYPE: error} if error else {})),
+            api_duration=self.api_duration.of(call | {schema.LABEL_STATUS: status}),
+            unpriced=self.unpriced.of(call),
+            cost=self.cost.of(call | estimated),
+            input_usage=self.usage.of(timed | {schema.TOKEN_TYPE: "input"}),
+            output_usage=self.usage.of(timed | {schema.TOKEN_TYPE: "output"}),
+            tokens={
+                kind: self.tokens.of(by_model | {schema.LABEL_TYPE: kind} | estimated)
+                for kind in TOKEN_TYPES
+            },
+        )
 
     def _observe_running(self) -> Iterable[Observation]:
         for provider, count in self.running.items():
@@ -163,10 +189,10 @@ class Attempt:
             found[schema.ERROR_TYPE] = error
             self.span.set_status(StatusCode.ERROR)
         guessed = tokens is not None and tokens.estimated
-        labels = self._meters.labels(self._start, self._model, said.model, error, guessed)
-        self._record(seconds, labels)
+        measures = self._meters.measures(self._start, self._model, said.model, error, guessed)
+        self._record(seconds, measures)
         if tokens is not None:
-            self._bill(said, tokens, labels, found)
+            self._bill(said, tokens, measures, found)
         self.span.set_attributes(found)
         self.span.end()
 
@@ -193,25 +219,24 @@ class Attempt:
             found[schema.FIRST_CHUNK_SECONDS] = self._arrivals[0] - self._began
         return found
 
-    def _record(self, seconds: float, labels: Labels) -> None:
-        meters, context = self._meters, self._traced
-        meters.duration.record(seconds, labels.duration, context)
-        meters.api_duration.record(seconds, labels.api_duration, context)
+    def _record(self, seconds: float, measures: Measures) -> None:
+        measures.duration.record(seconds, self._traced)
+        measures.api_duration.record(seconds, self._traced)
         if self._arrivals:
-            meters.first_chunk.record(self._arrivals[0] - self._began, labels.timed, context)
-            gaps = (after - before for before, after in pairwise(self._arrivals))
-            meters.chunk.record_all(gaps, labels.timed, context)
+            measures.first_chunk.record(self._arrivals[0] - self._began, self._traced)
+            for before, after in pairwise(self._arrivals):
+                measures.chunk.record(after - before, self._traced)
 
-    def _bill(self, said: Said, tokens: Tokens, labels: Labels, found: Attributes) -> None:
+    def _bill(self, said: Said, tokens: Tokens, measures: Measures, found: Attributes) -> None:
         """Count the tokens and what they cost."""
-        meters = self._meters
-        for kind, count in _by_type(tokens):
-            meters.tokens.add(count, labels.tokens[kind])
+        for kind, total in measures.tokens.items():
+            if count := getattr(tokens, kind):
+                total.add(count)
         generates = self._request.operation is not Operation.EMBEDDINGS
         if not tokens.estimated:
-            meters.usage.record(tokens.input, labels.input_usage, self._traced)
+            measures.input_usage.record(tokens.input, self._traced)
             if generates:
-                meters.usage.record(tokens.output, labels.output_usage, self._traced)
+                measures.output_usage.record(tokens.output, self._traced)
         found[schema.INPUT_TOKENS] = found[schema.PROMPT_TOKENS_ORIGINAL] = tokens.input
         if generates:
             found[schema.OUTPUT_TOKENS] = found[schema.COMPLETION_TOKENS_ORIGINAL] = tokens.output
@@ -231,37 +256,7 @@ class Attempt:
                 said.model or self._model, tokens, said.service_tier
             )
         if self.cost_usd is None:
-            meters.unpriced.add(1, labels.call)
+            measures.unpriced.add(1)
         else:
             found[schema.COST_USD] = float(self.cost_usd)
-            meters.cost.add(float(self.cost_usd), labels.cost)
-
-
-def _labels(
-    start: Attributes, model: str, answered: str | None, error: str | None, guessed: bool
-) -> Labels:
-    timed = start | {schema.REQUEST_MODEL: model}
-    if answered:
-        timed[schema.RESPONSE_MODEL] = answered
-    status = "cancelled" if error == schema.ERROR_CANCELLED else "error" if error else "ok"
-    by_model = {schema.LABEL_PROVIDER: start[schema.PROVIDER], schema.LABEL_MODEL: model}
-    call = by_model | {schema.LABEL_OPERATION: start[schema.OPERATION]}
-    estimated = {schema.LABEL_ESTIMATED: "true" if guessed else "false"}
-    return Labels(
-        timed=frozen(timed),
-        duration=frozen(timed | ({schema.ERROR_TYPE: error} if error else {})),
-        api_duration=frozen(call | {schema.LABEL_STATUS: status}),
-        call=frozen(call),
-        cost=frozen(call | estimated),
-        input_usage=frozen(timed | {schema.TOKEN_TYPE: "input"}),
-        output_usage=frozen(timed | {schema.TOKEN_TYPE: "output"}),
-        tokens={
-            kind: frozen(by_model | {schema.LABEL_TYPE: kind} | estimated) for kind in TOKEN_TYPES
-        },
-    )
-
-
-def _by_type(tokens: Tokens) -> Iterable[tuple[str, int]]:
-    for kind in TOKEN_TYPES:
-        if count := getattr(tokens, kind):
-            yield kind, count
+            measures.cost.add(float(self.cost_usd))

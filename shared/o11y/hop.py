@@ -19,6 +19,7 @@ from o11y import deadline, schema
 from o11y.answer import Answer, parsed
 from o11y.balancer import Balancer, Replica, as_is, resolve
 from o11y.http1 import Http1Wire
+from o11y.metering import Labels, Series
 from o11y.problems import Problem, out_of_time, unavailable
 from o11y.telemetry import Telemetry
 from o11y.wire import Broken, Reply, Unreadable, Unsent, Wire, authority
@@ -112,6 +113,7 @@ class ServiceClient:
         self._balancer = Balancer(str(self._base), as_is if wire else resolve)
         self._tracer = telemetry.tracer
         self._duration = telemetry.histogram(schema.HTTP_CLIENT_DURATION)
+        self._known: dict[tuple[object, ...], Series] = {}
         self._wire = wire or Http1Wire(CONNECT_SECONDS)
 
     async def request(self, method: str, path: str, **options: Any) -> Answer:
@@ -203,6 +205,13 @@ class ServiceClient:
     async def close(self) -> None:
         await self._balancer.close()
         await self._wire.close()
+
+    def _series(self, labels: Labels, outcome: Labels) -> Series:
+        key = (*labels.values(), *outcome.items())
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._duration.of({**labels, **outcome})
+        return found
 
     async def _get(self, replica: Replica, path: str, seconds: float) -> Answer | None:
         try:
@@ -305,10 +314,8 @@ class _Attempt:
         self.span.set_attributes(self._outcome)
         if schema.ERROR_TYPE in self._outcome:
             self.span.set_status(StatusCode.ERROR)
-        self._client._duration.record(
-            time.perf_counter() - self._started,
-            {**self._labels, **self._outcome},
-            self.span.get_span_context(),
+        self._client._series(self._labels, self._outcome).record(
+            time.perf_counter() - self._started, self.span.get_span_context()
         )
         self.span.end()
         self._client._balancer.release(self.replica)

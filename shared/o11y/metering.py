@@ -8,7 +8,7 @@ the same names, buckets and exemplars. Sums are cumulative.
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -33,62 +33,64 @@ from opentelemetry.trace import SpanContext, TraceFlags, get_current_span
 from o11y import schema
 
 Value = str | int | float | bool | tuple[str, ...]
+Labels = Mapping[str, Value]
 Key = tuple[tuple[str, Value], ...]
-Labels = Mapping[str, Value] | Key
-"""Names and values; frozen ones, which `frozen` makes, need not be looked at each time."""
 
-NO_LABELS: Labels = ()
+NO_LABELS: Labels = {}
 Collect = Callable[[MetricReader, float], Any]
 
 
-def frozen(labels: Labels) -> Key:
-    """Labels that are used again and again."""
-    return labels if isinstance(labels, tuple) else tuple(labels.items())
+class Total:
+    """A sum under one set of labels."""
 
+    __slots__ = ("_enabled", "_lock", "counted", "value")
 
-class Counter:
-    """A sum for each set of labels."""
-
-    def __init__(self, metric: schema.Metric, enabled: bool = True) -> None:
-        self.metric = metric
+    def __init__(self, lock: threading.Lock, enabled: bool) -> None:
+        self.counted = False
+        self.value: float = 0
+        self._lock = lock
         self._enabled = enabled
-        self._sums: dict[Key, float] = {}
-        self._lock = threading.Lock()
 
-    def add(self, amount: float, labels: Labels = NO_LABELS) -> None:
+    def add(self, amount: float) -> None:
         if not self._enabled or amount < 0:  # a sum that goes down is read as a restart
             return
-        key = frozen(labels)
         with self._lock:
-            self._sums[key] = self._sums.get(key, 0) + amount
-
-    def read(self, start: int, now: int) -> Metric:
-        with self._lock:
-            sums = list(self._sums.items())
-        merged: dict[Key, float] = {}
-        for key, total in sums:  # the order of labels is no difference
-            ordered = tuple(sorted(key))
-            merged[ordered] = merged.get(ordered, 0) + total
-        points = [
-            NumberDataPoint(dict(key), start, now, total, []) for key, total in merged.items()
-        ]
-        data = Sum(points, AggregationTemporality.CUMULATIVE, is_monotonic=True)
-        return Metric(self.metric.name, self.metric.description, self.metric.unit, data)
+            self.value += amount
+            self.counted = True
 
 
-class _Series:
+class Series:
     """The values under one set of labels; of each bucket the last traced one is an exemplar."""
 
-    __slots__ = ("counts", "exemplars", "high", "low", "total")
+    __slots__ = ("_bounds", "_enabled", "_lock", "counts", "exemplars", "high", "low", "total")
 
-    def __init__(self, buckets: int) -> None:
+    def __init__(self, bounds: Sequence[float], lock: threading.Lock, enabled: bool) -> None:
+        buckets = len(bounds) + 1
         self.counts = [0] * buckets
         self.exemplars: list[tuple[float, int, SpanContext] | None] = [None] * buckets
         self.total = 0.0
         self.low = float("inf")
         self.high = float("-inf")
+        self._bounds = bounds
+        self._lock = lock
+        self._enabled = enabled
 
-    def add(self, other: "_Series") -> None:
+    def record(self, value: float, traced: SpanContext) -> None:
+        """`traced` is the span the value belongs to."""
+        if not self._enabled:
+            return
+        bucket = bisect_left(self._bounds, value)
+        with self._lock:
+            self.counts[bucket] += 1
+            self.total += value
+            if value < self.low:
+                self.low = value
+            if value > self.high:
+                self.high = value
+            if traced.trace_flags & TraceFlags.SAMPLED:
+                self.exemplars[bucket] = (value, time.time_ns(), traced)
+
+    def join(self, other: "Series") -> None:
         self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
         self.exemplars = [b or a for a, b in zip(self.exemplars, other.exemplars, strict=True)]
         self.total += other.total
@@ -96,15 +98,49 @@ class _Series:
         self.high = max(self.high, other.high)
 
 
+class Counter:
+    """A sum for each set of labels."""
+
+    def __init__(self, metric: schema.Metric, enabled: bool = True) -> None:
+        self.metric = metric
+        self._totals: dict[Key, Total] = {}
+        self._lock = threading.Lock()
+        self._enabled = enabled
+
+    def add(self, amount: float, labels: Labels = NO_LABELS) -> None:
+        self.of(labels).add(amount)
+
+    def of(self, labels: Labels) -> Total:
+        """The sum under these labels: keep it where the same ones come again and again."""
+        key = tuple(labels.items())
+        found = self._totals.get(key)
+        if found is None:
+            found = self._totals.setdefault(key, Total(self._lock, self._enabled))
+        return found
+
+    def read(self, start: int, now: int) -> Metric:
+        merged: dict[Key, float] = {}
+        with self._lock:
+            for key, total in list(self._totals.items()):
+                if total.counted:
+                    ordered = tuple(sorted(key))  # the order of labels is no difference
+                    merged[ordered] = merged.get(ordered, 0) + total.value
+        points = [
+            NumberDataPoint(dict(key), start, now, total, []) for key, total in merged.items()
+        ]
+        data = Sum(points, AggregationTemporality.CUMULATIVE, is_monotonic=True)
+        return Metric(self.metric.name, self.metric.description, self.metric.unit, data)
+
+
 class Histogram:
     """Counts values into the metric's buckets, for each set of labels."""
 
     def __init__(self, metric: schema.Metric, enabled: bool = True) -> None:
         self.metric = metric
-        self._enabled = enabled
         self._bounds = metric.buckets
-        self._series: dict[Key, _Series] = {}
+        self._series: dict[Key, Series] = {}
         self._lock = threading.Lock()
+        self._enabled = enabled
 
     def record(
         self,
@@ -113,56 +149,34 @@ class Histogram:
         context: Context | SpanContext | None = None,
     ) -> None:
         """`context` is that of the span the value belongs to; by default the current one."""
-        if not self._enabled:
-            return
         if isinstance(context, SpanContext):
             traced = context
         else:
             traced = get_current_span(context).get_span_context()
-        bucket = bisect_left(self._bounds, value)
-        with self._lock:
-            series = self._of(frozen(labels))
-            series.counts[bucket] += 1
-            series.total += value
-            if value < series.low:
-                series.low = value
-            if value > series.high:
-                series.high = value
-            if traced.trace_flags & TraceFlags.SAMPLED:
-                series.exemplars[bucket] = (value, time.time_ns(), traced)
+        self.of(labels).record(value, traced)
 
-    def record_all(
-        self,
-        values: Iterable[float],
-        labels: Labels,
-        context: Context | SpanContext | None = None,
-    ) -> None:
-        """Several values at once, as of the chunks of a stream."""
-        if not self._enabled:
-            return
-        key = frozen(labels)
-        for value in values:
-            self.record(value, key, context)
-
-    def _of(self, key: Key) -> _Series:
-        series = self._series.get(key)
-        if series is None:
-            series = self._series[key] = _Series(len(self._bounds) + 1)
-        return series
+    def of(self, labels: Labels) -> Series:
+        """The values under these labels: keep it where the same ones come again and again."""
+        key = tuple(labels.items())
+        found = self._series.get(key)
+        if found is None:
+            found = self._series.setdefault(key, Series(self._bounds, self._lock, self._enabled))
+        return found
 
     def read(self, start: int, now: int) -> Metric:
-        merged: dict[Key, _Series] = {}
+        merged: dict[Key, Series] = {}
         with self._lock:
-            for key, series in self._series.items():
-                ordered = tuple(sorted(key))
-                if ordered not in merged:
-                    merged[ordered] = _Series(len(self._bounds) + 1)
-                merged[ordered].add(series)
+            for key, series in list(self._series.items()):
+                if any(series.counts):
+                    ordered = tuple(sorted(key))
+                    if ordered not in merged:
+                        merged[ordered] = Series(self._bounds, self._lock, self._enabled)
+                    merged[ordered].join(series)
         points = [self._point(key, series, start, now) for key, series in merged.items()]
         data = HistogramData(points, AggregationTemporality.CUMULATIVE)
         return Metric(self.metric.name, self.metric.description, self.metric.unit, data)
 
-    def _point(self, key: Key, series: _Series, start: int, now: int) -> HistogramDataPoint:
+    def _point(self, key: Key, series: Series, start: int, now: int) -> HistogramDataPoint:
         return HistogramDataPoint(
             attributes=dict(key),
             start_time_unix_nano=start,

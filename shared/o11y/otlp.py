@@ -135,6 +135,7 @@ class _Attributes:
     def __init__(self, tag: bytes) -> None:
         self._tag = tag
         self._known: dict[tuple[str, object, object], bytes] = {}
+        self._floats: dict[str, bytes] = {}
 
     def __call__(self, attributes: Mapping[str, Any]) -> bytes:
         known, parts = self._known, []
@@ -142,6 +143,9 @@ class _Attributes:
             kind: Any = value.__class__
             if kind is str:
                 often = len(value) <= _LONG
+            elif kind is float:
+                parts.append((self._floats.get(key) or self._float(key)) + _double(value))
+                continue
             elif kind is tuple:
                 kind = tuple(map(type, value))
                 often = _SIMPLE.issuperset(kind)
@@ -159,6 +163,13 @@ class _Attributes:
                 known[known_as] = found
             parts.append(found)
         return b"".join(parts)
+
+    def _float(self, key: str) -> bytes:
+        """All of a float's attribute but its last eight bytes."""
+        if len(self._floats) >= _REMEMBERED:
+            self._floats.clear()
+        found = self._floats[key] = _field(self._tag, _key_value(key, 0.0))[:-8]
+        return found
 
 
 _of_resource = _Attributes(b"\x0a")

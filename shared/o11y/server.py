@@ -21,6 +21,7 @@ from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from o11y import deadline, problems, schema
+from o11y.metering import Series
 from o11y.problems import Problem, unavailable
 from o11y.telemetry import Telemetry
 
@@ -95,6 +96,7 @@ class Server:
         self._timeout_seconds = timeout_seconds
         self._tracer = telemetry.tracer
         self._duration = telemetry.histogram(schema.HTTP_SERVER_DURATION)
+        self._series: dict[tuple[object, ...], Series] = {}
         self._active: Counter[tuple[str, str]] = Counter()
         telemetry.sum(schema.HTTP_SERVER_ACTIVE, self._observe_active)
 
@@ -174,20 +176,15 @@ class Server:
         seconds = time.perf_counter() - request.began
         scope, span, status = request.scope, request.span, request.status
         route = request.route or getattr(scope.get("route"), "path", None)
-        labels: dict[str, str | int] = {
-            schema.HTTP_METHOD: request.method,
-            schema.URL_SCHEME: scope.get("scheme", "http"),
-            schema.PROTOCOL_VERSION: scope.get("http_version", "1.1"),
-        }
         found: dict[str, str | int] = {}
         if route is not None:
-            labels[schema.HTTP_ROUTE] = found[schema.HTTP_ROUTE] = route
+            found[schema.HTTP_ROUTE] = route
             if span.is_recording():
                 span.update_name(f"{request.method} {route}")
         if request.started:
-            labels[schema.HTTP_STATUS] = found[schema.HTTP_STATUS] = status
+            found[schema.HTTP_STATUS] = status
         if error := request.error():
-            labels[schema.ERROR_TYPE] = found[schema.ERROR_TYPE] = error
+            found[schema.ERROR_TYPE] = error
             if error != schema.ERROR_CLIENT_GONE:
                 span.set_status(StatusCode.ERROR)
         access.info(
@@ -202,7 +199,19 @@ class Server:
                 "duration_seconds": round(seconds, 6),
             },
         )
-        self._duration.record(seconds, labels, span.get_span_context())
+        version = scope.get("http_version", "1.1")
+        key = (request.method, scope.get("scheme", "http"), version, *found.items())
+        series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = self._duration.of(
+                {
+                    schema.HTTP_METHOD: request.method,
+                    schema.URL_SCHEME: scope.get("scheme", "http"),
+                    schema.PROTOCOL_VERSION: version,
+                    **found,
+                }
+            )
+        series.record(seconds, span.get_span_context())
         span.set_attributes(found)
         span.end()
 

@@ -15,6 +15,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
+    INVALID_SPAN_CONTEXT,
     NonRecordingSpan,
     SpanContext,
     TraceFlags,
@@ -194,12 +195,29 @@ def test_an_exemplar_is_the_last_traced_value_of_its_bucket(ours: Backend, their
     assert ours.sent() == theirs.sent()
 
 
-def test_several_values_at_once_are_several_values(ours: Backend, theirs: Backend) -> None:
-    values = [0.0625, 3, 0.25, 3]
-    ours.instruments.histogram(SECONDS).record_all(values, {"a": "x"})
-    for value in values:
-        theirs.record(value, {"a": "x"})
+def test_labels_that_are_kept_are_the_same_as_those_that_are_not(
+    ours: Backend, theirs: Backend
+) -> None:
+    series = ours.instruments.histogram(SECONDS).of({"a": "x"})
+    total = ours.instruments.counter(CALLS).of({"a": "x"})
+    for value in (0.0625, 3, 0.25, 3):
+        series.record(value, INVALID_SPAN_CONTEXT)
+        ours.record(value, {"a": "x"})
+        total.add(value)
+        ours.count(value, {"a": "x"})
+        for _ in range(2):
+            theirs.record(value, {"a": "x"})
+            theirs.count(value, {"a": "x"})
     assert ours.sent() == theirs.sent()
+
+
+def test_labels_without_a_value_are_not_reported(ours: Backend) -> None:
+    ours.instruments.histogram(SECONDS).of({"a": "x"})
+    ours.instruments.counter(CALLS).of({"a": "x"})
+    assert ours.data() is None
+    ours.count(0, {"a": "y"})
+    [point] = ours.sent()[CALLS.name].sum.data_points
+    assert point.as_int == 0
 
 
 def test_gauges_and_sums_of_the_sdk_come_along(ours: Backend, theirs: Backend) -> None:
@@ -260,6 +278,7 @@ def test_what_is_turned_off_counts_nothing() -> None:
     instruments.join([reader])
     instruments.counter(CALLS).add(1)
     instruments.histogram(SECONDS).record(1)
-    instruments.histogram(schema.MODEL_DURATION).record_all([1], {})
+    instruments.histogram(schema.MODEL_DURATION).of({}).record(1, INVALID_SPAN_CONTEXT)
+    instruments.counter(schema.MODEL_TOKENS).of({}).add(1)
     assert reader.get_metrics_data() is None
     provider.shutdown()
