@@ -5,19 +5,20 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import torch
 from fastapi import FastAPI
 
-from inference_svc import allocator, device, local_api, model, openai_api
+from inference_svc import allocator, device, local_api, model, openai_api, sizing
 from inference_svc.embedder import Embedder
-from inference_svc.engine import Engine, EngineLimits
+from inference_svc.engine import Engine
 from inference_svc.generation import Generator
 from inference_svc.gpu import Gpus, visible
 from inference_svc.settings import Settings
-from o11y.service import create_app, metrics_router
+from o11y.service import Service, StartError, create_app, metrics_router
 from o11y.telemetry import Telemetry
 
 
-def build(settings: Settings, telemetry: Telemetry) -> FastAPI:
+def build(settings: Settings, telemetry: Telemetry) -> Service:
     """Load the models and build the application. Raises StartError when a model can't be had."""
     chosen = device.choose(settings.use_gpu, settings.gpu_device_id)
     language_model = model.load(settings.local_model_name, chosen, settings.model_cache_dir)
@@ -25,28 +26,33 @@ def build(settings: Settings, telemetry: Telemetry) -> FastAPI:
     gpus = Gpus(chosen.name, visible(chosen.name))
     gpus.observe(telemetry)
     allocator.observe(chosen.name, telemetry)
-    limits = EngineLimits(
-        max_context=settings.engine_max_context,
-        max_requests=settings.engine_max_requests,
-        max_batch_tokens=settings.engine_max_batch_tokens,
-        cache_blocks=settings.engine_cache_blocks,
-        max_waiting=settings.engine_max_waiting,
-    )
     # Its own handler would print lines of another form beside ours.
     batching = logging.getLogger("ContinuousBatchingLogger")
     batching.handlers.clear()
     batching.propagate = True
     batching.setLevel("WARNING")
-    engine = Engine(language_model, limits)
+    limits = sizing.limits(settings, language_model)
+    try:
+        engine = Engine(language_model, limits)
+    except (MemoryError, torch.OutOfMemoryError, ValueError) as error:
+        raise StartError(
+            f"ENGINE_CACHE_BLOCKS={limits.cache_blocks}, "
+            f"ENGINE_MAX_BATCH_TOKENS={limits.max_batch_tokens}: the cache can't be made: {error}"
+        ) from error
     generator = Generator(engine, telemetry)
+
+    async def watch() -> None:
+        app.fail(await engine.lost())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         engine.start()
         gpus.start()
+        watching = asyncio.create_task(watch())
         try:
             yield
         finally:
+            watching.cancel()
             await engine.stop()
             embedder.close()
             await asyncio.to_thread(gpus.close)
@@ -54,7 +60,7 @@ def build(settings: Settings, telemetry: Telemetry) -> FastAPI:
     async def ready() -> str | None:
         return engine.failure()
 
-    return create_app(
+    app = create_app(
         "inference-svc",
         telemetry,
         [
@@ -66,3 +72,4 @@ def build(settings: Settings, telemetry: Telemetry) -> FastAPI:
         ready,
         timeout_seconds=settings.request_timeout_seconds,
     )
+    return app

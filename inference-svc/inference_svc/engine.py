@@ -6,19 +6,27 @@ The event loop only waits, so that health checks answer while the model works.
 
 import asyncio
 import itertools
+import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanContext, format_trace_id
 from transformers import ContinuousBatchingConfig, GenerationConfig
 from transformers.generation.continuous_batching.requests import GenerationOutput, RequestStatus
 
+from inference_svc.admission import Admission
+from inference_svc.entry import Entry
+from inference_svc.manager import Manager
 from inference_svc.model import LanguageModel
-from inference_svc.pace import Pace
+from inference_svc.recovery import EngineFailed, Failures
+from inference_svc.steps import Step, Steps, Work
 from inference_svc.text import TextStream
 from o11y import deadline
 from o11y.problems import Problem, out_of_time, unavailable
+
+logger = logging.getLogger(__name__)
 
 PAGE_SIZE = 64
 """Tokens in a page of the key-value cache."""
@@ -27,6 +35,7 @@ GREEDY = 1e-6
 """Temperature that makes sampling pick the likeliest token: the engine has no other greedy mode."""
 
 STOP_SECONDS = 2.0
+WATCH_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -54,49 +63,34 @@ class Generation:
 
 @dataclass(frozen=True)
 class EngineLimits:
-    """Bounds in tokens and requests; see the settings of the same names."""
+    """Bounds in tokens, requests and seconds; see the settings of the same names."""
 
     max_context: int
     max_requests: int
     max_batch_tokens: int
     cache_blocks: int
     max_waiting: int
+    stall_seconds: float = 120.0
 
 
 Emit = Callable[[int, str], None]
 """Is told the text of a sequence, by its number, as it comes."""
 
 
-class _Waiter:
-    """A caller waiting for one sequence, and what arrived for it."""
+@dataclass(eq=False)
+class Call:
+    """The work of one caller, as far as it has come. `context` is the caller's span."""
 
-    def __init__(
-        self, request: GenerationRequest, stream: TextStream, emit: Callable[[str], None] | None
-    ) -> None:
-        self.request = request
-        self.stream = stream
-        self.done: asyncio.Future[GenerationOutput] = asyncio.get_running_loop().create_future()
-        self.text = ""
-        self._emit = emit
-        self._seen = 0
-
-    def take(self, output: GenerationOutput) -> None:
-        """What the engine has generated so far."""
-        if self.done.done():
-            return
-        text = self.stream.add(output.generated_tokens[self._seen :])
-        self._seen = len(output.generated_tokens)
-        if output.is_finished():
-            text += self.stream.end()
-        self.text += text
-        if text and self._emit:
-            self._emit(text)
-        if output.is_finished() or self.stream.stopped:
-            self.done.set_result(output)
+    context: SpanContext = INVALID_SPAN_CONTEXT
+    works: list[Work] = field(default_factory=list)
 
 
 class Engine:
-    """Owns the model while it runs. All methods are for the event loop's thread."""
+    """Owns the model while it runs. All methods are for the event loop's thread.
+
+    `on_step` and `on_failure` are called in the engine's thread: for each step with those in it,
+    and for each one that failed with its error.
+    """
 
     def __init__(self, language_model: LanguageModel, limits: EngineLimits) -> None:
         self.language_model = language_model
@@ -106,132 +100,192 @@ class Engine:
         eos = language_model.model.generation_config.eos_token_id
         if eos is None:
             eos = tokenizer.eos_token_id
-        self._manager = language_model.model.init_continuous_batching(
-            generation_config=GenerationConfig(
+        self.steps = Steps()
+        self.on_step: Callable[[Step], None] = lambda _: None
+        self.on_failure: Callable[[Exception], None] = lambda _: None
+        self._entries: dict[str, Entry] = {}
+        self._failures = Failures()
+        self._manager = Manager(
+            language_model.model,
+            GenerationConfig(
                 do_sample=True,
                 temperature=0.99,  # any value but 1 makes temperature a parameter of the request
                 top_k=0,
                 eos_token_id=eos,
                 pad_token_id=tokenizer.pad_token_id,
             ),
-            continuous_batching_config=ContinuousBatchingConfig(
+            ContinuousBatchingConfig(
                 page_size=PAGE_SIZE,
                 num_blocks=limits.cache_blocks,
                 max_batch_tokens=limits.max_batch_tokens,
                 max_requests_per_batch=limits.max_requests,
                 per_request_processors=True,
             ),
+            self._entries,
+            self.steps,
+            self._step_failed,
+            lambda step: self.on_step(step),
         )
         self._ids = itertools.count()
-        self._pace = Pace()
-        self.inside = 0
-        """Sequences running or waiting."""
+        self.admission = Admission(
+            language_model.name, self.window, self._manager.capacity, limits.max_waiting
+        )
+
+    @property
+    def running(self) -> int:
+        """Sequences that are computed."""
+        return sum(entry.work.admitted is not None for entry in list(self._entries.values()))
+
+    @property
+    def waiting(self) -> int:
+        """Sequences whose first step hasn't begun."""
+        return sum(entry.work.admitted is None for entry in list(self._entries.values()))
+
+    @property
+    def cache_blocks(self) -> int:
+        """Blocks of PAGE_SIZE tokens that the cache has."""
+        return self._manager.cache_blocks
+
+    @property
+    def cache_used(self) -> float:
+        """Blocks of the cache that sequences hold."""
+        return self._manager.cache_used()
 
     def start(self) -> None:
         self._manager.start()
 
     async def stop(self) -> None:
-        """End the thread. What still runs fails: the server has given it its time already."""
+        """Refuse what is new and end the thread. What still runs fails: the server has given it its
+        time already.
+        """
+        self.admission.stopping = True
         await asyncio.to_thread(
             self._manager.stop, block=True, timeout=STOP_SECONDS, hard_stop=True
         )
 
     def failure(self) -> str | None:
-        """Why the engine can't serve, or None while it can."""
+        """Why the engine can't serve now, or None while it can."""
+        if self._manager.recovering:
+            return "the engine begins again after a failure"
+        return self._lost()
+
+    async def lost(self) -> str:
+        """Wait until the engine can't be helped any more, fail who waits for it, and say why."""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            if (reason := self._lost()) and not self.admission.stopping:
+                break
+        for entry in list(self._entries.values()):
+            entry.fail(unavailable(reason))
+        return reason
+
+    def _lost(self) -> str | None:
         error = self._manager.background_thread_status.fatal_error
         if error is not None:
             return f"the engine failed: {error}"
-        return None if self._manager.is_running() else "the engine is not running"
+        if not self._manager.is_running():
+            return "the engine is not running"
+        since = self.steps.busy_since
+        if since is not None and time.monotonic() - since > self.limits.stall_seconds:
+            return f"a step of the engine takes longer than {self.limits.stall_seconds:g} s"
+        return None
+
+    def _step_failed(self, error: Exception, entries: Sequence[Entry]) -> bool:
+        """In the engine's thread: fail those in the step. Returns whether to go on."""
+        goes_on = not self._failures.beyond_help()
+        failed = EngineFailed(error)
+        traces = {format_trace_id(entry.work.context.trace_id) for entry in entries}
+        logger.error(
+            "a step of the engine failed with %d sequences in it: %s",
+            len(entries),
+            error,
+            exc_info=error,
+            extra={"trace_ids": sorted(traces), "error_type": failed.kind},
+        )
+        self.on_failure(error)
+        for entry in entries:
+            entry.loop.call_soon_threadsafe(entry.fail, EngineFailed(error))
+        return goes_on
 
     async def generate(
-        self, requests: Sequence[GenerationRequest], emit: Emit | None = None
+        self,
+        requests: Sequence[GenerationRequest],
+        emit: Emit | None = None,
+        call: Call | None = None,
     ) -> list[Generation]:
-        """Generate all sequences of one call together; `emit` is told their text as it comes.
+        """Generate all sequences of one call together; `emit` is told their text as it comes, and
+        `call` gets their work.
 
-        Raises Problem 422 for a prompt beyond the window, 429 when too many wait, 503 when the
-        engine is down, 504 when the deadline passes. A cancelled call leaves the batch.
+        Raises Problem: what Admission raises, 503 when the engine fails, 504 when the deadline
+        passes. A cancelled call leaves the batch before the next step.
         """
-        for request in requests:
-            self._check_window(request)
-        if self.inside + len(requests) > self.limits.max_waiting:
-            raise Problem(
-                429,
-                f"{self.inside} sequences are running or waiting; at most "
-                f"{self.limits.max_waiting} may",
-                code="busy",
-                headers={"Retry-After": str(self._pace.seconds_for(len(requests)))},
-            )
-        self.inside += len(requests)
+        call = call or Call()
+        lengths = [(len(request.prompt_ids), request.max_new_tokens) for request in requests]
+        self.admission.enter(lengths, self.failure())
         try:
             async with asyncio.timeout(deadline.remaining()):
-                return await self._together(requests, emit)
+                return await self._together(requests, emit, call)
         except TimeoutError:
             raise out_of_time("the generation did not finish in time") from None
         finally:
-            self.inside -= len(requests)
+            self.admission.leave(len(requests))
 
     async def _together(
-        self, requests: Sequence[GenerationRequest], emit: Emit | None
+        self, requests: Sequence[GenerationRequest], emit: Emit | None, call: Call
     ) -> list[Generation]:
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(self._sequence(each, partial(emit, at) if emit else None))
+                    group.create_task(
+                        self._sequence(each, partial(emit, at) if emit else None, call)
+                    )
                     for at, each in enumerate(requests)
                 ]
         except* Problem as problems:
             raise problems.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    def _check_window(self, request: GenerationRequest) -> None:
-        length = len(request.prompt_ids)
-        if length + request.max_new_tokens > self.window:
-            raise Problem(
-                422,
-                f"the prompt has {length} tokens and {request.max_new_tokens} new ones are asked "
-                f"for; {self.language_model.name} takes {self.window} together",
-                code="context_length_exceeded",
-                field="prompt",
-            )
-
     async def _sequence(
-        self, request: GenerationRequest, emit: Callable[[str], None] | None
+        self, request: GenerationRequest, emit: Callable[[str], None] | None, call: Call
     ) -> Generation:
-        started = time.perf_counter()
-        tokenizer = self.language_model.tokenizer
-        waiter = _Waiter(request, TextStream(tokenizer, request.stop), emit)
+        work = Work(call.context)
+        call.works.append(work)
+        entry = Entry(work, TextStream(self.language_model.tokenizer, request.stop), emit)
         request_id = f"sequence-{next(self._ids)}"
-        if reason := self.failure():
-            raise unavailable(reason)
-        self._manager.register_result_handler(request_id, waiter.take)
+        self._entries[request_id] = entry
+        taken = None
         try:
             self._manager.add_request(
                 request.prompt_ids,
                 request_id=request_id,
                 max_new_tokens=request.max_new_tokens,
                 streaming=bool(request.stop or emit),
-                record_timestamps=True,
                 temperature=max(request.temperature, GREEDY),
             )
-            output = await waiter.done
+            output = await entry.done
+            taken = len(output.prompt_ids) + len(output.generated_tokens) - 1
         finally:
-            if not waiter.done.done() or waiter.done.cancelled() or waiter.stream.stopped:
-                self._manager.cancel_request(request_id)
-            self._manager.output_router.result_handlers.pop(request_id, None)
+            del self._entries[request_id]  # what nobody waits for is not computed
+            self.steps.settle(work, taken)
         if output.status == RequestStatus.FAILED:
             raise unavailable(f"the engine failed: {output.error}")
-        self._pace.ended()
-        return self._generation(waiter, output, started)
+        self.admission.pace.ended()
+        return self._generation(request, entry, output)
 
-    def _generation(self, waiter: _Waiter, output: GenerationOutput, started: float) -> Generation:
-        full = len(output.generated_tokens) >= waiter.request.max_new_tokens
-        stamps = output.timestamps or [time.perf_counter()]
+    def _generation(
+        self, request: GenerationRequest, entry: Entry, output: GenerationOutput
+    ) -> Generation:
+        full = len(output.generated_tokens) >= request.max_new_tokens
+        work = entry.work
+        ended = output.lifespan[1] if output.is_finished() else time.perf_counter()
+        first = ended if work.first_token is None else work.first_token
+        admitted = first if work.admitted is None else work.admitted
         return Generation(
-            text=waiter.text,
+            text=entry.text,
             prompt_tokens=len(output.prompt_ids),
             completion_tokens=len(output.generated_tokens),
-            finish_reason="length" if full and not waiter.stream.stopped else "stop",
-            queue_seconds=max(0.0, output.lifespan[0] - started),
-            first_token_seconds=stamps[0] - started,
-            duration_seconds=stamps[-1] - started,
+            finish_reason="length" if full and not entry.stream.stopped else "stop",
+            queue_seconds=admitted - work.made,
+            first_token_seconds=first - work.made,
+            duration_seconds=ended - work.made,
         )

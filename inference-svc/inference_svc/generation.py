@@ -2,18 +2,25 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import Span, SpanKind, StatusCode
 
-from inference_svc.engine import Emit, Engine, Generation, GenerationRequest
+from inference_svc import engine_metrics
+from inference_svc.admission import Rejected
+from inference_svc.engine import Call, Emit, Engine, Generation, GenerationRequest
+from inference_svc.recovery import EngineFailed
+from inference_svc.steps import occupancy
 from o11y import schema
 from o11y.contracts import LocalInferenceMetadata, Performance, Usage
+from o11y.problems import Problem
 from o11y.telemetry import Telemetry
 
 PROVIDER = "o11y-local"
 """`gen_ai.provider.name` of this service."""
+
+WAITING, RUNNING = "waiting", "running"
 
 
 @dataclass(frozen=True)
@@ -24,15 +31,6 @@ class Outcome:
     metadata: LocalInferenceMetadata
 
 
-def batch_efficiency(lengths: Sequence[int]) -> float:
-    """Share of the token slots a call's sequences held that carry a token.
-
-    A call holds its place until its longest sequence ends: slots are sequences times the longest.
-    """
-    slots = len(lengths) * max(lengths, default=0)
-    return sum(lengths) / slots if slots else 0.0
-
-
 class Generator:
     """Runs calls on the engine and tells telemetry about them."""
 
@@ -40,8 +38,15 @@ class Generator:
         self.engine = engine
         self._tracer = telemetry.tracer
         self._duration = telemetry.histogram(schema.MODEL_DURATION)
+        self._request_duration = telemetry.histogram(schema.MODEL_REQUEST_DURATION)
         self._tokens = telemetry.counter(schema.MODEL_TOKENS)
         self._first_token = telemetry.histogram(schema.MODEL_FIRST_TOKEN)
+        self._output_token = telemetry.histogram(schema.MODEL_OUTPUT_TOKEN)
+        self._rejected = telemetry.counter(schema.MODEL_REJECTED)
+        self._cancelled = telemetry.counter(schema.MODEL_CANCELLED)
+        model = engine.language_model
+        self._labels = {schema.LABEL_MODEL: model.name, schema.LABEL_DEVICE: model.device}
+        engine_metrics.observe(engine, telemetry)
 
     async def run(
         self,
@@ -53,9 +58,7 @@ class Generator:
         `emit` is told their text as it comes.
         """
         model = self.engine.language_model
-        labels = {schema.LABEL_MODEL: model.name, schema.LABEL_DEVICE: model.device}
         started = time.perf_counter()
-        status = "error"
         with self._tracer.start_as_current_span(
             f"{operation} {model.name}",
             kind=SpanKind.INTERNAL,
@@ -74,46 +77,110 @@ class Generator:
             record_exception=False,
             set_status_on_exception=False,
         ) as span:
+            call = Call(span.get_span_context())
             try:
-                generations = await self.engine.generate(requests, emit)
-                status = "ok"
+                generations = await self.engine.generate(requests, emit, call)
             except BaseException as error:
-                cancelled = isinstance(error, asyncio.CancelledError)
-                kind = schema.ERROR_CANCELLED if cancelled else type(error).__qualname__
-                span.set_attribute(schema.ERROR_TYPE, kind)
-                span.set_status(StatusCode.ERROR, str(error))
+                self._failed(span, operation, requests, call, error, started)
                 raise
-            finally:
-                seconds = time.perf_counter() - started
-                self._duration.record(seconds, {**labels, schema.LABEL_STATUS: status})
-            outcome = self._outcome(generations, seconds)
-            usage, performance = outcome.metadata.usage, outcome.metadata.performance
-            span.set_attributes(
-                {
-                    schema.RESPONSE_MODEL: model.name,
-                    schema.INPUT_TOKENS: usage.prompt_tokens,
-                    schema.OUTPUT_TOKENS: usage.completion_tokens,
-                    schema.PROMPT_TOKENS_ORIGINAL: usage.prompt_tokens,
-                    schema.COMPLETION_TOKENS_ORIGINAL: usage.completion_tokens,
-                    schema.FINISH_REASONS: [item.finish_reason for item in generations],
-                    schema.QUEUE_SECONDS: performance.queue_seconds,
-                    schema.FIRST_TOKEN_SECONDS: performance.time_to_first_token_seconds,
-                    schema.TOKENS_PER_SECOND: performance.tokens_per_second,
-                    schema.BATCH_EFFICIENCY: performance.batch_efficiency,
-                }
-            )
-            self._tokens.add(usage.completion_tokens, labels)
-            self._first_token.record(
-                performance.time_to_first_token_seconds,
-                {
-                    schema.OPERATION: operation,
-                    schema.PROVIDER: PROVIDER,
-                    schema.REQUEST_MODEL: model.name,
-                },
-            )
+            return self._succeeded(span, operation, call, generations, started)
+
+    def _succeeded(
+        self,
+        span: Span,
+        operation: str,
+        call: Call,
+        generations: list[Generation],
+        started: float,
+    ) -> Outcome:
+        outcome = self._outcome(call, generations, time.perf_counter() - started)
+        usage, performance = outcome.metadata.usage, outcome.metadata.performance
+        self._tell(span, call, usage.prompt_tokens, usage.completion_tokens)
+        span.set_attributes(
+            {
+                schema.FINISH_REASONS: [item.finish_reason for item in generations],
+                schema.TOKENS_PER_SECOND: performance.tokens_per_second,
+            }
+        )
+        labels = self._server_labels(operation)
+        self._duration.record(
+            performance.duration_seconds,
+            {**self._labels, schema.LABEL_STATUS: "ok"},
+            call.context,
+        )
+        self._request_duration.record(performance.duration_seconds, labels, call.context)
+        self._first_token.record(performance.time_to_first_token_seconds, labels, call.context)
+        for item in generations:
+            if item.completion_tokens > 1:
+                after = item.duration_seconds - item.first_token_seconds
+                self._output_token.record(
+                    after / (item.completion_tokens - 1), labels, call.context
+                )
         return outcome
 
-    def _outcome(self, generations: list[Generation], seconds: float) -> Outcome:
+    def _failed(
+        self,
+        span: Span,
+        operation: str,
+        requests: Sequence[GenerationRequest],
+        call: Call,
+        error: BaseException,
+        started: float,
+    ) -> None:
+        kind = _kind(error)
+        if call.works:
+            generated = sum(work.tokens for work in call.works)
+            self._tell(span, call, len(requests[0].prompt_ids), generated)
+        if isinstance(error, Rejected):
+            self._rejected.add(1, {**self._labels, schema.LABEL_REASON: error.code})
+        elif kind in (schema.ERROR_CANCELLED, "out_of_time"):
+            ran = any(work.admitted is not None for work in call.works)
+            where = {schema.LABEL_REASON: kind, schema.LABEL_STATUS: RUNNING if ran else WAITING}
+            self._cancelled.add(1, {**self._labels, **where})
+            span.add_event(schema.EVENT_CANCELLED, where)
+        span.set_attribute(schema.ERROR_TYPE, kind)
+        span.set_status(StatusCode.ERROR, str(error))
+        seconds = time.perf_counter() - started
+        status = "cancelled" if kind == schema.ERROR_CANCELLED else "error"
+        self._duration.record(seconds, {**self._labels, schema.LABEL_STATUS: status}, call.context)
+        labels = {**self._server_labels(operation), schema.ERROR_TYPE: kind}
+        self._request_duration.record(seconds, labels, call.context)
+
+    def _tell(self, span: Span, call: Call, prompt: int, generated: int) -> None:
+        """What is known of every call that was let in, however it ended."""
+        works, full = call.works, occupancy(call.works)
+        span.set_attributes(
+            {
+                schema.RESPONSE_MODEL: self.engine.language_model.name,
+                schema.INPUT_TOKENS: prompt,
+                schema.OUTPUT_TOKENS: generated,
+                schema.PROMPT_TOKENS_ORIGINAL: prompt,
+                schema.COMPLETION_TOKENS_ORIGINAL: generated,
+                schema.STEPS: full.steps,
+                schema.BATCH_MEAN: full.mean,
+                schema.BATCH_MOST: full.most,
+                schema.BATCH_EFFICIENCY: full.efficiency,
+            }
+        )
+        self._tokens.add(generated, self._labels)
+        began = works[0].made
+        if admitted := _earliest(work.admitted for work in works):
+            span.add_event(schema.EVENT_ADMITTED, timestamp=_epoch_ns(admitted))
+            span.set_attribute(schema.QUEUE_SECONDS, admitted - began)
+        if first := _earliest(work.first_token for work in works):
+            span.add_event(schema.EVENT_FIRST_TOKEN, timestamp=_epoch_ns(first))
+            span.set_attribute(schema.FIRST_TOKEN_SECONDS, first - began)
+
+    def _server_labels(self, operation: str) -> dict[str, str]:
+        name = self.engine.language_model.name
+        return {
+            schema.OPERATION: operation,
+            schema.PROVIDER: PROVIDER,
+            schema.REQUEST_MODEL: name,
+            schema.RESPONSE_MODEL: name,
+        }
+
+    def _outcome(self, call: Call, generations: list[Generation], seconds: float) -> Outcome:
         lengths = [item.completion_tokens for item in generations]
         prompt = generations[0].prompt_tokens
         model = self.engine.language_model
@@ -132,7 +199,25 @@ class Generator:
                     tokens_per_second=sum(lengths) / seconds,
                     time_to_first_token_seconds=min(i.first_token_seconds for i in generations),
                     queue_seconds=min(item.queue_seconds for item in generations),
-                    batch_efficiency=batch_efficiency(lengths),
+                    batch_efficiency=occupancy(call.works).efficiency,
                 ),
             ),
         )
+
+
+def _kind(error: BaseException) -> str:
+    """`error.type`: a word that programs can group by."""
+    if isinstance(error, asyncio.CancelledError):
+        return schema.ERROR_CANCELLED
+    if isinstance(error, EngineFailed):
+        return error.kind
+    return error.code if isinstance(error, Problem) else type(error).__qualname__
+
+
+def _earliest(stamps: Iterable[float | None]) -> float | None:
+    return min((stamp for stamp in stamps if stamp is not None), default=None)
+
+
+def _epoch_ns(stamp: float) -> int:
+    """A time of `time.perf_counter` as nanoseconds since 1970."""
+    return time.time_ns() - int((time.perf_counter() - stamp) * 1e9)

@@ -59,6 +59,13 @@ def router(
         texts = [generation.text for generation in outcome.generations]
         return LocalInferenceAnswer(generated_texts=texts, metadata=outcome.metadata)
 
+    def load() -> dict[str, Any]:
+        return {
+            "running": engine.running,
+            "waiting": engine.waiting,
+            "cache_used": round(engine.cache_used / engine.cache_blocks, 4),
+        }
+
     @api.get("/health")
     async def health() -> dict[str, Any]:
         failure = engine.failure()
@@ -68,6 +75,7 @@ def router(
             "model_name": model.name,
             "embedding_model": embedder.name,
             "device": model.device,
+            **load(),
         }
 
     @api.get("/stats")
@@ -79,6 +87,7 @@ def router(
             "dtype": str(model.model.dtype).removeprefix("torch."),
             "parameters": model.parameters,
             "context_window": engine.window,
+            **load(),
             "uptime_seconds": time.monotonic() - started,
             **({"gpu": gpu} if (gpu := gpus.stats()) else {}),
         }

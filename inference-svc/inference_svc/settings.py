@@ -10,7 +10,10 @@ from o11y.settings import ServiceSettings
 
 
 class Settings(ServiceSettings):
-    """Model, device and the bounds of the engine. Sizes are in tokens."""
+    """Model, device and the bounds of the engine. What is None depends on the device: see sizing.
+
+    Sizes are in tokens, the cache's in blocks of 64.
+    """
 
     app_port: int = Field(8083, ge=1, le=65535)
     local_model_name: str | None = None
@@ -18,10 +21,11 @@ class Settings(ServiceSettings):
     gpu_device_id: int = Field(0, ge=0)
     model_cache_dir: Path = CACHE
     engine_max_context: int = Field(4096, ge=64)
-    engine_max_requests: int = Field(32, ge=1)
-    engine_max_batch_tokens: int = Field(512, ge=16)
-    engine_cache_blocks: int = Field(128, ge=8)
+    engine_max_requests: int | None = Field(None, ge=1)
+    engine_max_batch_tokens: int | None = Field(None, ge=16)
+    engine_cache_blocks: int | None = Field(None, ge=8)
     engine_max_waiting: int = Field(256, ge=1)
     embedding_max_waiting: int = Field(1024, ge=MAX_TEXTS)
+    engine_stall_seconds: float = Field(120, gt=0)
     request_timeout_seconds: float = Field(60, gt=0)
     stream_timeout_seconds: float = Field(600, gt=0)

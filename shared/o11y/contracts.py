@@ -253,8 +253,8 @@ class LocalInferenceRequest(Body):
 
 
 class Performance(BaseModel):
-    """How the local model did. `batch_efficiency` is the share of the token slots the call's
-    sequences held (their number times the longest) that carry a token."""
+    """How the local model did. `batch_efficiency`: over the forward steps the call took part in,
+    token slots whose result was used / token slots computed, of everyone in those steps."""
 
     duration_seconds: float
     tokens_per_second: float

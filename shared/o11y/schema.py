@@ -74,6 +74,10 @@ PROMPT_TOKENS_ORIGINAL = "llm.usage.prompt_tokens"
 COMPLETION_TOKENS_ORIGINAL = "llm.usage.completion_tokens"
 TOKENS_PER_SECOND = "tokens_per_second"
 BATCH_EFFICIENCY = "batch_efficiency"
+"""Over the forward steps the call took part in, until it ended: token slots whose result was used /
+token slots computed, of everyone in the steps. Not used are padding, what is computed again after
+an eviction, past a stop text, after a caller left, or in a step that failed.
+"""
 
 # Attribute keys: ours
 COST_USD = "o11y.cost.usd"
@@ -85,6 +89,11 @@ PIPELINE_STEPS = "o11y.pipeline.steps_completed"
 QUEUE_SECONDS = "o11y.queue.seconds"
 BATCH_SIZE = "o11y.batch.size"
 FIRST_TOKEN_SECONDS = "o11y.time_to_first_token.seconds"
+BATCH_MEAN = "o11y.batch.requests.mean"
+"""Sequences, of all callers, in the steps the call took part in: their mean."""
+BATCH_MOST = "o11y.batch.requests.max"
+STEPS = "o11y.batch.steps"
+"""Forward steps the call took part in."""
 RESULT_COUNT = "o11y.retrieval.result_count"
 TOP_SIMILARITY = "o11y.retrieval.top_similarity"
 DOCUMENT_COUNT = "o11y.vector.document_count"
@@ -108,6 +117,11 @@ SPAN_WORKFLOW = "full-pipeline"
 
 # Event names
 EVENT_STAGE_FAILED = "stage failed"
+EVENT_ADMITTED = "admitted"
+"""The first forward step with a sequence of the call began: its time in the queue is over."""
+EVENT_FIRST_TOKEN = "first token"
+EVENT_CANCELLED = "cancelled"
+"""The call was given up, with `reason`: its client left or its deadline passed."""
 
 # Metric labels of our own metrics
 LABEL_MODEL = "model"
@@ -131,6 +145,7 @@ SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20
 HTTP_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 TOKENS = tuple(4**power for power in range(14))
 FAST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+POWERS = tuple(2**power for power in range(11))
 UNIT_INTERVAL = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 COSINE_DISTANCE = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.5, 2.0)
 
@@ -336,17 +351,100 @@ MODEL_TOKENS = Metric(
     (LABEL_MODEL, LABEL_DEVICE),
     "original",
 )
+MODEL_REQUEST_DURATION = Metric(
+    "gen_ai.server.request.duration",
+    "histogram",
+    "s",
+    "Duration of a call of the local model until its last token, queue included.",
+    (OPERATION, PROVIDER, REQUEST_MODEL, RESPONSE_MODEL, ERROR_TYPE),
+    "semconv gen-ai/gen-ai-metrics#metric-gen_aiserverrequestduration",
+    SECONDS,
+)
 MODEL_FIRST_TOKEN = Metric(
     "gen_ai.server.time_to_first_token",
     "histogram",
     "s",
-    "Time until the local model's first token, queue included.",
-    (OPERATION, PROVIDER, REQUEST_MODEL),
+    "Time until the local model's first token, queue included, of calls that succeeded.",
+    (OPERATION, PROVIDER, REQUEST_MODEL, RESPONSE_MODEL),
     "semconv gen-ai/gen-ai-metrics#metric-gen_aiservertime_to_first_token",
     (
         *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1),
         *(0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
     ),
+)
+MODEL_OUTPUT_TOKEN = Metric(
+    "gen_ai.server.time_per_output_token",
+    "histogram",
+    "s",
+    "Time for each token of a sequence after its first, of calls that succeeded.",
+    (OPERATION, PROVIDER, REQUEST_MODEL, RESPONSE_MODEL),
+    "semconv gen-ai/gen-ai-metrics#metric-gen_aiservertime_per_output_token",
+    (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5),
+)
+MODEL_WAITING = Metric(
+    "model_queue_depth",
+    "gauge",
+    "{sequence}",
+    "Sequences that wait for their first step.",
+    (LABEL_MODEL, LABEL_DEVICE),
+    "o11y",
+)
+MODEL_RUNNING = Metric(
+    "model_requests_running",
+    "gauge",
+    "{sequence}",
+    "Sequences that are being generated.",
+    (LABEL_MODEL, LABEL_DEVICE),
+    "o11y",
+)
+MODEL_CACHE_BLOCKS = Metric(
+    "model_cache_blocks",
+    "gauge",
+    "{block}",
+    "Blocks the key-value cache has.",
+    (LABEL_MODEL, LABEL_DEVICE),
+    "o11y",
+)
+MODEL_CACHE_USED = Metric(
+    "model_cache_blocks_used",
+    "gauge",
+    "{block}",
+    "Blocks of the key-value cache that sequences hold; those kept for reuse count as free.",
+    (LABEL_MODEL, LABEL_DEVICE),
+    "o11y",
+)
+MODEL_BATCH = Metric(
+    "model_batch_size",
+    "histogram",
+    "{sequence}",
+    "Sequences in a forward step.",
+    (LABEL_MODEL, LABEL_DEVICE),
+    "o11y",
+    POWERS,
+)
+MODEL_REJECTED = Metric(
+    "model_requests_rejected",
+    "counter",
+    "{call}",
+    "Calls that were not let in, by why: their Problem's code.",
+    (LABEL_MODEL, LABEL_DEVICE, LABEL_REASON),
+    "o11y",
+)
+MODEL_CANCELLED = Metric(
+    "model_requests_cancelled",
+    "counter",
+    "{call}",
+    "Calls given up, by why (cancelled, out_of_time) and whether they waited or ran.",
+    (LABEL_MODEL, LABEL_DEVICE, LABEL_REASON, LABEL_STATUS),
+    "o11y",
+)
+MODEL_FAILURES = Metric(
+    "model_engine_failures",
+    "counter",
+    "{failure}",
+    "Forward steps that failed, by their error's class.",
+    (LABEL_MODEL, LABEL_DEVICE, ERROR_TYPE),
+    "o11y",
 )
 SERVICE_UP = Metric(
     "o11y_service_up",

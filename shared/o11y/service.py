@@ -2,9 +2,11 @@
 
 import asyncio
 import gc
+import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import TypeVar
 
 import uvicorn
@@ -24,6 +26,8 @@ DRAIN_SECONDS = 5
 KEEP_ALIVE_SECONDS = 75
 """Longer than clients keep an unused connection: the one that closes it must be the client."""
 
+logger = logging.getLogger(__name__)
+
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 S = TypeVar("S", bound=ServiceSettings)
 
@@ -36,6 +40,15 @@ class Service(FastAPI):
     """An application whose requests run under `Server`."""
 
     server: Server
+    failed = False
+    end: Callable[[], None]
+    """Begins the stop of the process; set by `run`."""
+
+    def fail(self, reason: str) -> None:
+        """This process can't do its work any more: end it, for its supervisor to start another."""
+        logger.critical("this process ends: %s", reason)
+        self.failed = True
+        self.end()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.server(scope, receive, send)
@@ -132,6 +145,8 @@ def run(
             server_header=False,
         )
     )
+    if isinstance(app, Service):
+        app.end = partial(setattr, server, "should_exit", True)
     server.run()
-    if not server.started:
+    if not server.started or (isinstance(app, Service) and app.failed):
         raise SystemExit(1)

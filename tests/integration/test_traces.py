@@ -98,7 +98,8 @@ def test_the_generation_span_says_what_it_took(pipeline: tempo.Trace) -> None:
     assert attributes["model.parameters"] == 268_098_176
     assert attributes["model.device"] == "cpu"
     assert attributes["tokens_per_second"] > 0
-    assert attributes["batch_efficiency"] == 1
+    assert 0 < attributes["batch_efficiency"] <= 1
+    assert attributes["o11y.batch.steps"] >= 4
 
 
 def test_the_llm_span_says_what_it_cost(pipeline: tempo.Trace) -> None:

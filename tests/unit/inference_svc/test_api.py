@@ -82,7 +82,7 @@ async def test_a_refused_generation_is_an_error_span(service: Service) -> None:
     generation, server = service.spans.get_finished_spans()
     assert not generation.status.is_ok
     assert generation.attributes is not None
-    assert generation.attributes["error.type"] == "Problem"
+    assert generation.attributes["error.type"] == "context_length_exceeded"
     assert server.status.is_ok
 
 

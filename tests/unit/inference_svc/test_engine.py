@@ -127,7 +127,7 @@ async def test_a_stopped_engine_says_so(language_model: LanguageModel) -> None:
     assert engine.failure() is None
     await engine.stop()
     assert engine.failure() == "the engine is not running"
-    with pytest.raises(Problem, match="the engine is not running"):
+    with pytest.raises(Problem, match="this service is stopping"):
         await engine.generate([greedy([1])])
 
 
@@ -148,7 +148,7 @@ async def idle(engine: Engine) -> None:
         while True:
             processor = engine._manager.batch_processor
             if processor is not None and not processor.has_pending_requests():
-                assert engine.inside == 0
-                assert not engine._manager.output_router.result_handlers
+                assert engine.admission.inside == 0
+                assert not engine._entries
                 return
             await asyncio.sleep(0.01)

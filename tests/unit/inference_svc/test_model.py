@@ -9,7 +9,6 @@ import torch
 
 from inference_svc import device, model, packaged
 from inference_svc.device import Device
-from inference_svc.generation import batch_efficiency
 from inference_svc.prompt import plain
 from o11y.service import StartError
 
@@ -85,16 +84,6 @@ def test_a_failed_conversion_is_the_converter_s_last_word(
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
     with pytest.raises(StartError, match="could not be prepared: OSError: no space left"):
         model.load(None, CPU, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("lengths", "efficiency"),
-    [([8], 1.0), ([8, 8], 1.0), ([8, 4], 0.75), ([9, 0, 0], 1 / 3), ([0], 0.0), ([], 0.0)],
-)
-def test_batch_efficiency_is_the_share_of_slots_with_a_token(
-    lengths: list[int], efficiency: float
-) -> None:
-    assert batch_efficiency(lengths) == pytest.approx(efficiency)
 
 
 def test_the_plain_template_ends_where_the_answer_begins() -> None:

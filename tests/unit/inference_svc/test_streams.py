@@ -105,13 +105,13 @@ def recorded() -> Recorded:
 
 async def test_who_closes_a_stream_ends_the_work(engine: Engine, recorded: Recorded) -> None:
     generator = Generator(engine, recorded.telemetry)
-    running = Running(partial(generator.run, "chat", [GenerationRequest([1, 2], 60, 1.0)]))
+    running = Running(partial(generator.run, "chat", [GenerationRequest([1, 2], 60, 0.0)]))
     await running.begin()
     running.close()
     async with asyncio.timeout(5):
         with pytest.raises(asyncio.CancelledError):
             [_ async for _ in running.pieces()]
-    assert engine.inside == 0
+    assert engine.admission.inside == 0
     [generation] = recorded.spans()
     assert attributes(generation)["error.type"] == "cancelled"
 

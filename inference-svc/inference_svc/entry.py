@@ -1,0 +1,48 @@
+"""A sequence in the engine's queue or in its batch, and the caller who waits for it."""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+
+from transformers.generation.continuous_batching.requests import GenerationOutput
+
+from inference_svc.steps import Work
+from inference_svc.text import TextStream
+from o11y import deadline
+
+
+class Entry:
+    """Belongs to the event loop; of the engine's thread are `work`, and the reading of `deadline`.
+
+    `deadline` is a time of `time.monotonic`: a sequence that waits until then is never computed.
+    """
+
+    def __init__(self, work: Work, stream: TextStream, emit: Callable[[str], None] | None) -> None:
+        self.work = work
+        self.stream = stream
+        self.loop = asyncio.get_running_loop()
+        self.done: asyncio.Future[GenerationOutput] = self.loop.create_future()
+        self.text = ""
+        left = deadline.remaining()
+        self.deadline = math.inf if left is None else time.monotonic() + left
+        self._emit = emit
+        self._seen = 0
+
+    def take(self, output: GenerationOutput) -> None:
+        """What the engine has generated so far."""
+        if self.done.done():
+            return
+        text = self.stream.add(output.generated_tokens[self._seen :])
+        self._seen = len(output.generated_tokens)
+        if output.is_finished():
+            text += self.stream.end()
+        self.text += text
+        if text and self._emit:
+            self._emit(text)
+        if output.is_finished() or self.stream.stopped:
+            self.done.set_result(output)
+
+    def fail(self, error: Exception) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)

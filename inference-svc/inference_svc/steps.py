@@ -1,0 +1,141 @@
+"""What the engine's forward steps computed, and for whom.
+
+A step computes one slot for each token it is given, and for each token of padding. A slot is
+useful when its result is used. It isn't when it is padding, when it computes again what an eviction
+threw away, or when it lies past the last token its caller took: past a stop text, past the end
+(batches prepared ahead), after the caller left, or in a step that failed. Of the tokens of a
+sequence, those up to the last but one that was taken are useful: each is the input of the next.
+"""
+
+import math
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanContext
+
+
+@dataclass(eq=False)
+class Step:
+    """One forward pass. `useful` falls when it turns out that a result is not used; `context` is
+    the span of one of those in it.
+    """
+
+    requests: int
+    slots: int
+    useful: int
+    context: SpanContext
+    produces: list["Work"] = field(default_factory=list)
+    """Those a token comes out for, until it has come."""
+
+
+class Work:
+    """What was done for one sequence. Times are those of `time.perf_counter`.
+
+    `context` is the span of its caller: it travels with the sequence, so that what the engine's
+    thread records belongs to the right trace.
+    """
+
+    def __init__(self, context: SpanContext = INVALID_SPAN_CONTEXT) -> None:
+        self.context = context
+        self.made = time.perf_counter()
+        self.admitted: float | None = None
+        """When its first step began: until then it waited."""
+        self.first_token: float | None = None
+        self.last_token: float | None = None
+        self.tokens = 0
+        """Tokens that were generated, taken or not."""
+        self.steps: list[Step] = []
+        self.reached = 0
+        """Positions of the sequence that were computed."""
+        self.limit = math.inf
+        """Positions whose results are used, once that is known."""
+        self._parts: list[tuple[Step, int, int]] = []
+
+
+class Part(NamedTuple):
+    """A sequence's part in a step: `length` tokens after the `past` ones that the cache holds."""
+
+    work: Work
+    past: int
+    length: int
+    produces: bool
+
+
+class Steps:
+    """Keeps the account of the steps: the engine's thread adds to it, the event loop settles."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.busy_since: float | None = None
+        """When the engine's thread began what it does now, by `time.monotonic`; None at rest."""
+        self._lock = threading.Lock()
+
+    def begin(self, parts: Sequence[Part], slots: int, left: int = 0) -> Step:
+        """A step starts, with `left` requests besides whose callers have gone."""
+        now = time.perf_counter()
+        context = parts[0].work.context if parts else INVALID_SPAN_CONTEXT
+        step = Step(len(parts) + left, slots, 0, context)
+        with self._lock:
+            self.count += 1
+            for work, past, length, produces in parts:
+                start = max(past, work.reached)
+                work.reached = max(work.reached, past + length)
+                step.useful += max(0, int(min(work.reached, work.limit)) - start)
+                work.steps.append(step)
+                work._parts.append((step, start, work.reached))
+                if work.admitted is None:
+                    work.admitted = now
+                if produces:
+                    step.produces.append(work)
+        return step
+
+    def landed(self, step: Step) -> None:
+        """The step's tokens are there."""
+        now = time.perf_counter()
+        for work in step.produces:
+            work.tokens += 1
+            work.last_token = now
+            if work.first_token is None:
+                work.first_token = now
+        step.produces = []
+
+    def failed(self, step: Step) -> None:
+        """Nothing of the step is used."""
+        with self._lock:
+            step.useful, step.produces = 0, []
+
+    def settle(self, work: Work, taken: int | None = None) -> None:
+        """The caller took so many positions, or as many as there are, and takes no more."""
+        with self._lock:
+            work.limit = work.reached if taken is None else taken
+            for step, start, end in work._parts:
+                unused = end - max(start, int(work.limit))
+                if unused > 0:
+                    step.useful = max(0, step.useful - unused)
+            work._parts.clear()
+
+
+class Occupancy(NamedTuple):
+    """How full the steps were that a call took part in.
+
+    `efficiency` is their useful slots over all their slots, of everyone in them, as far as both
+    were known when the call ended; 0 for a call without a step.
+    """
+
+    steps: int
+    mean: float
+    most: int
+    efficiency: float
+
+
+def occupancy(works: Sequence[Work]) -> Occupancy:
+    steps = {id(step): step for work in works for step in work.steps}.values()
+    if not steps:
+        return Occupancy(0, 0.0, 0, 0.0)
+    sizes = [step.requests for step in steps]
+    slots = sum(step.slots for step in steps)
+    useful = sum(step.useful for step in steps)
+    return Occupancy(len(steps), sum(sizes) / len(sizes), max(sizes), useful / slots)
