@@ -7,7 +7,6 @@ from opentelemetry.metrics import Observation
 from inference_svc.engine import Engine
 from inference_svc.steps import Step
 from o11y import schema
-from o11y.metering import frozen
 from o11y.telemetry import Telemetry
 
 
@@ -15,8 +14,7 @@ def observe(engine: Engine, telemetry: Telemetry) -> None:
     """Make telemetry see the engine: gauges when they are read, the rest as it happens."""
     model = engine.language_model
     labels = {schema.LABEL_MODEL: model.name, schema.LABEL_DEVICE: model.device}
-    same = frozen(labels)
-    sizes = telemetry.histogram(schema.MODEL_BATCH)
+    sizes = telemetry.histogram(schema.MODEL_BATCH).of(labels)
     failures = telemetry.counter(schema.MODEL_FAILURES)
 
     def gauge(metric: schema.Metric, read: Callable[[], float]) -> None:
@@ -31,7 +29,7 @@ def observe(engine: Engine, telemetry: Telemetry) -> None:
     gauge(schema.MODEL_CACHE_USED, lambda: engine.cache_used)
 
     def on_step(step: Step) -> None:
-        sizes.record(step.requests, same, step.context)
+        sizes.record(step.requests, step.context)
 
     def on_failure(error: Exception) -> None:
         failures.add(1, {**labels, schema.ERROR_TYPE: type(error).__qualname__})
