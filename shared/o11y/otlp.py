@@ -9,7 +9,7 @@ a test decodes what is written with the generated classes.
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from opentelemetry._logs import SeverityNumber
 from opentelemetry.sdk._logs import ReadableLogRecord
@@ -180,10 +180,17 @@ _of_link = _Attributes(b"\x22")
 _of_log = _Attributes(b"\x32")
 
 
-def encode_spans(spans: Sequence[ReadableSpan]) -> bytes:
-    """An ExportTraceServiceRequest."""
-    rows = ((span.resource, span.instrumentation_scope, _span(span)) for span in spans)
-    return _grouped(rows)
+class Row(NamedTuple):
+    """A span or log record as it is sent, and what it is grouped by."""
+
+    resource: Resource
+    scope: InstrumentationScope | None
+    content: bytes
+
+
+def span_row(span: ReadableSpan) -> Row:
+    """A Span."""
+    return Row(span.resource, span.instrumentation_scope, _span(span))
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,10 +208,10 @@ class LogLine:
     event_name: str | None = None
 
 
-def encode_logs(records: Sequence[LogLine | ReadableLogRecord]) -> bytes:
-    """An ExportLogsServiceRequest of our lines and of the SDK's records (GenAI events)."""
-    lines = (each if isinstance(each, LogLine) else _line(each) for each in records)
-    return _grouped((line.resource, line.scope, _log(line)) for line in lines)
+def log_row(record: LogLine | ReadableLogRecord) -> Row:
+    """A LogRecord, of one of our lines or one of the SDK's records (GenAI events)."""
+    line = record if isinstance(record, LogLine) else _line(record)
+    return Row(line.resource, line.scope, _log(line))
 
 
 def _line(readable: ReadableLogRecord) -> LogLine:
@@ -223,11 +230,10 @@ def _line(readable: ReadableLogRecord) -> LogLine:
     )
 
 
-Row = tuple[Resource, InstrumentationScope | None, bytes]
-
-
-def _grouped(rows: Iterable[Row]) -> bytes:
-    """By resource and scope; both messages have the same field numbers for these."""
+def message(rows: Iterable[Row]) -> bytes:
+    """An ExportTraceServiceRequest or ExportLogsServiceRequest: both have the same field numbers
+    for what groups their rows.
+    """
     groups: dict[int, tuple[Resource, dict[InstrumentationScope | None, list[bytes]]]] = {}
     for resource, scope, row in rows:
         group = groups.setdefault(id(resource), (resource, {}))

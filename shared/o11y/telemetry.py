@@ -6,25 +6,22 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
-from typing import cast
 
 import psutil
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.sdk._logs import LoggerProvider
-from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Tracer
 from opentelemetry.util.genai.handler import TelemetryHandler
 from prometheus_client import CollectorRegistry
 
 from o11y import schema
-from o11y.export import exporters
+from o11y.export import LogBatches, SpanBatches, exporters
 from o11y.identity import IdentityOnSpans
 from o11y.metering import Counter, Histogram, Instruments
 from o11y.otlp import LogLine
@@ -120,16 +117,16 @@ class Telemetry:
         if export.spans:
             delay = None if "OTEL_BSP_SCHEDULE_DELAY" in os.environ else SPAN_DELAY_MILLIS
             self.tracer_provider.add_span_processor(
-                BatchSpanProcessor(
+                SpanBatches(
                     export.spans, schedule_delay_millis=delay, meter_provider=self.meter_provider
                 )
             )
         self.logger_provider = LoggerProvider(resource, shutdown_on_exit=False)
         self.emit_log: Callable[[LogLine], None] | None = None
         if export.logs and enabled:
-            lines = BatchLogRecordProcessor(export.logs)
+            lines = LogBatches(export.logs)
             self.logger_provider.add_log_record_processor(lines)
-            self.emit_log = cast(Callable[[LogLine], None], lines._batch_processor.emit)
+            self.emit_log = lines.add
         self.tracer: Tracer = self.tracer_provider.get_tracer("o11y", version("o11y"))
         self.meter: Meter = self.meter_provider.get_meter("o11y", version("o11y"))
         self.genai = TelemetryHandler(

@@ -27,7 +27,7 @@ from opentelemetry.trace import (
     TraceState,
 )
 
-from o11y.otlp import LogLine, encode_logs, encode_spans
+from o11y.otlp import LogLine, log_row, message, span_row
 
 RESOURCES = [Resource({"service.name": name, "n": 1}, f"https://{name}") for name in ("a", "b")]
 SCOPES = [
@@ -64,7 +64,9 @@ def span(attributes: dict[str, Any], **given: Any) -> ReadableSpan:
 
 
 def decoded(spans: Sequence[ReadableSpan]) -> ExportTraceServiceRequest:
-    request: ExportTraceServiceRequest = ExportTraceServiceRequest.FromString(encode_spans(spans))
+    request: ExportTraceServiceRequest = ExportTraceServiceRequest.FromString(
+        message(map(span_row, spans))
+    )
     return request
 
 
@@ -120,7 +122,7 @@ def test_any_spans_are_what_the_sdk_would_send(seed: int) -> None:
 
 
 def test_nothing_is_an_empty_request() -> None:
-    assert encode_spans([]) == encode_logs([]) == b""
+    assert message([]) == b""
 
 
 @pytest.mark.parametrize("wide", [1 << 63, -(1 << 63) - 1, 1 << 64, 10**5000], ids=hex)
@@ -213,12 +215,12 @@ def some_lines() -> list[LogLine]:
 
 def test_log_lines_are_what_the_sdk_would_send() -> None:
     lines = some_lines()
-    request = ExportLogsServiceRequest.FromString(encode_logs(lines))
+    request = ExportLogsServiceRequest.FromString(message(map(log_row, lines)))
     assert request == sdk_logs.encode_logs([as_record(each) for each in lines])
 
 
 def test_records_of_the_sdk_are_sent_as_it_would() -> None:
     records = [as_record(each) for each in some_lines()]
     mixed: list[LogLine | ReadableLogRecord] = [line(), *records, line()]
-    request = ExportLogsServiceRequest.FromString(encode_logs(mixed))
+    request = ExportLogsServiceRequest.FromString(message(map(log_row, mixed)))
     assert request == sdk_logs.encode_logs([as_record(line()), *records, as_record(line())])

@@ -19,7 +19,7 @@ from opentelemetry.trace import (
 )
 from opentelemetry.util.genai.handler import TelemetryHandler
 
-from o11y.otlp import encode_spans
+from o11y.otlp import span_row
 from o11y.spans import LeanSpan, LeanTracerProvider
 from tests.unit.o11y.beside import Recorder, Work, check
 
@@ -151,7 +151,7 @@ def test_spans_are_lean_and_can_be_read_and_sent(lean: Recorder) -> None:
     [span] = lean.exporter.get_finished_spans()
     assert isinstance(span, LeanSpan)
     assert '"name": "renamed"' in span.to_json()
-    assert encode_spans([span])
+    assert span_row(span).content
     assert repr(span).startswith("LeanSpan(")
 
 
