@@ -3,21 +3,17 @@
 import argparse
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
-import httpx2
-
-from tests.bench.measure import CASES, Case, Wrk, cell_seconds, measure, verify
-from tests.bench.report import Results, Setting, markdown
-from tests.bench.runner import BenchError, Cores, on_core
-from tests.bench.subjects import SUBJECTS, Site, Started, Subject, started_upstream
+from tests.bench.measure import CASES, Case, Cell, Wrk, cell_seconds, measure, verify
+from tests.bench.report import Setting, section
+from tests.bench.results import Results, write_section
+from tests.bench.runner import BenchError, Cores, on_core, say, stop_on_signals
+from tests.bench.subjects import SUBJECTS, Site, Started, Subject, exported, started_upstream
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 WARM_UP_SECONDS = 1
@@ -26,22 +22,19 @@ STILL_WARMING = 1.1
 """A subject that answers this many times more than in the warm-up before gets another one."""
 
 
-def say(line: str) -> None:
-    print(line, flush=True)
-
-
 class Bench:
     """One run: its subjects, what works of them, and the results so far."""
 
     def __init__(self, subjects: list[Subject], rounds: int, seconds: int) -> None:
-        self.results = Results(subjects, rounds)
+        self.results: Results[Cell] = Results(subjects, rounds)
+        self.subjects = subjects
         self.seconds = seconds
         self.started: dict[str, Started] = {}
         self._lasting: dict[tuple[str, Case], int] = {}
 
     def start(self, site: Site, stack: ExitStack) -> None:
         """Start every subject; one that doesn't start has failed all its cases."""
-        for subject in self.results.subjects:
+        for subject in self.subjects:
             say(f"starting {subject.title}")
             try:
                 self.started[subject.key] = stack.enter_context(subject.start(site))
@@ -50,7 +43,7 @@ class Bench:
 
     def check(self, wrk: Wrk) -> None:
         """Verify each answer and warm up; what fails here is not measured."""
-        for subject in self.results.subjects:
+        for subject in self.subjects:
             if subject.key not in self.started:
                 continue
             url = self.started[subject.key].url
@@ -67,7 +60,7 @@ class Bench:
 
     def run(self, wrk: Wrk) -> None:
         """All rounds; each has every case, each case every subject in turn."""
-        subjects = list(self.results.subjects)
+        subjects = self.subjects
         for number in range(self.results.rounds):
             turn = number % len(subjects)
             say(f"round {number + 1} of {self.results.rounds}")
@@ -110,16 +103,6 @@ def warm_up(wrk: Wrk, case: Case, url: str, seconds: int) -> None:
         before = requests
 
 
-def exported(sink_url: str) -> str:
-    """What the sink was sent, in words."""
-    try:
-        counts = httpx2.get(f"{sink_url}/counts", timeout=5, trust_env=False).json()
-    except (httpx2.HTTPError, ValueError):
-        return "the sink did not say what it was sent."
-    requests = counts["traces"] + counts["metrics"] + counts["logs"]
-    return f"the sink took {requests:,} requests with {counts['bytes'] / 1e6:,.0f} MB."
-
-
 def wrk_version() -> str:
     """wrk's version. BenchError without wrk."""
     if shutil.which("wrk") is None:
@@ -144,8 +127,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
 
 def main(given: list[str] | None = None) -> int:
     """Measure and write the report; 1 when nothing could be measured."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+    stop_on_signals()
     asked = arguments(given)
     cores = Cores.choose()
     subjects = [subject for subject in SUBJECTS if subject.key in asked.only]
@@ -175,16 +157,9 @@ def main(given: list[str] | None = None) -> int:
     setting = Setting(
         command, asked.seconds, cores.words, versions[0] if versions else "", wrk_is, sent
     )
-    asked.output.write_text(markdown(bench.results, setting))
+    write_section(asked.output, section(bench.results, setting))
     say(f"wrote {asked.output}")
     return 0 if bench.results.cells else 1
-
-
-def _stop(_: int, __: FrameType | None) -> NoReturn:
-    """End the run; what comes after the first signal must not disturb the end of the processes."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

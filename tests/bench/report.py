@@ -1,17 +1,22 @@
 """The results as Markdown: a table a case, the goals, and what it was measured with."""
 
-import os
 import platform
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from statistics import median
 
 from tests.bench.measure import CASES, PLAIN_MANY, PLAIN_ONE, STREAM_MANY, Case, Cell
-from tests.bench.subjects import Subject
+from tests.bench.results import (
+    Goal,
+    Results,
+    failed,
+    failures_notes,
+    goals_table,
+    machine,
+    memory_table,
+    times_faster,
+)
 
 LIBRARIES = (
     "fastapi",
@@ -24,52 +29,6 @@ LIBRARIES = (
     "pydantic",
     "opentelemetry-sdk",
 )
-
-FOLDERS = re.compile(r"(?<![\w:/.])/(?:[\w.+-]+/)+")
-"""The folders of a path, which are nobody's business in a report."""
-
-
-@dataclass
-class Results:
-    """Everything measured: by subject and case, a cell for each round that gave one."""
-
-    subjects: Sequence[Subject]
-    rounds: int
-    cells: dict[tuple[str, str], dict[int, Cell]] = field(default_factory=dict)
-    failures: dict[tuple[str, str], list[str]] = field(default_factory=dict)
-
-    def add(self, subject: str, case: Case, number: int, cell: Cell) -> None:
-        self.cells.setdefault((subject, case.key), {})[number] = cell
-
-    def fail(self, subject: str, case: Case, reason: str) -> None:
-        told = FOLDERS.sub("", reason)
-        self.failures.setdefault((subject, case.key), []).append(told)
-
-    def of(self, subject: str, case: Case) -> dict[int, Cell]:
-        return self.cells.get((subject, case.key), {})
-
-    def resident_mb(self, subject: str) -> float | None:
-        """The most memory a subject had at the end of any cell."""
-        seen = [
-            cell.resident_mb
-            for (key, _), cells in self.cells.items()
-            if key == subject
-            for cell in cells.values()
-        ]
-        return max(seen, default=None)
-
-
-Compare = Callable[[Cell, Cell], float]
-
-
-def compared(results: Results, case: Case, one: str, other: str, by: Compare) -> list[float]:
-    """`by` of two subjects' cells, for each round that has both."""
-    ours, theirs = results.of(one, case), results.of(other, case)
-    return [by(ours[number], theirs[number]) for number in sorted(ours.keys() & theirs.keys())]
-
-
-def times_faster(ours: Cell, theirs: Cell) -> float:
-    return ours.per_second / theirs.per_second
 
 
 def times_cheaper(ours: Cell, theirs: Cell) -> float:
@@ -90,36 +49,7 @@ def p50_added(ours: Cell, theirs: Cell) -> float:
     return ours.p50 - theirs.p50
 
 
-@dataclass(frozen=True)
-class Goal:
-    """A comparison of two subjects, and what is wanted of its median, if anything."""
-
-    title: str
-    case: Case
-    one: str
-    other: str
-    by: Compare
-    unit: str
-    at_least: float | None = None
-    at_most: float | None = None
-
-    def row(self, results: Results) -> str:
-        values = compared(results, self.case, self.one, self.other, self.by)
-        middle = f"{median(values):.2f}{self.unit}" if values else "not measured"
-        spread = f"{min(values):.2f} to {max(values):.2f}" if values else ""
-        if self.at_least is not None:
-            wanted = f"≥ {self.at_least:g}{self.unit}"
-            met = bool(values) and median(values) >= self.at_least
-        elif self.at_most is not None:
-            wanted = f"≤ {self.at_most:g}{self.unit}"
-            met = bool(values) and median(values) <= self.at_most
-        else:
-            return f"| {self.title} | {middle} | {spread} |"
-        verdict = "yes" if met else "**no**" if values else ""
-        return f"| {self.title} | {wanted} | {middle} | {spread} | {verdict} |"
-
-
-GOALS = [
+GOALS: list[Goal[Cell]] = [
     Goal(
         "llm-proxy over LiteLLM, requests/s",
         *(PLAIN_MANY, "proxy", "litellm", times_faster, " times"),
@@ -146,7 +76,7 @@ GOALS = [
         at_most=1,
     ),
 ]
-BESIDES = [
+BESIDES: list[Goal[Cell]] = [
     Goal(
         "llm-proxy over LiteLLM, requests for the same CPU time",
         *(PLAIN_MANY, "proxy", "litellm", times_cheaper, " times"),
@@ -174,20 +104,17 @@ BESIDES = [
 ]
 
 
-def case_table(results: Results, case: Case) -> list[str]:
+def case_table(results: Results[Cell], case: Case) -> list[str]:
     lines = [
         f"## {case.title}",
         "",
         "| | requests/s | min to max | p50 ms | p99 ms | CPU µs/request |",
         "|---|---:|---:|---:|---:|---:|",
     ]
-    notes = []
     for subject in results.subjects:
         cells = list(results.of(subject.key, case).values())
-        reasons = results.failures.get((subject.key, case.key), [])
         if not cells:
-            reason = reasons[-1].replace("|", "\\|") if reasons else "not measured"
-            lines.append(f"| {subject.title} | failed: {reason} | | | | |")
+            lines.append(f"| {subject.title} | {failed(results, subject, case)} | | | | |")
             continue
         rates = [cell.per_second for cell in cells]
         lines.append(
@@ -196,22 +123,11 @@ def case_table(results: Results, case: Case) -> list[str]:
             f"| {median(cell.p99 for cell in cells):.2f} "
             f"| {median(cell.cpu for cell in cells):,.0f} |"
         )
-        if reasons:
-            notes.append(
-                f"{subject.title}: {len(reasons)} of {results.rounds} rounds failed, "
-                f"the last with: {reasons[-1]}"
-            )
-    return [*lines, "", *(line for note in notes for line in (note, ""))]
+    return [*lines, "", *failures_notes(results, case)]
 
 
-def goals_table(results: Results) -> list[str]:
+def besides_table(results: Results[Cell]) -> list[str]:
     return [
-        "## Goals",
-        "",
-        "| | wanted | median of rounds | min to max | met |",
-        "|---|---:|---:|---:|---|",
-        *(goal.row(results) for goal in GOALS),
-        "",
         f"At {PLAIN_MANY.connections} connections and of whole answers, where nothing else is "
         "said. Each round compares two cells of its own, a few seconds apart. Beside the goals:",
         "",
@@ -220,25 +136,6 @@ def goals_table(results: Results) -> list[str]:
         *(figure.row(results) for figure in BESIDES),
         "",
     ]
-
-
-def memory_table(results: Results) -> list[str]:
-    rows = []
-    for subject in results.subjects:
-        most = results.resident_mb(subject.key)
-        rows.append(f"| {subject.title} | {'' if most is None else f'{most:,.0f}'} |")
-    return ["## Memory", "", "| | most resident MB |", "|---|---:|", *rows, ""]
-
-
-def machine() -> str:
-    """CPU model and the number of cores, and no name of the machine."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        named = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        if named:
-            model = named[0].partition(":")[2].strip()
-    return f"{model}, {os.cpu_count()} cores, {platform.system()}"
 
 
 def versions(litellm: str, wrk: str) -> str:
@@ -260,16 +157,17 @@ class Setting:
     exported: str
 
 
-def markdown(results: Results, setting: Setting) -> str:
-    """The whole report."""
-    lines = [
+def section(results: Results[Cell], setting: Setting) -> list[str]:
+    """The whole section."""
+    return [
         "# llm-proxy and gateway beside LiteLLM",
         "",
         f"Made by `{setting.command}` on {datetime.now(UTC):%Y-%m-%d}. {results.rounds} rounds of "
         f"{setting.seconds} s for each subject and case, subjects in turn and each round in "
         "another order; a figure is the median of its rounds. A canned upstream answers at once.",
         "",
-        *goals_table(results),
+        *goals_table(results, GOALS),
+        *besides_table(results),
         *(line for case in CASES for line in case_table(results, case)),
         *memory_table(results),
         "## Measured with",
@@ -285,4 +183,3 @@ def markdown(results: Results, setting: Setting) -> str:
         "of them, until they rest again.",
         "",
     ]
-    return "\n".join(lines)

@@ -1,12 +1,15 @@
 """Processes of a benchmark: pinned to a core, awaited within bounds, ended by process id."""
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 import httpx2
 import psutil
@@ -196,3 +199,33 @@ def resident_mb(processes: Sequence[Process]) -> float:
             except psutil.NoSuchProcess:
                 continue
     return total / 1e6
+
+
+def peak_mb(processes: Sequence[Process]) -> float:
+    """The most memory that was ever resident, in MB; what is resident now where the system
+    doesn't tell.
+    """
+    peaks = []
+    for process in processes:
+        for member in process.family():
+            status = Path(f"/proc/{member.pid}/status")
+            lines = status.read_text().splitlines() if status.exists() else []
+            peaks += [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")]
+    return sum(peaks) / 1e6 if peaks else resident_mb(processes)
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def stop_on_signals() -> None:
+    """Let SIGINT and SIGTERM end the run as KeyboardInterrupt, once."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+
+
+def _stop(_: int, __: FrameType | None) -> NoReturn:
+    """End the run; what comes after the first signal must not disturb the end of the processes."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt

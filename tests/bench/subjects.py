@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import httpx2
+
 from tests.bench import litellm
 from tests.bench.runner import Cores, Process, running
 from tests.bench.upstream import MODEL
@@ -60,6 +62,16 @@ def started_upstream(folder: Path, cores: Cores) -> Iterator[Site]:
         yield Site(folder, url, sink_url, process, cores)
 
 
+def exported(sink_url: str) -> str:
+    """What the sink was sent, in words."""
+    try:
+        counts = httpx2.get(f"{sink_url}/counts", timeout=5, trust_env=False).json()
+    except (httpx2.HTTPError, ValueError):
+        return "the sink did not say what it was sent."
+    requests = counts["traces"] + counts["metrics"] + counts["logs"]
+    return f"the sink took {requests:,} requests with {counts['bytes'] / 1e6:,.0f} MB."
+
+
 @contextmanager
 def _upstream(site: Site) -> Iterator[Started]:
     yield Started(site.upstream_url, [site.upstream])
@@ -85,7 +97,7 @@ def _litellm(site: Site) -> Iterator[Started]:
 
 
 @contextmanager
-def _service(
+def service(
     site: Site, module: str, name: str, telemetry: bool, **settings: str
 ) -> Iterator[tuple[str, Process]]:
     (port,) = free_ports(1)
@@ -110,7 +122,7 @@ def _service(
 def _llm_proxy(
     site: Site, name: str, telemetry: bool
 ) -> AbstractContextManager[tuple[str, Process]]:
-    return _service(
+    return service(
         site,
         "llm_proxy",
         name,
@@ -134,7 +146,7 @@ def _gateway(site: Site) -> Iterator[Started]:
     with ExitStack() as stack:
         proxy_url, proxy = stack.enter_context(_llm_proxy(site, "llm-proxy-behind", True))
         url, gateway = stack.enter_context(
-            _service(
+            service(
                 site,
                 "gateway",
                 "gateway",
