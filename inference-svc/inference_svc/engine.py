@@ -221,7 +221,7 @@ class Engine:
         """
         call = call or Call()
         lengths = [(len(request.prompt_ids), request.max_new_tokens) for request in requests]
-        self.admission.enter(lengths, self.failure())
+        self.admission.enter(lengths, self._lost())  # who comes while it begins again waits
         try:
             async with asyncio.timeout(deadline.remaining()):
                 return await self._together(requests, emit, call)

@@ -142,13 +142,22 @@ def test_a_prompt_is_encoded_as_the_model_expects(language_model: LanguageModel)
     assert encode(language_model.tokenizer, "w3 w9") == [3, 9]
 
 
-async def idle(engine: Engine) -> None:
+async def idle(engine: Engine, callers: int = 0) -> None:
     """Returns once the engine holds no request; fails when it doesn't get there."""
     async with asyncio.timeout(10):
         while True:
             processor = engine._manager.batch_processor
             if processor is not None and not processor.has_pending_requests():
-                assert engine.admission.inside == 0
-                assert not engine._entries
+                assert engine.admission.inside == callers
+                assert len(engine._entries) == callers
                 return
             await asyncio.sleep(0.01)
+
+
+async def queued(engine: Engine, sequences: int) -> None:
+    """Returns once so many sequences are with the engine."""
+    async with asyncio.timeout(10):
+        while True:
+            if engine.running + engine.waiting == sequences:
+                return
+            await asyncio.sleep(0)
