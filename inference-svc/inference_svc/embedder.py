@@ -1,6 +1,7 @@
 """Embeddings by sentence-transformers: the texts of concurrent callers in common batches."""
 
 import asyncio
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,13 @@ class Embedder:
     ) -> None:
         self.name = NAME
         self._tracer = telemetry.tracer
+        self._duration = telemetry.histogram(schema.MODEL_REQUEST_DURATION)
+        self._labels = {
+            schema.OPERATION: OPERATION,
+            schema.PROVIDER: PROVIDER,
+            schema.REQUEST_MODEL: NAME,
+            schema.RESPONSE_MODEL: NAME,
+        }
         self._attributes = {
             schema.OPERATION: OPERATION,
             schema.PROVIDER: PROVIDER,
@@ -65,6 +73,8 @@ class Embedder:
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
         """Vectors of the texts, under a span `embeddings {model}`. Raises Batcher's Problems."""
+        started = time.perf_counter()
+        labels = self._labels
         with self._tracer.start_as_current_span(
             f"{OPERATION} {self.name}",
             attributes={**self._attributes, schema.DOCUMENT_COUNT: len(texts)},
@@ -76,9 +86,12 @@ class Embedder:
             except BaseException as error:
                 cancelled = isinstance(error, asyncio.CancelledError)
                 kind = schema.ERROR_CANCELLED if cancelled else type(error).__qualname__
+                labels = {**labels, schema.ERROR_TYPE: kind}
                 span.set_attribute(schema.ERROR_TYPE, kind)
                 span.set_status(StatusCode.ERROR, str(error))
                 raise
+            finally:
+                self._duration.record(time.perf_counter() - started, labels)
             vectors = [vector for vector, _ in batched.results]
             tokens = sum(count for _, count in batched.results)
             span.set_attributes(

