@@ -42,8 +42,9 @@ def recorded() -> Recorded:
     return Recorded("inference-svc", ServiceSettings(app_port=8083))
 
 
-def out_of_memory() -> Exception:
-    return torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+def out_of_memory() -> RuntimeError:
+    error: RuntimeError = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+    return error
 
 
 async def test_only_who_was_in_the_step_fails(engine: Engine, steered: Steered) -> None:

@@ -61,15 +61,20 @@ class Recorded:
         return found
 
     def points(self, metric: str) -> list[Point]:
-        data = self._metrics.get_metrics_data()
-        return [
-            Point(dict(point.attributes or {}), _value(point))
-            for resource in (data.resource_metrics if data else ())
-            for scope in resource.scope_metrics
-            for found in scope.metrics
-            if found.name == metric
-            for point in found.data.data_points
-        ]
+        return points(self._metrics, metric)
+
+
+def points(reader: InMemoryMetricReader, metric: str) -> list[Point]:
+    """The series of a metric, as a reader gets them."""
+    data = reader.get_metrics_data()
+    return [
+        Point(dict(point.attributes or {}), _value(point))
+        for resource in (data.resource_metrics if data else ())
+        for scope in resource.scope_metrics
+        for found in scope.metrics
+        if found.name == metric
+        for point in found.data.data_points
+    ]
 
 
 def _value(point: object) -> float:

@@ -1,8 +1,10 @@
 """What the factory gives every service: probes, trace ids, access lines, deadlines, a process."""
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
@@ -14,11 +16,12 @@ from opentelemetry.trace import SpanKind
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from pydantic import Field
 
-from o11y.service import StartError, run
+from o11y.service import StartError, create_app, run
 from o11y.settings import ServiceSettings
 from o11y.telemetry import Telemetry
+from tests.processes import free_ports
 from tests.unit.o11y.recorded import Names, Recorded, attributes, http, identity
-from tests.unit.o11y.services import TIMEOUT_SECONDS, application, service
+from tests.unit.o11y.services import TIMEOUT_SECONDS, always, application, service
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
@@ -234,6 +237,28 @@ def test_a_service_that_cannot_start_says_so_in_one_line(
         run("thing-svc", Settings, build)
     assert stopped.value.code == 1
     assert capsys.readouterr().err == "thing-svc: there is no model\n"
+
+
+@pytest.mark.usefixtures("root_logger")
+def test_a_service_that_can_go_on_no_more_ends_its_process_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def build(settings: Settings, telemetry: Telemetry) -> FastAPI:
+        @asynccontextmanager
+        async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+            asyncio.get_running_loop().call_later(0.01, app.fail, "the engine is lost")
+            yield
+
+        app = create_app("thing-svc", telemetry, [], lifespan, always, 1.0)
+        return app
+
+    monkeypatch.setenv("APP_PORT", str(free_ports(1)[0]))
+    with pytest.raises(SystemExit) as stopped:
+        run("thing-svc", Settings, build)
+    assert stopped.value.code == 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    [critical] = [line for line in lines if line["level"] == "CRITICAL"]
+    assert critical["message"] == "this process ends: the engine is lost"
 
 
 def test_a_service_with_a_bad_setting_is_never_built(
