@@ -1,11 +1,11 @@
 """The results as Markdown: a table a case, the goals, and what it was measured with."""
 
 import platform
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from statistics import median
 
+from tests.bench.load import Setting
 from tests.bench.measure import CASES, PLAIN_MANY, PLAIN_ONE, STREAM_MANY, Case, Cell
 from tests.bench.results import (
     Goal,
@@ -138,23 +138,14 @@ def besides_table(results: Results[Cell]) -> list[str]:
     ]
 
 
-def versions(litellm: str, wrk: str) -> str:
-    found = [f"Python {platform.python_version()}"]
-    found += [f"LiteLLM {litellm}"] if litellm else []
+def versions(setting: Setting) -> str:
+    found = [f"Python {platform.python_version()}", *setting.versions]
     found += [f"{name} {version(name)}" for name in LIBRARIES]
-    return ", ".join([*found, f"wrk {wrk}"])
+    return ", ".join([*found, f"wrk {setting.wrk}"])
 
 
-@dataclass(frozen=True)
-class Setting:
-    """How the results came about."""
-
-    command: str
-    seconds: int
-    pinning: str
-    litellm: str
-    wrk: str
-    exported: str
+def measured_with(setting: Setting) -> list[str]:
+    return ["## Measured with", "", f"- {machine()}. {setting.pinning}", f"- {versions(setting)}"]
 
 
 def section(results: Results[Cell], setting: Setting) -> list[str]:
@@ -170,10 +161,7 @@ def section(results: Results[Cell], setting: Setting) -> list[str]:
         *besides_table(results),
         *(line for case in CASES for line in case_table(results, case)),
         *memory_table(results),
-        "## Measured with",
-        "",
-        f"- {machine()}. {setting.pinning}",
-        f"- {versions(setting.litellm, setting.wrk)}",
+        *measured_with(setting),
         "- LiteLLM: one worker of Granian, no database, no callbacks, no debug output, no key "
         "checks.",
         "- Answers under way at the end of a cell don't count; the cells of a slow subject last "

@@ -1,7 +1,7 @@
 """What is measured: the upstream itself, LiteLLM, and our services with and without telemetry."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,6 +16,7 @@ from tests.processes import ROOT, free_ports
 
 KEY = "sk-bench"
 START_SECONDS = 60.0
+NO_SETTINGS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def _litellm(site: Site) -> Iterator[Started]:
         site.cores.subject,
         litellm.SETTINGS,
     ) as process:
-        yield Started(f"{url}/v1", [process], litellm.version(venv))
+        yield Started(f"{url}/v1", [process], f"LiteLLM {litellm.version(venv)}")
 
 
 @contextmanager
@@ -120,7 +121,7 @@ def service(
 
 
 def _llm_proxy(
-    site: Site, name: str, telemetry: bool
+    site: Site, name: str, telemetry: bool, **settings: str
 ) -> AbstractContextManager[tuple[str, Process]]:
     return service(
         site,
@@ -130,13 +131,16 @@ def _llm_proxy(
         OPENAI_API_KEY=KEY,
         OPENAI_BASE_URL=site.upstream_url,
         OPENAI_PRICING="openai",
+        **settings,
     )
 
 
 @contextmanager
-def _proxy_alone(site: Site, telemetry: bool) -> Iterator[Started]:
-    name = f"llm-proxy-{'on' if telemetry else 'off'}"
-    with _llm_proxy(site, name, telemetry) as (url, process):
+def proxy_alone(
+    site: Site, name: str, telemetry: bool, settings: Mapping[str, str] = NO_SETTINGS
+) -> Iterator[Started]:
+    """llm-proxy and nothing else of ours; `settings` are environment variables."""
+    with _llm_proxy(site, name, telemetry, **settings) as (url, process):
         yield Started(f"{url}/v1", [process])
 
 
@@ -163,7 +167,11 @@ def _gateway(site: Site) -> Iterator[Started]:
 SUBJECTS = [
     Subject("upstream", "upstream alone", _upstream),
     Subject("litellm", "LiteLLM", _litellm),
-    Subject("proxy", "llm-proxy, telemetry on", partial(_proxy_alone, telemetry=True)),
-    Subject("proxy-off", "llm-proxy, telemetry off", partial(_proxy_alone, telemetry=False)),
+    Subject("proxy", "llm-proxy, telemetry on", partial(proxy_alone, name="proxy", telemetry=True)),
+    Subject(
+        "proxy-off",
+        "llm-proxy, telemetry off",
+        partial(proxy_alone, name="proxy-off", telemetry=False),
+    ),
     Subject("gateway", "gateway + llm-proxy, telemetry on", _gateway),
 ]
