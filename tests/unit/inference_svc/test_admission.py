@@ -96,8 +96,10 @@ async def test_who_leaves_is_in_no_further_step(
         await leaver
     steered.release()
     await (second if running else first)
-    assert len(call.works[0].steps) == (1 if running else 0)
     await idle(engine)
+    stayed = (waits if running else its).works[0]
+    assert len(call.works[0].steps) == (1 if running else 0)
+    assert steered.steps == len(stayed.steps) + len(call.works[0].steps)
     assert engine.cache_used == 0
 
 

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import torch
 
-from inference_svc.engine import Engine, GenerationRequest
+from inference_svc.engine import Call, Engine, GenerationRequest
 from inference_svc.generation import Generator
 from inference_svc.model import LanguageModel
 from inference_svc.recovery import EngineFailed, Failures
@@ -54,7 +54,8 @@ async def test_only_who_was_in_the_step_fails(engine: Engine, steered: Steered) 
     await steered.held()
     waiting = asyncio.create_task(engine.generate([greedy([3, 4])]))
     await queued(engine, 2)
-    steered.errors.append(out_of_memory())
+    third = steered.steps + 2  # by then the engine's thread has seen who waits
+    steered.before = lambda step: steered.errors.append(out_of_memory()) if step == third else None
     steered.release()
     with pytest.raises(EngineFailed, match="the engine failed: CUDA out of memory") as failed:
         await doomed
@@ -63,6 +64,26 @@ async def test_only_who_was_in_the_step_fails(engine: Engine, steered: Steered) 
     assert engine.failure() is None
     assert engine.cache_used == 0
     assert engine.admission.inside == 0
+
+
+async def test_nothing_that_was_cached_before_a_failure_is_trusted_after_it(
+    language_model: LanguageModel, steered: Steered
+) -> None:
+    engine = Engine(language_model, dataclasses.replace(LIMITS, max_context=128))
+    engine.start()
+    prompt = [1 + index % 60 for index in range(70)]
+
+    async def computed() -> int:
+        call = Call()
+        await engine.generate([greedy(prompt, 2)], call=call)
+        return call.works[0].steps[0].slots
+
+    assert [await computed(), await computed()] == [70, 6]  # a block of 64 is found
+    steered.errors.append(out_of_memory())
+    with pytest.raises(EngineFailed):
+        await engine.generate([greedy([5])])
+    assert await computed() == 70
+    await engine.stop()
 
 
 async def test_it_is_not_ready_until_it_has_begun_again(engine: Engine, steered: Steered) -> None:
