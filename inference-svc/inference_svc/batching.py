@@ -155,7 +155,10 @@ class Batcher(Generic[Item, Result]):
     ) -> None:
         if done.cancelled():  # the thread ended before the batch began
             return
-        if error := done.exception():
+        error = done.exception()
+        if error is None and len(done.result()) != len(batch):
+            error = ValueError(f"{len(done.result())} results for {len(batch)} items")
+        if error is not None:
             logger.error("a batch of %d failed", len(batch), exc_info=error)
             for call, _ in batch:
                 _fail(call, f"the {self._name} failed: {type(error).__name__}")

@@ -114,6 +114,14 @@ async def test_a_failing_batch_fails_only_its_callers(
     assert "a batch of 2 failed" in caplog.text
 
 
+async def test_a_batch_with_too_few_results_fails_and_the_next_one_runs() -> None:
+    batcher = Batcher("numbers", lambda some: some[1:] if 5 in some else some, abs, 10, 8)
+    with pytest.raises(Problem, match="the numbers failed: ValueError"):
+        await results(batcher, 5, 2)
+    assert await results(batcher, 3) == [3]
+    batcher.close()
+
+
 async def test_who_left_while_waiting_is_not_computed(
     batcher: Batcher[int, int], work: Work
 ) -> None:
