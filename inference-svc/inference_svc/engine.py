@@ -7,9 +7,10 @@ The event loop only waits, so that health checks answer while the model works.
 import asyncio
 import itertools
 import logging
+import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanContext, format_trace_id
@@ -21,6 +22,7 @@ from inference_svc.entry import Entry
 from inference_svc.manager import Manager
 from inference_svc.model import LanguageModel
 from inference_svc.recovery import EngineFailed, Failures
+from inference_svc.sampling import Sampling
 from inference_svc.steps import Step, Steps, Work
 from inference_svc.text import TextStream
 from o11y import deadline
@@ -31,21 +33,34 @@ logger = logging.getLogger(__name__)
 PAGE_SIZE = 64
 """Tokens in a page of the key-value cache."""
 
-GREEDY = 1e-6
-"""Temperature that makes sampling pick the likeliest token: the engine has no other greedy mode."""
-
 STOP_SECONDS = 2.0
 WATCH_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """Token ids in, at most `max_new_tokens` out, ended early by any of the `stop` texts."""
+    """Token ids in, at most `max_new_tokens` out, ended early by any of the `stop` texts.
+
+    `temperature` 0 takes the likeliest token; what `top_p`, `top_k`, `seed` and `choice` mean is
+    said at Sampling. Without a seed there is a random one.
+    """
 
     prompt_ids: list[int]
     max_new_tokens: int
     temperature: float
     stop: tuple[str, ...] = ()
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    choice: int = 0
+
+    def choices(self, count: int) -> list["GenerationRequest"]:
+        """`count` sequences of one call, each with its own random numbers."""
+        return [replace(self, choice=index) for index in range(count)]
+
+    def sampling(self) -> Sampling:
+        seed = secrets.randbits(64) if self.seed is None else self.seed
+        return Sampling(self.temperature, self.top_p or 1.0, self.top_k, seed, self.choice)
 
 
 @dataclass(frozen=True)
@@ -108,9 +123,7 @@ class Engine:
         self._manager = Manager(
             language_model.model,
             GenerationConfig(
-                do_sample=True,
-                temperature=0.99,  # any value but 1 makes temperature a parameter of the request
-                top_k=0,
+                do_sample=False,  # the manager's Sampler does
                 eos_token_id=eos,
                 pad_token_id=tokenizer.pad_token_id,
             ),
@@ -119,7 +132,7 @@ class Engine:
                 num_blocks=limits.cache_blocks,
                 max_batch_tokens=limits.max_batch_tokens,
                 max_requests_per_batch=limits.max_requests,
-                per_request_processors=True,
+                use_cuda_graph=False,  # see sampling.py
             ),
             self._entries,
             self.steps,
@@ -260,7 +273,7 @@ class Engine:
                 request_id=request_id,
                 max_new_tokens=request.max_new_tokens,
                 streaming=bool(request.stop or emit),
-                temperature=max(request.temperature, GREEDY),
+                sampling=request.sampling(),
             )
             output = await entry.done
             taken = len(output.prompt_ids) + len(output.generated_tokens) - 1

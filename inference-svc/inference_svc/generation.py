@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from opentelemetry.trace import Span, SpanKind, StatusCode
+from opentelemetry.util.types import AttributeValue
 
 from inference_svc import engine_metrics
 from inference_svc.admission import Rejected
@@ -29,6 +30,17 @@ class Outcome:
 
     generations: list[Generation]
     metadata: LocalInferenceMetadata
+
+
+def _asked(request: GenerationRequest) -> dict[str, AttributeValue]:
+    """What a call may leave out, as far as it was given."""
+    attributes: dict[str, AttributeValue | None] = {
+        schema.REQUEST_TOP_P: request.top_p,
+        schema.REQUEST_TOP_K: request.top_k,
+        schema.REQUEST_SEED: request.seed,
+        schema.REQUEST_STOP: request.stop or None,
+    }
+    return {key: value for key, value in attributes.items() if value is not None}
 
 
 class Generator:
@@ -69,6 +81,7 @@ class Generator:
                 schema.REQUEST_MAX_TOKENS: requests[0].max_new_tokens,
                 schema.REQUEST_TEMPERATURE: requests[0].temperature,
                 schema.REQUEST_CHOICES: len(requests),
+                **_asked(requests[0]),
                 **({schema.REQUEST_STREAM: True} if emit else {}),
                 schema.MODEL_NAME: model.name,
                 schema.MODEL_DEVICE: model.device,

@@ -48,8 +48,11 @@ def router(
             prompt_ids=prompt.encode(model.tokenizer, body.prompt),
             max_new_tokens=body.max_length,
             temperature=body.temperature,
+            top_p=body.top_p,
+            top_k=body.top_k,
+            seed=body.seed,
         )
-        requests = [request] * body.num_sequences
+        requests = request.choices(body.num_sequences)
         if body.stream:
             deadline.stream(stream_timeout_seconds)
             running = Running(partial(generator.run, "text_completion", requests))

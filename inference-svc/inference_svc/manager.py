@@ -30,6 +30,7 @@ from transformers.generation.continuous_batching.scheduler import (
 )
 
 from inference_svc.entry import Entry
+from inference_svc.sampling import Sampler
 from inference_svc.steps import Part, Step, Steps
 
 Entries = Mapping[str, Entry]
@@ -101,6 +102,7 @@ class Manager(ContinuousBatchingManager):  # type: ignore[misc]
     ) -> None:
         config.scheduler_type = SCHEDULER
         super().__init__(model, generation, config)
+        self.logit_processor = Sampler()
         self.output_router = Router(entries)
         self._entries = entries
         self._steps = steps

@@ -19,7 +19,7 @@ from inference_svc.engine import GenerationRequest
 from inference_svc.generation import Generator, Outcome
 from inference_svc.openai_stream import stream_chat, stream_text
 from o11y import deadline
-from o11y.contracts import MAX_TEXTS, Text
+from o11y.contracts import MAX_TEXTS, Seed, Text, TopK, TopP
 from o11y.problems import Problem
 
 DEFAULT_MAX_TOKENS = 128
@@ -59,7 +59,8 @@ class StreamOptions(BaseModel):
 
 class Sampling(BaseModel):
     """What chat and text completions have in common. Unknown fields are ignored, as OpenAI's own
-    servers' successors do with fields newer than they are."""
+    servers' successors do with fields newer than they are. `top_k` is none of OpenAI's but what
+    other servers of its API take."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -70,7 +71,9 @@ class Sampling(BaseModel):
     stop: str | list[Annotated[str, StringConstraints(min_length=1)]] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    top_p: Annotated[float | None, _only(None, 1)] = None
+    top_p: TopP | None = None
+    top_k: TopK | None = None
+    seed: Seed | None = None
     presence_penalty: Annotated[float | None, _only(None, 0)] = None
     frequency_penalty: Annotated[float | None, _only(None, 0)] = None
     logprobs: Annotated[bool | int | None, _only(None, False)] = None
@@ -80,6 +83,11 @@ class Sampling(BaseModel):
     def stops(self) -> tuple[str, ...]:
         given = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return tuple(text for text in given if text)
+
+    def request(self, ids: list[int], new: int, stops: tuple[str, ...]) -> GenerationRequest:
+        return GenerationRequest(
+            ids, new, self.temperature, stops, self.top_p, self.top_k, self.seed
+        )
 
 
 class ChatCompletionRequest(Sampling):
@@ -128,16 +136,12 @@ def router(generator: Generator, embedder: Embedder, stream_timeout_seconds: flo
         messages = [(message.role, message.text()) for message in body.messages]
         ids = prompt.encode_chat(model.tokenizer, messages)
         plain_stop = () if prompt.has_template(model.tokenizer) else prompt.PLAIN_STOP
-        request = GenerationRequest(
-            ids,
-            budget(body.max_completion_tokens or body.max_tokens, ids),
-            body.temperature,
-            body.stops() + plain_stop,
-        )
+        new = budget(body.max_completion_tokens or body.max_tokens, ids)
+        request = body.request(ids, new, body.stops() + plain_stop)
         if body.stream:
             deadline.stream(stream_timeout_seconds)
-            return await stream_chat(generator, [request] * body.n, _wants_usage(body))
-        outcome = await generator.run("chat", [request] * body.n)
+            return await stream_chat(generator, request.choices(body.n), _wants_usage(body))
+        outcome = await generator.run("chat", request.choices(body.n))
         choices = [
             {
                 "index": index,
@@ -153,13 +157,11 @@ def router(generator: Generator, embedder: Embedder, stream_timeout_seconds: flo
     async def completions(body: CompletionRequest) -> dict[str, Any] | Response:
         require(body.model, "chat")
         ids = prompt.encode(model.tokenizer, body.prompt)
-        request = GenerationRequest(
-            ids, budget(body.max_tokens, ids), body.temperature, body.stops()
-        )
+        request = body.request(ids, budget(body.max_tokens, ids), body.stops())
         if body.stream:
             deadline.stream(stream_timeout_seconds)
-            return await stream_text(generator, [request] * body.n, _wants_usage(body))
-        outcome = await generator.run("text_completion", [request] * body.n)
+            return await stream_text(generator, request.choices(body.n), _wants_usage(body))
+        outcome = await generator.run("text_completion", request.choices(body.n))
         choices = [
             {
                 "index": index,

@@ -45,6 +45,11 @@ MAX_DEPTH = 50
 MAX_RESULTS = 100
 MAX_NEW_TOKENS = 512
 
+TopP = Annotated[float, Field(gt=0, le=1)]
+TopK = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+"""As wide as OpenAI's API reference has it, and a span attribute can hold."""
+
 
 def require_json(value: object, depth: int = MAX_DEPTH) -> None:
     """Raise ValueError unless the next service can be sent this as JSON.
@@ -247,6 +252,9 @@ class LocalInferenceRequest(Body):
     prompt: Text
     max_length: int = Field(100, ge=1, le=MAX_NEW_TOKENS, description="new tokens")
     temperature: float = Field(0.7, ge=0, le=2)
+    top_p: TopP | None = None
+    top_k: TopK | None = None
+    seed: Seed | None = None
     num_sequences: int = Field(1, ge=1, le=5)
     user_id: Identity | None = None
     stream: bool = False

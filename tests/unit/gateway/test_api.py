@@ -114,7 +114,8 @@ async def test_search_looks_for_the_embedding_of_the_query(
 async def test_local_inference_answers_as_the_service_does(
     gateway: Gateway, services: Services
 ) -> None:
-    body = {"prompt": "sky", "num_sequences": 2, "max_length": 9, "user_id": "ann"}
+    drawn = {"top_p": 0.9, "top_k": 40, "seed": 7}
+    body = {"prompt": "sky", "num_sequences": 2, "max_length": 9, "user_id": "ann", **drawn}
     answer = (await gateway.post("/local-inference", body)).json()
     asked = services.asked(GENERATE).body
     assert asked == {
@@ -123,6 +124,7 @@ async def test_local_inference_answers_as_the_service_does(
         "temperature": 0.7,
         "num_sequences": 2,
         "stream": False,
+        **drawn,
     }
     assert answer["generated_texts"] == ["It is blue."] * 2
     assert answer["metadata"]["device"] == "cpu"

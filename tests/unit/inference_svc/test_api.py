@@ -42,7 +42,11 @@ CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "w1"}], "max_to
         ({"model": "all-MiniLM-L6-v2"}, 404, "model"),
         ({"messages": []}, 422, "messages"),
         ({"stream": "perhaps"}, 422, "stream"),
-        ({"top_p": 0.5}, 422, "top_p"),
+        ({"top_p": 0}, 422, "top_p"),
+        ({"top_p": 1.1}, 422, "top_p"),
+        ({"top_k": 0}, 422, "top_k"),
+        ({"seed": 2**63}, 422, "seed"),
+        ({"presence_penalty": 1}, 422, "presence_penalty"),
         ({"tools": [{"type": "function"}]}, 422, "tools"),
         ({"response_format": {"type": "json_object"}}, 422, "response_format"),
         ({"temperature": 3}, 422, "temperature"),
@@ -58,7 +62,14 @@ async def test_what_the_engine_cannot_do_is_refused_by_name(
 
 
 async def test_parameters_that_change_nothing_are_taken(service: Service) -> None:
-    neutral = {"top_p": 1, "presence_penalty": 0, "stream": False, "tools": [], "user": "ada"}
+    neutral: dict[str, Any] = {
+        "top_p": 1,
+        "top_k": None,
+        "presence_penalty": 0,
+        "stream": False,
+        "tools": [],
+        "user": "ada",
+    }
     answer = await service.http.post("/v1/chat/completions", json={**CHAT, **neutral})
     assert answer.status_code == 200
 
@@ -75,6 +86,51 @@ async def test_a_generation_is_a_span_with_its_work(service: Service) -> None:
     assert generation.attributes["gen_ai.usage.output_tokens"] == usage["completion_tokens"]
     assert generation.attributes["gen_ai.request.choice.count"] == 2
     assert generation.attributes["model.name"] == "tiny"
+
+
+async def test_a_span_says_how_tokens_were_drawn(service: Service) -> None:
+    asked = {"top_p": 0.5, "top_k": 3, "seed": -7, "stop": ["w5", "w6"]}
+    answer = await service.http.post("/v1/completions", json={"prompt": "w1", **asked})
+    assert answer.status_code == 200
+    generation, _ = service.spans.get_finished_spans()
+    assert generation.attributes is not None
+    names = {"top_p": "top_p", "top_k": "top_k", "seed": "seed", "stop_sequences": "stop"}
+    for name, field in names.items():
+        value = generation.attributes[f"gen_ai.request.{name}"]
+        assert (list(value) if isinstance(value, tuple) else value) == asked[field]
+
+
+async def test_what_was_not_asked_for_is_not_on_the_span(service: Service) -> None:
+    await service.http.post("/v1/completions", json={"prompt": "w1", "max_tokens": 1})
+    generation, _ = service.spans.get_finished_spans()
+    assert generation.attributes is not None
+    unasked = ("top_p", "top_k", "seed", "stop_sequences")
+    assert not {f"gen_ai.request.{name}" for name in unasked} & set(generation.attributes)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "texts"),
+    [
+        ("/v1/completions", {"prompt": "w1 w2", "n": 3, "max_tokens": 12}, "choices"),
+        (
+            "/local-inference",
+            {"prompt": "w1 w2", "num_sequences": 3, "max_length": 12},
+            "generated_texts",
+        ),
+    ],
+)
+async def test_a_seed_gives_the_same_choices_again_each_its_own(
+    service: Service, path: str, body: dict[str, Any], texts: str
+) -> None:
+    asked = {**body, "temperature": 1, "top_p": 0.95, "top_k": 40, "seed": 11}
+    first, again = [(await service.http.post(path, json=asked)).json()[texts] for _ in range(2)]
+    other = (await service.http.post(path, json={**asked, "seed": 12})).json()[texts]
+    said = [
+        [each if isinstance(each, str) else each["text"] for each in one]
+        for one in (first, again, other)
+    ]
+    assert said[0] == said[1] != said[2]
+    assert len(set(said[0])) == 3
 
 
 async def test_a_refused_generation_is_an_error_span(service: Service) -> None:

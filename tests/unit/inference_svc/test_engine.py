@@ -18,8 +18,8 @@ from tests.unit.inference_svc.conftest import LIMITS
 LONG = 60
 
 
-def greedy(prompt: list[int], new: int = 12, **options: tuple[str, ...]) -> GenerationRequest:
-    return GenerationRequest(prompt, new, 0.0, **options)
+def greedy(prompt: list[int], new: int = 12, stop: tuple[str, ...] = ()) -> GenerationRequest:
+    return GenerationRequest(prompt, new, 0.0, stop)
 
 
 def reference(language_model: LanguageModel, prompt: list[int], new: int) -> list[int]:
