@@ -9,7 +9,8 @@ import torch
 
 from inference_svc import device, model, packaged
 from inference_svc.device import Device
-from inference_svc.prompt import plain
+from inference_svc.model import LanguageModel
+from inference_svc.prompt import encode_chat, plain
 from o11y.service import StartError
 
 CPU = Device("cpu", torch.float32)
@@ -91,3 +92,14 @@ def test_the_plain_template_ends_where_the_answer_begins() -> None:
     assert plain(messages) == (
         "Be brief.\n\nUser: Hi.\n\nAssistant: Hello.\n\nUser: Bye\n\nAssistant:"
     )
+
+
+def test_a_models_own_template_is_used_and_ends_where_the_answer_begins(
+    language_model: LanguageModel,
+) -> None:
+    tokenizer = language_model.tokenizer
+    tokenizer.chat_template = (
+        "{% for message in messages %}{{ message.content }} {% endfor %}"
+        "{% if add_generation_prompt %}w9{% endif %}"
+    )
+    assert encode_chat(tokenizer, [("system", "w1"), ("user", "w2 w3")]) == [1, 2, 3, 9]
