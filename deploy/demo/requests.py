@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from deploy.demo.calls import Call, Verdict
 from deploy.demo.judges import good
+from o11y import schema
 from o11y.contracts import (
     ChatAnswer,
     EmbedAnswer,
@@ -48,7 +49,7 @@ def metrics() -> Call:
     def judge(response: httpx2.Response) -> Verdict:
         if response.status_code != 200:
             return Verdict([f"status {response.status_code}, not 200"])
-        wanted = ("o11y_service_up", "memory_used_bytes")
+        wanted = (schema.SERVICE_UP.name, "memory_used_bytes")
         return Verdict([f"there is no {name}" for name in wanted if name not in response.text])
 
     return Call("/metrics", judge, method="GET")

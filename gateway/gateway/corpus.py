@@ -8,6 +8,7 @@ from importlib import resources
 from pydantic import BaseModel
 
 from gateway.backends import Backends, Embedded
+from o11y import schema
 from o11y.answer import parsed
 from o11y.problems import Problem, unavailable
 from o11y.telemetry import Telemetry
@@ -64,7 +65,7 @@ class Corpus:
         metadata = [
             {"kind": "corpus", "topic": row["topic"], "title": row["title"]} for row in rows
         ]
-        with self._tracer.start_as_current_span("load corpus"):
+        with self._tracer.start_as_current_span(schema.SPAN_CORPUS):
             if self._embedded is None:  # an embedding may have its price: one will do
                 self._embedded = await self._backends.embed(texts)
             stored = await self._backends.store(

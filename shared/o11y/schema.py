@@ -67,6 +67,9 @@ REASONING_TOKENS = "gen_ai.usage.reasoning.output_tokens"
 AUDIO_INPUT_TOKENS = "gen_ai.usage.audio.input_tokens"
 AUDIO_OUTPUT_TOKENS = "gen_ai.usage.audio.output_tokens"
 TOKEN_TYPE = "gen_ai.token.type"
+WORKFLOW_NAME = "gen_ai.workflow.name"
+DATA_SOURCE = "gen_ai.data_source.id"
+RETRIEVAL_TOP_K = "gen_ai.retrieval.top_k"
 
 # Attribute keys: the original's names for the same, and what only it had
 MODEL_NAME = "model.name"
@@ -117,6 +120,8 @@ HW_GPU_TASK = "hw.gpu.task"
 SPAN_WORKFLOW = "full-pipeline"
 """Name of the workflow; the span is `invoke_workflow full-pipeline` (semconv gen-ai)."""
 
+SPAN_CORPUS = "load corpus"
+
 # Event names
 EVENT_STAGE_FAILED = "stage failed"
 EVENT_ADMITTED = "admitted"
@@ -145,6 +150,7 @@ LABEL_RUNS_MODEL = "runs_model"
 # Bucket bounds
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 HTTP_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+WORKFLOW_SECONDS = (1, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200)
 TOKENS = tuple(4**power for power in range(14))
 FAST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 POWERS = tuple(2**power for power in range(11))
@@ -163,6 +169,24 @@ class Metric:
     labels: tuple[str, ...]
     source: str
     buckets: tuple[float, ...] = ()
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """Who emits it."""
+        for services, prefixes in _EMITTED_BY.items():
+            if self.name.startswith(prefixes):
+                return services
+        return EVERY_SERVICE
+
+
+EVERY_SERVICE = ("gateway", "llm-proxy", "vector-svc", "inference-svc")
+_EMITTED_BY = {
+    ("gateway",): ("http.client.", "pipeline_", "o11y_service_up", "gen_ai.invoke_workflow."),
+    ("llm-proxy", "vector-svc"): ("gen_ai.client.operation.duration",),
+    ("llm-proxy",): ("openai_", "gen_ai.client."),
+    ("vector-svc",): ("vector_",),
+    ("inference-svc",): ("model_", "gen_ai.server.", "hw.", "gpu_", "torch_"),
+}
 
 
 HTTP_SERVER_DURATION = Metric(
@@ -235,6 +259,15 @@ GEN_AI_CHUNK = Metric(
     (OPERATION, PROVIDER, REQUEST_MODEL, RESPONSE_MODEL, SERVER_ADDRESS, SERVER_PORT),
     "semconv gen-ai/gen-ai-metrics#metric-gen_aiclientoperationtime_per_output_chunk",
     SECONDS,
+)
+GEN_AI_WORKFLOW_DURATION = Metric(
+    "gen_ai.invoke_workflow.duration",
+    "histogram",
+    "s",
+    "Duration of a pipeline call; recorded by the GenAI utilities.",
+    (WORKFLOW_NAME, ERROR_TYPE),
+    "semconv gen-ai/gen-ai-metrics#metric-gen_aiinvoke_workflowduration",
+    WORKFLOW_SECONDS,
 )
 OPENAI_API_DURATION = Metric(
     "openai_api_duration",
@@ -556,4 +589,241 @@ TORCH_OUT_OF_MEMORY = Metric(
 )
 
 METRICS = tuple(value for value in globals().copy().values() if isinstance(value, Metric))
-"""Every metric of our own; those of FastAPI and of the GenAI utilities come with their library."""
+"""Every metric of our own, and those the GenAI utilities write."""
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A key of spans, events or metrics: what it says, and where the name comes from."""
+
+    key: str
+    source: str
+    note: str
+
+
+@dataclass(frozen=True)
+class SpanName:
+    """The spans of one sort: their names, whose they are, and the keys they may have.
+
+    In `pattern`, words in braces stand for what differs; every span may have `IDENTITY` as well.
+    """
+
+    pattern: str
+    kind: Literal["SERVER", "CLIENT", "INTERNAL"]
+    services: tuple[str, ...]
+    source: str
+    note: str
+    attributes: tuple[str, ...]
+    events: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened within a span."""
+
+    name: str
+    note: str
+    attributes: tuple[str, ...] = ()
+
+
+_SPAN_HTTP = "semconv http/http-spans"
+_SPAN_GEN_AI = "semconv gen-ai/gen-ai-spans"
+_ORIGINAL = "original"
+
+ATTRIBUTES = (
+    Attribute(USER_ID, "semconv registry/user", "The user a request is for."),
+    Attribute(SESSION_ID, "semconv registry/session", "The user's session."),
+    Attribute(USER_ID_ORIGINAL, _ORIGINAL, "As `user.id`."),
+    Attribute(SESSION_ID_ORIGINAL, _ORIGINAL, "As `session.id`."),
+    Attribute(CONVERSATION_ID, _SPAN_GEN_AI, "As `session.id`."),
+    Attribute(HTTP_METHOD, _SPAN_HTTP, "Method, `_OTHER` for an unusual one."),
+    Attribute(HTTP_METHOD_ORIGINAL, _SPAN_HTTP, "The unusual method."),
+    Attribute(HTTP_ROUTE, _SPAN_HTTP, "The route that matched."),
+    Attribute(HTTP_STATUS, _SPAN_HTTP, "Status of the answer, if there was one."),
+    Attribute(HTTP_RESEND_COUNT, _SPAN_HTTP, "How often this was tried before, if it was."),
+    Attribute(URL_FULL, _SPAN_HTTP, "Address that was called, without credentials."),
+    Attribute(URL_PATH, _SPAN_HTTP, "Path that was asked for."),
+    Attribute(URL_QUERY, _SPAN_HTTP, "Names of the query's parameters; values are redacted."),
+    Attribute(URL_SCHEME, _SPAN_HTTP, "`http` or `https`."),
+    Attribute(URL_TEMPLATE, _SPAN_HTTP, "Path that was called: it holds no ids."),
+    Attribute(SERVER_ADDRESS, _SPAN_HTTP, "Host; of a call the replica's or the provider's."),
+    Attribute(SERVER_PORT, _SPAN_HTTP, "Its port."),
+    Attribute(PROTOCOL_VERSION, _SPAN_HTTP, "Version of HTTP."),
+    Attribute(PEER_SERVICE, "semconv registry/service", "Name of the service that was called."),
+    Attribute(ERROR_TYPE, "semconv registry/error", "Why it failed: a status, code or class."),
+    Attribute(ERROR_MESSAGE, "semconv registry/error", "Why it failed, as a sentence."),
+    Attribute(OPERATION, _SPAN_GEN_AI, "`chat`, `embeddings`, `retrieval` …"),
+    Attribute(PROVIDER, _SPAN_GEN_AI, "Who does the work: `openai`, `o11y-local`, `chroma` …"),
+    Attribute(REQUEST_MODEL, _SPAN_GEN_AI, "The model asked for."),
+    Attribute(RESPONSE_MODEL, _SPAN_GEN_AI, "The model that answered."),
+    Attribute(REQUEST_MAX_TOKENS, _SPAN_GEN_AI, "Most tokens to generate."),
+    Attribute(REQUEST_TEMPERATURE, _SPAN_GEN_AI, "Temperature."),
+    Attribute(REQUEST_CHOICES, _SPAN_GEN_AI, "Answers asked for."),
+    Attribute(REQUEST_TOP_P, _SPAN_GEN_AI, "Nucleus sampling."),
+    Attribute(REQUEST_TOP_K, _SPAN_GEN_AI, "Most likely tokens to draw from."),
+    Attribute(REQUEST_SEED, _SPAN_GEN_AI, "Seed of the draws."),
+    Attribute(REQUEST_STOP, _SPAN_GEN_AI, "Texts that end an answer."),
+    Attribute(REQUEST_STREAM, _SPAN_GEN_AI, "Whether the answer is streamed; absent if not."),
+    Attribute(RESPONSE_ID, _SPAN_GEN_AI, "The provider's id of its answer."),
+    Attribute(FIRST_CHUNK_SECONDS, _SPAN_GEN_AI, "Seconds until a stream's first event."),
+    Attribute(FINISH_REASONS, _SPAN_GEN_AI, "Why each answer ended."),
+    Attribute(INPUT_TOKENS, _SPAN_GEN_AI, "Tokens of the prompt."),
+    Attribute(OUTPUT_TOKENS, _SPAN_GEN_AI, "Tokens generated."),
+    Attribute(CACHE_READ_TOKENS, _SPAN_GEN_AI, "Input tokens the provider had cached."),
+    Attribute(CACHE_WRITE_TOKENS, "o11y", "Input tokens the provider put in its cache."),
+    Attribute(REASONING_TOKENS, _SPAN_GEN_AI, "Output tokens of reasoning."),
+    Attribute(AUDIO_INPUT_TOKENS, "o11y", "Input tokens of audio."),
+    Attribute(AUDIO_OUTPUT_TOKENS, "o11y", "Output tokens of audio."),
+    Attribute(TOKEN_TYPE, "semconv gen-ai/gen-ai-metrics", "`input` or `output`."),
+    Attribute(WORKFLOW_NAME, _SPAN_GEN_AI, "Name of the workflow."),
+    Attribute(DATA_SOURCE, _SPAN_GEN_AI, "Collection that was searched."),
+    Attribute(RETRIEVAL_TOP_K, _SPAN_GEN_AI, "Most documents to return."),
+    Attribute(MODEL_NAME, _ORIGINAL, "The local model."),
+    Attribute(MODEL_DEVICE, _ORIGINAL, "Device it runs on."),
+    Attribute(MODEL_PARAMETERS, _ORIGINAL, "Number of its parameters."),
+    Attribute(PROMPT_TOKENS_ORIGINAL, _ORIGINAL, "As `gen_ai.usage.input_tokens`."),
+    Attribute(COMPLETION_TOKENS_ORIGINAL, _ORIGINAL, "As `gen_ai.usage.output_tokens`."),
+    Attribute(TOKENS_PER_SECOND, _ORIGINAL, "Tokens generated a second, of the whole call."),
+    Attribute(BATCH_EFFICIENCY, _ORIGINAL, "Part of the token slots computed that was used."),
+    Attribute(COST_USD, "o11y", "Cost in US dollars."),
+    Attribute(USAGE_ESTIMATED, "o11y", "Whether tokens are an estimate; absent if not."),
+    Attribute(LLM_ATTEMPT, "o11y", "Which attempt of the call this is, from 1."),
+    Attribute(LLM_ATTEMPTS, "o11y", "Attempts the call took."),
+    Attribute(PIPELINE_STAGE, "o11y", "Stage of the pipeline this belongs to."),
+    Attribute(PIPELINE_STEPS, "o11y", "Stages that worked."),
+    Attribute(QUEUE_SECONDS, "o11y", "Seconds until the work began."),
+    Attribute(BATCH_SIZE, "o11y", "Texts in the batch, of all callers."),
+    Attribute(FIRST_TOKEN_SECONDS, "o11y", "Seconds until the first token."),
+    Attribute(BATCH_MEAN, "o11y", "Sequences in the call's steps, of all callers: their mean."),
+    Attribute(BATCH_MOST, "o11y", "The same: the most."),
+    Attribute(STEPS, "o11y", "Forward steps the call took part in."),
+    Attribute(RESULT_COUNT, "o11y", "Documents found."),
+    Attribute(TOP_SIMILARITY, "o11y", "Cosine similarity of the best one."),
+    Attribute(DOCUMENT_COUNT, "o11y", "Texts to embed or to store."),
+    Attribute(EMBEDDING_MODEL, "o11y", "Model the vectors come from."),
+    Attribute(EMBEDDING_DIMENSIONS, _SPAN_GEN_AI, "Length of a vector."),
+    Attribute(DB_SYSTEM, "semconv db/database-spans", "`chroma`."),
+    Attribute(DB_OPERATION, "semconv db/database-spans", "What was done."),
+    Attribute(DB_COLLECTION, "semconv db/database-spans", "Collection it was done to."),
+    Attribute(HW_ID, "semconv hardware/common", "UUID of the GPU."),
+    Attribute(HW_NAME, "semconv hardware/common", "Its name."),
+    Attribute(HW_TYPE, "semconv hardware/common", "`gpu`."),
+    Attribute(HW_VENDOR, "semconv hardware/common", "Its maker."),
+    Attribute(HW_PARENT, "semconv hardware/common", "UUID of the GPU this is a part of."),
+    Attribute(HW_GPU_TASK, "semconv hardware/gpu", "`general`."),
+    Attribute(LABEL_REASON, "o11y", "Why a call was given up."),
+    Attribute(LABEL_STATUS, "o11y", "Whether it waited or ran."),
+)
+
+IDENTITY = (USER_ID, SESSION_ID, USER_ID_ORIGINAL, SESSION_ID_ORIGINAL, CONVERSATION_ID)
+
+EVENTS = (
+    Event(EVENT_STAGE_FAILED, "A stage failed; the others go on.", (PIPELINE_STAGE, ERROR_MESSAGE)),
+    Event(EVENT_ADMITTED, "The first forward step of the call began."),
+    Event(EVENT_FIRST_TOKEN, "The first token is there."),
+    Event(EVENT_CANCELLED, "The call was given up.", (LABEL_REASON, LABEL_STATUS)),
+)
+
+_FAILED = (ERROR_TYPE, ERROR_MESSAGE)
+_SERVER = (
+    *(HTTP_METHOD, HTTP_METHOD_ORIGINAL, HTTP_ROUTE, HTTP_STATUS, URL_PATH, URL_QUERY),
+    *(URL_SCHEME, SERVER_ADDRESS, SERVER_PORT, PROTOCOL_VERSION, *_FAILED, LLM_ATTEMPTS),
+)
+_MODEL = (OPERATION, PROVIDER, REQUEST_MODEL, RESPONSE_MODEL, ERROR_TYPE)
+_ASKED = (
+    *(REQUEST_MAX_TOKENS, REQUEST_TEMPERATURE, REQUEST_CHOICES, REQUEST_TOP_P),
+    *(REQUEST_SEED, REQUEST_STREAM, FINISH_REASONS),
+)
+_USED = (INPUT_TOKENS, OUTPUT_TOKENS, PROMPT_TOKENS_ORIGINAL, COMPLETION_TOKENS_ORIGINAL)
+
+SPANS = (
+    SpanName(
+        "{method} {route}",
+        "SERVER",
+        EVERY_SERVICE,
+        f"{_SPAN_HTTP}#http-server",
+        "A request, until the last byte of its answer; only the method where no route matched.",
+        _SERVER,
+    ),
+    SpanName(
+        "{method} {path}",
+        "CLIENT",
+        ("gateway",),
+        f"{_SPAN_HTTP}#http-client",
+        "One attempt of a call to another service.",
+        (
+            *(HTTP_METHOD, HTTP_STATUS, HTTP_RESEND_COUNT, URL_FULL, URL_TEMPLATE),
+            *(SERVER_ADDRESS, SERVER_PORT, PEER_SERVICE, PIPELINE_STAGE, ERROR_TYPE),
+        ),
+    ),
+    SpanName(
+        f"invoke_workflow {SPAN_WORKFLOW}",
+        "INTERNAL",
+        ("gateway",),
+        f"{_SPAN_GEN_AI}#invoke-workflow-span",
+        "A pipeline call.",
+        (OPERATION, WORKFLOW_NAME, PIPELINE_STEPS, COST_USD, ERROR_TYPE),
+        (EVENT_STAGE_FAILED,),
+    ),
+    SpanName(
+        SPAN_CORPUS,
+        "INTERNAL",
+        ("gateway",),
+        "o11y",
+        "The packaged texts are stored, at start.",
+        (),
+    ),
+    SpanName(
+        "{operation} {model}",
+        "CLIENT",
+        ("llm-proxy",),
+        f"{_SPAN_GEN_AI}#inference",
+        "One attempt at an LLM provider; a stream's lasts until it ends.",
+        (
+            *(*_MODEL, *_ASKED, *_USED, RESPONSE_ID, FIRST_CHUNK_SECONDS, CACHE_READ_TOKENS),
+            *(CACHE_WRITE_TOKENS, REASONING_TOKENS, AUDIO_INPUT_TOKENS, AUDIO_OUTPUT_TOKENS),
+            *(HTTP_STATUS, HTTP_RESEND_COUNT, SERVER_ADDRESS, SERVER_PORT),
+            *(LLM_ATTEMPT, COST_USD, USAGE_ESTIMATED),
+        ),
+    ),
+    SpanName(
+        "{operation} {model}",
+        "INTERNAL",
+        ("inference-svc",),
+        f"{_SPAN_GEN_AI}#inference",
+        "A generation by the local model, queue included.",
+        (
+            *(*_MODEL, *_ASKED, *_USED, REQUEST_TOP_K, REQUEST_STOP),
+            *(MODEL_NAME, MODEL_DEVICE, MODEL_PARAMETERS, TOKENS_PER_SECOND, BATCH_EFFICIENCY),
+            *(STEPS, BATCH_MEAN, BATCH_MOST, QUEUE_SECONDS, FIRST_TOKEN_SECONDS),
+        ),
+        (EVENT_ADMITTED, EVENT_FIRST_TOKEN, EVENT_CANCELLED),
+    ),
+    SpanName(
+        "embeddings {model}",
+        "INTERNAL",
+        ("inference-svc",),
+        f"{_SPAN_GEN_AI}#embeddings",
+        "Embeddings by the local model, queue included.",
+        (
+            *(*_MODEL, MODEL_NAME, MODEL_DEVICE, INPUT_TOKENS, PROMPT_TOKENS_ORIGINAL),
+            *(DOCUMENT_COUNT, EMBEDDING_DIMENSIONS, QUEUE_SECONDS, BATCH_SIZE),
+        ),
+    ),
+    SpanName(
+        "retrieval {collection}",
+        "CLIENT",
+        ("vector-svc",),
+        f"{_SPAN_GEN_AI}#retrievals",
+        "A search in Chroma.",
+        (*_MODEL, DATA_SOURCE, RETRIEVAL_TOP_K, RESULT_COUNT, TOP_SIMILARITY),
+    ),
+    SpanName(
+        "upsert {collection}",
+        "CLIENT",
+        ("vector-svc",),
+        "semconv db/database-spans",
+        "Documents are stored in Chroma.",
+        (DB_SYSTEM, DB_OPERATION, DB_COLLECTION, EMBEDDING_MODEL, DOCUMENT_COUNT, ERROR_TYPE),
+    ),
+)
