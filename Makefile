@@ -58,7 +58,7 @@ bench-llm: $(VENV)/.installed-dev ## Measure llm-proxy beside LiteLLM (needs wrk
 bench-inference: $(VENV)/.installed-dev ## Measure inference-svc beside transformers serve (ten minutes; ARGS="--rounds 1")
 	@$(BIN)/python -m tests.bench.inference $(ARGS)
 
-bench-telemetry: $(VENV)/.installed-dev ## Measure what telemetry costs llm-proxy (needs wrk and four minutes; ARGS="--rounds 1")
+bench-telemetry: $(VENV)/.installed-dev ## Measure what telemetry costs llm-proxy (needs wrk and three minutes; ARGS="--rounds 1")
 	@$(BIN)/python -m tests.bench.telemetry $(ARGS)
 
 telemetry-docs: setup ## Write deploy/TELEMETRY.md anew from the telemetry schema

@@ -5,12 +5,11 @@ from datetime import UTC, datetime
 from functools import partial
 
 from tests.bench.load import Setting, run
-from tests.bench.measure import PLAIN_MANY, STREAM_MANY, Cell
+from tests.bench.measure import PLAIN_MANY, Cell
 from tests.bench.report import case_table, cpu_added, measured_with, throughput_lost
 from tests.bench.results import Goal, Results, goals_table
 from tests.bench.subjects import Subject, proxy_alone
 
-CASES = [PLAIN_MANY, STREAM_MANY]
 NOT_EXPORTED = {
     "traces": {"OTEL_TRACES_EXPORTER": "none"},
     "metrics": {"OTEL_METRICS_EXPORTER": "none"},
@@ -60,11 +59,8 @@ GOALS: list[Goal[Cell]] = [
 def section(results: Results[Cell], setting: Setting) -> list[str]:
     """The whole section."""
     against = [
-        [
-            Goal(subject.title, case, subject.key, "off", cpu_added, " %").row(results)
-            for subject in SUBJECTS[1:]
-        ]
-        for case in CASES
+        Goal(subject.title, PLAIN_MANY, subject.key, "off", cpu_added, " %").row(results)
+        for subject in SUBJECTS[1:]
     ]
     return [
         "# What telemetry costs",
@@ -74,19 +70,13 @@ def section(results: Results[Cell], setting: Setting) -> list[str]:
         "each round in another order; a figure is the median of its rounds.",
         "",
         *goals_table(results, GOALS),
-        "CPU time over that of llm-proxy with telemetry off, whole answers:",
+        "CPU time over that of llm-proxy with telemetry off:",
         "",
         "| | median of rounds | min to max |",
         "|---|---:|---:|",
-        *against[0],
+        *against,
         "",
-        "The same of streams of 100 chunks:",
-        "",
-        "| | median of rounds | min to max |",
-        "|---|---:|---:|",
-        *against[1],
-        "",
-        *(line for case in CASES for line in case_table(results, case)),
+        *case_table(results, PLAIN_MANY),
         *measured_with(setting),
         f"- Telemetry goes to a sink beside the load generator; {setting.exported}",
         "- Off, too, writes an access line for each request to standard output.",
@@ -95,7 +85,7 @@ def section(results: Results[Cell], setting: Setting) -> list[str]:
 
 
 def main(given: list[str] | None = None) -> int:
-    return run("telemetry", __doc__, SUBJECTS, CASES, section, given)
+    return run("telemetry", __doc__, SUBJECTS, [PLAIN_MANY], section, given)
 
 
 if __name__ == "__main__":
