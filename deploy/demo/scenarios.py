@@ -16,7 +16,7 @@ from rich.text import Text
 from deploy.demo import tempo, tree
 from deploy.demo.requests import Health, Stats
 from deploy.demo.runner import Runner
-from deploy.demo.summary import Tally, failures, table
+from deploy.demo.summary import Tally, failures, slowest, table
 from deploy.demo.trace import TEMPO_URL
 from deploy.demo.workload import SCENARIOS, health, mixed
 from o11y.contracts import PipelineAnswer
@@ -58,6 +58,8 @@ async def run(
         finally:
             console.print()
             console.print(table(runner.tallies))
+            if sentence := slowest(runner.tallies):
+                console.print(f"\n{sentence}", soft_wrap=True)
     failed = [*failures(runner.tallies), *unseen]
     if failed:
         console.print("\nNot as it should be:", style="bold red")
@@ -114,7 +116,9 @@ async def show_trace(
     )
     console.print(f"It can be opened at {address}", soft_wrap=True)
     absent = ", ".join(sorted(set(SERVICES) - set(trace.services)))
-    return [f"{tally.name}: no spans of {absent} arrived (trace {trace_id})"] if absent else []
+    return (
+        [f"{tally.name}: no spans of {absent} arrived (make trace ID={trace_id})"] if absent else []
+    )
 
 
 def show_answer(answer: BaseModel | None, console: Console) -> None:

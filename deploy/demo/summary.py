@@ -94,13 +94,25 @@ def _add(to: Table, tally: Tally, style: str) -> None:
     )
 
 
+def slowest(tallies: Iterable[Tally]) -> str | None:
+    """A sentence for the call that took longest, with the command that shows why."""
+    traced = [each for tally in tallies for each in tally.outcomes if each.trace_id]
+    if not traced:
+        return None
+    found = max(traced, key=lambda outcome: outcome.seconds)
+    return (
+        f"The slowest call: {found.call.method} {found.call.path}, {seconds(found.seconds)} "
+        f"(make trace ID={found.trace_id})"
+    )
+
+
 def failures(tallies: Iterable[Tally]) -> Iterator[str]:
     """A sentence for each call that did not do what was expected, with its trace."""
     for tally in tallies:
         sentences = [
             f"{tally.name}: {outcome.call.method} {outcome.call.path}: "
             f"{'; '.join(outcome.failures)} "
-            f"({f'trace {outcome.trace_id}' if outcome.trace_id else 'no trace id'})"
+            f"({f'make trace ID={outcome.trace_id}' if outcome.trace_id else 'no trace id'})"
             for outcome in tally.failed
         ]
         yield from sentences[:LISTED_FAILURES]

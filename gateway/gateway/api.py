@@ -2,13 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from gateway.backends import Backends
 from gateway.pipeline import Pipeline
-from gateway.who import caller
+from gateway.who import asked as by_query
 from o11y import deadline
 from o11y.contracts import (
     ChatAnswer,
@@ -23,45 +23,46 @@ from o11y.contracts import (
     SearchAnswer,
     SearchRequest,
 )
+from o11y.identity import identify
 from o11y.problems import Problem
 
 
 def router(backends: Backends, pipeline: Pipeline) -> APIRouter:
-    api = APIRouter()
+    api = APIRouter(dependencies=[Depends(by_query)])
 
     @api.post("/chat", response_model=ChatAnswer)
-    async def chat(request: Request, body: ChatRequest) -> ChatAnswer | Response:
-        with caller(request, body.user_id, body.session_id):
-            try:
-                if body.stream:
-                    deadline.stream(backends.stream_timeout_seconds)
-                    return await backends.chat_stream(
-                        body.message,
-                        model=body.model,
-                        temperature=body.temperature,
-                        max_tokens=body.max_tokens,
-                    )
-                return await backends.chat(
-                    [{"role": "user", "content": body.message}],
+    async def chat(body: ChatRequest) -> ChatAnswer | Response:
+        identify(body.user_id, body.session_id)
+        try:
+            if body.stream:
+                deadline.stream(backends.stream_timeout_seconds)
+                return await backends.chat_stream(
+                    body.message,
                     model=body.model,
                     temperature=body.temperature,
                     max_tokens=body.max_tokens,
                 )
-            except Problem as problem:
-                for error in problem.errors:  # the provider's field is not the one this caller sent
-                    if error["field"] in ("prompt", "messages"):
-                        error["field"] = "message"
-                raise
+            return await backends.chat(
+                [{"role": "user", "content": body.message}],
+                model=body.model,
+                temperature=body.temperature,
+                max_tokens=body.max_tokens,
+            )
+        except Problem as problem:
+            for error in problem.errors:  # the provider's field is not the one this caller sent
+                if error["field"] in ("prompt", "messages"):
+                    error["field"] = "message"
+            raise
 
     @api.post("/embed")
-    async def embed(request: Request, body: EmbedRequest) -> EmbedAnswer:
-        with caller(request, body.user_id):
-            embedded = await backends.embed(body.texts, model=body.model)
-            stored = None
-            if body.store_in_vector_db:
-                stored = await backends.store(
-                    body.texts, embedded, metadata=body.metadata, ids=body.ids
-                )
+    async def embed(body: EmbedRequest) -> EmbedAnswer:
+        identify(body.user_id, body.session_id)
+        embedded = await backends.embed(body.texts, model=body.model)
+        stored = None
+        if body.store_in_vector_db:
+            stored = await backends.store(
+                body.texts, embedded, metadata=body.metadata, ids=body.ids
+            )
         return EmbedAnswer(
             embeddings_created=len(embedded.vectors),
             stored_in_vector_db=stored is not None,
@@ -70,24 +71,22 @@ def router(backends: Backends, pipeline: Pipeline) -> APIRouter:
         )
 
     @api.post("/search")
-    async def search(request: Request, body: SearchRequest) -> SearchAnswer:
-        with caller(request, body.user_id):
-            embedded = await backends.embed([body.query])
-            return await backends.search(body.query, embedded, body.n_results, body.filter_metadata)
+    async def search(body: SearchRequest) -> SearchAnswer:
+        identify(body.user_id, body.session_id)
+        embedded = await backends.embed([body.query])
+        return await backends.search(body.query, embedded, body.n_results, body.filter_metadata)
 
     @api.post("/local-inference", response_model=LocalInferenceAnswer)
-    async def local_inference(
-        request: Request, body: LocalInferenceRequest
-    ) -> LocalInferenceAnswer | Response:
-        with caller(request, body.user_id):
-            if body.stream:
-                deadline.stream(backends.stream_timeout_seconds)
-                return await backends.generate_stream(body.model_dump(exclude={"user_id"}))
-            return await backends.generate(body.model_dump(exclude={"user_id"}))
+    async def local_inference(body: LocalInferenceRequest) -> LocalInferenceAnswer | Response:
+        identify(body.user_id, body.session_id)
+        request = body.model_dump(exclude={"user_id", "session_id"})
+        if body.stream:
+            deadline.stream(backends.stream_timeout_seconds)
+            return await backends.generate_stream(request)
+        return await backends.generate(request)
 
     @api.post("/full-pipeline")
     async def full_pipeline(
-        request: Request,
         parameters: Annotated[PipelineParameters, Query()],
         body: PipelineParameters | None = None,
     ) -> PipelineAnswer:
@@ -99,7 +98,7 @@ def router(backends: Backends, pipeline: Pipeline) -> APIRouter:
         except ValidationError as error:
             errors = [{**item, "loc": ("body", *item["loc"])} for item in error.errors()]
             raise RequestValidationError(errors) from error
-        with caller(request, asked.user_id, asked.session_id):
-            return await pipeline.run(asked)
+        identify(asked.user_id, asked.session_id)
+        return await pipeline.run(asked)
 
     return api

@@ -5,21 +5,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
-from starlette.types import ASGIApp
 
 from gateway import api, federation, health, openai_api
 from gateway.backends import Backends
+from gateway.border import Border
 from gateway.corpus import Corpus
 from gateway.health import Health
 from gateway.pipeline import Pipeline
 from gateway.settings import Settings
-from o11y.identity import DropBaggage
-from o11y.service import create_app
+from o11y.service import Service, create_app
 from o11y.telemetry import Telemetry
 
 
-def build(settings: Settings, telemetry: Telemetry) -> ASGIApp:
-    """The application behind its border, where baggage from outside ends."""
+def build(settings: Settings, telemetry: Telemetry) -> Service:
+    """The application behind its border."""
     backends = Backends(settings, telemetry)
     services = [backends.llm, backends.vector, backends.inference]
     corpus = Corpus(backends, telemetry)
@@ -42,7 +41,7 @@ def build(settings: Settings, telemetry: Telemetry) -> ASGIApp:
             return None
         return "neither llm-proxy nor inference-svc is ready"
 
-    app = create_app(
+    return create_app(
         "gateway",
         telemetry,
         [
@@ -55,5 +54,5 @@ def build(settings: Settings, telemetry: Telemetry) -> ASGIApp:
         ready,
         timeout_seconds=settings.request_timeout_seconds,
         endpoints=openai_api.endpoints(backends),
+        arrive=Border(settings.trace_context),
     )
-    return DropBaggage(app)

@@ -5,10 +5,11 @@ import time
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, ConfigDict
 
 from gateway.backends import Backends
+from gateway.who import asked
 from o11y.hop import ServiceClient
 from o11y.problems import Problem
 
@@ -73,7 +74,7 @@ async def _is_ready(client: ServiceClient) -> bool:
 
 
 def router(health: Health, backends: Backends) -> APIRouter:
-    api = APIRouter()
+    api = APIRouter(dependencies=[Depends(asked)])
     started = time.monotonic()
 
     @api.get("/health")

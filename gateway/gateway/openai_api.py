@@ -4,11 +4,11 @@ import re
 from collections.abc import Mapping
 from contextlib import aclosing
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.backends import Backends
-from gateway.who import caller
+from gateway.who import asked, by_openai_body, by_query
 from o11y import deadline
 from o11y.contracts import COST_HEADER, PROVIDER_HEADER
 from o11y.events import event
@@ -33,25 +33,26 @@ def endpoints(backends: Backends) -> dict[str, Endpoint]:
         content = await read_body(receive)
         request = Request(scope)
         headers = {"content-type": request.headers.get("content-type", "application/json")}
-        with caller(request):
-            if not STREAMS.search(content):
-                answer = await backends.llm.request("POST", path, content=content, headers=headers)
-                await send_whole(
-                    send, answer.status_code, [*raw(_kept(answer.headers))], answer.content
-                )
-                return
-            deadline.stream(backends.stream_timeout_seconds)
-            opened = await backends.llm.open(
-                "POST",
-                path,
-                content=content,
-                headers=headers,
-                seconds=backends.stream_timeout_seconds,
+        by_query(scope)
+        by_openai_body(content)
+        if not STREAMS.search(content):
+            answer = await backends.llm.request("POST", path, content=content, headers=headers)
+            await send_whole(
+                send, answer.status_code, [*raw(_kept(answer.headers))], answer.content
             )
-            try:
-                await _relay(opened, send)
-            finally:
-                opened.close()
+            return
+        deadline.stream(backends.stream_timeout_seconds)
+        opened = await backends.llm.open(
+            "POST",
+            path,
+            content=content,
+            headers=headers,
+            seconds=backends.stream_timeout_seconds,
+        )
+        try:
+            await _relay(opened, send)
+        finally:
+            opened.close()
 
     return dict.fromkeys(("/v1/chat/completions", "/v1/completions", "/v1/embeddings"), forward)
 
@@ -76,17 +77,16 @@ async def _relay(opened: Opened, send: Send) -> None:
 
 
 def router(backends: Backends) -> APIRouter:
-    api = APIRouter(prefix="/v1")
+    api = APIRouter(prefix="/v1", dependencies=[Depends(asked)])
 
     @api.get("/models")
-    async def models(request: Request) -> Response:
-        with caller(request):
-            answer = await backends.llm.request("GET", "/v1/models")
+    async def models() -> Response:
+        answer = await backends.llm.request("GET", "/v1/models")
         return Response(answer.content, answer.status_code, _kept(answer.headers))
 
     @api.get("/models/{name:path}")
-    async def model(request: Request, name: str) -> Response:
-        listed = await models(request)
+    async def model(name: str) -> Response:
+        listed = await models()
         if listed.status_code != 200:
             return listed
         return Response(one(bytes(listed.body), name), media_type="application/json")

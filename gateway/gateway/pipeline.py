@@ -72,13 +72,13 @@ class Pipeline:
                 workflow.attributes[schema.COST_USD] = answer.summary.total_cost_usd
         return answer
 
-    def _record(self, stage: Stage) -> None:
+    def _record(self, stage: Stage, problem: Problem | None) -> None:
         self._stage_duration.record(
             stage.duration_seconds,
             {schema.LABEL_STAGE: stage.name, schema.LABEL_STATUS: stage.status},
         )
         if stage.status == "error":
-            failed = {schema.PIPELINE_STAGE: stage.name, schema.ERROR_MESSAGE: stage.error or ""}
+            failed = {schema.PIPELINE_STAGE: stage.name, schema.ERROR_MESSAGE: str(problem or "")}
             trace.get_current_span().add_event(schema.EVENT_STAGE_FAILED, failed)
 
 
@@ -86,13 +86,16 @@ class _Call:
     """One call in progress: what its stages gave so far."""
 
     def __init__(
-        self, backends: Backends, request: PipelineRequest, record: Callable[[Stage], None]
+        self,
+        backends: Backends,
+        request: PipelineRequest,
+        record: Callable[[Stage, Problem | None], None],
     ) -> None:
         self._backends = backends
         self._request = request
         self._record = record
         self._stages: dict[str, Stage] = {}
-        self._problems: list[Problem] = []
+        self._problems: dict[str, Problem] = {}
         self._query: Embedded | None = None
         self._answer: Embedded | None = None
         self._stored: StoreAnswer | None = None
@@ -109,7 +112,7 @@ class _Call:
         self.local = await self._stage(
             LOCAL_INFERENCE,
             lambda: self._backends.generate(
-                request.model_dump(exclude={"user_id"}), stage=LOCAL_INFERENCE
+                request.model_dump(exclude={"user_id", "session_id"}), stage=LOCAL_INFERENCE
             ),
         )
 
@@ -175,17 +178,17 @@ class _Call:
     async def _stage(self, name: str, work: Callable[[], Awaitable[T]]) -> T | None:
         started = time.perf_counter()
         status: Literal["ok", "error"] = "error"
-        reason = None
+        failure = None
         try:
             result = await work()
             status = "ok"
             return result
         except Problem as problem:
-            reason = problem.detail
-            self._problems.append(problem)
+            failure = self._problems[name] = problem
             return None
         finally:
-            self._end(name, status, time.perf_counter() - started, reason)
+            reason = failure.detail if failure else None
+            self._end(name, status, time.perf_counter() - started, reason, failure)
 
     def _skip(self, name: str, reason: str | None) -> None:
         self._end(name, "skipped", 0.0, reason)
@@ -196,24 +199,27 @@ class _Call:
         status: Literal["ok", "error", "skipped"],
         seconds: float,
         reason: str | None,
+        problem: Problem | None = None,
     ) -> None:
         stage = Stage(name=name, status=status, duration_seconds=seconds, error=reason)
         self._stages[name] = stage
-        self._record(stage)
+        self._record(stage, problem)
 
     def failure(self) -> Problem:
         """The whole call's error: nothing gave an answer."""
         failed = [stage for stage in self._ordered() if stage.status == "error"]
         reasons = "; ".join(f"{stage.name}: {stage.error}" for stage in failed)
-        statuses = {problem.status for problem in self._problems}
+        told = "; ".join(f"{name}: {problem}" for name, problem in self._problems.items())
+        statuses = {problem.status for problem in self._problems.values()}
         status = statuses.pop() if len(statuses) == 1 else 502
-        waits = [problem.headers.get("Retry-After") for problem in self._problems]
+        waits = [problem.headers.get("Retry-After") for problem in self._problems.values()]
         retry = next((wait for wait in waits if wait and status in (429, 503)), None)
         return Problem(
             status,
             f"no stage could answer: {reasons}",
             code="pipeline_failed",
             headers={"Retry-After": retry} if retry else None,
+            told=f"no stage could answer: {told}",
         )
 
     def answer(self, seconds: float) -> PipelineAnswer:

@@ -2,6 +2,7 @@
 
 from pydantic import Field, HttpUrl
 
+from gateway.border import TraceContext
 from o11y.settings import ServiceSettings
 
 
@@ -15,3 +16,4 @@ class Settings(ServiceSettings):
     request_timeout_seconds: float = Field(60, gt=0)
     stream_timeout_seconds: float = Field(600, gt=0)
     seed_corpus: bool = True
+    trace_context: TraceContext = "continue"

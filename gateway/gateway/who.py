@@ -1,28 +1,74 @@
-"""Who a request is for: from its body, else its query, else the `X-User-Id` headers."""
+"""Who a request is for: its body says it, else its query, else its headers.
 
-from contextlib import AbstractContextManager
+What our own fields hold, `user_id` and `session_id` of a body or a query, must be an id or is
+refused. OpenAI's fields for the end user (`safety_identifier`, which replaces `user`) and headers
+may hold anything; they count where it can be an id. OpenAI's `metadata` doesn't: its keys mean what
+the caller says.
+"""
 
+import re
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
 from pydantic import TypeAdapter, ValidationError
-from starlette.requests import Request
+from starlette.types import Scope
 
 from o11y.contracts import Identity
-from o11y.identity import identified
+from o11y.identity import identify
+from o11y.problems import from_validation
 
 _identity: TypeAdapter[str] = TypeAdapter(Identity)
+_NAMES = ("user_id", "session_id")
+
+_NAMED = re.compile(rb'"(?:user|safety_identifier)"\s*:')
+"""A body that may name its end user; most don't, and needn't be read."""
 
 
-def caller(
-    request: Request, user_id: str | None = None, session_id: str | None = None
-) -> AbstractContextManager[None]:
-    """The context in which the request's work runs."""
-    return identified(
-        user_id or _header(request, "x-user-id"), session_id or _header(request, "x-session-id")
-    )
+class _Body(msgspec.Struct):
+    user: Any = None
+    safety_identifier: Any = None
 
 
-def _header(request: Request, name: str) -> str | None:
-    """A header that can be an id; one that can't is nobody's, not an error."""
+_body = msgspec.json.Decoder(_Body)
+
+
+def by_query(scope: Scope) -> None:
+    """Take who the query string names. Raises Problem 422."""
+    if b"_id=" not in scope["query_string"]:
+        return
+    given = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+    found: dict[str, str] = {}
+    errors: list[Any] = []
+    for name in _NAMES:
+        if name in given:
+            try:
+                found[name] = _identity.validate_python(given[name])
+            except ValidationError as error:
+                errors += [{**item, "loc": ("query", name)} for item in error.errors()]
+    if errors:
+        raise from_validation(RequestValidationError(errors))
+    identify(found.get("user_id"), found.get("session_id"))
+
+
+async def asked(request: Request) -> None:
+    """The same as a dependency of routes."""
+    by_query(request.scope)
+
+
+def by_openai_body(content: bytes) -> None:
+    """Take the end user that the body of a call of OpenAI's API names."""
+    if not _NAMED.search(content):
+        return
     try:
-        return _identity.validate_python(request.headers.get(name))
-    except ValidationError:
-        return None
+        body = _body.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return  # llm-proxy says so
+    for value in (body.safety_identifier, body.user):
+        try:
+            identify(_identity.validate_python(value))
+        except ValidationError:
+            continue
+        return

@@ -15,6 +15,7 @@ from inference_svc.recovery import EngineFailed
 from inference_svc.steps import occupancy
 from o11y import schema
 from o11y.contracts import LocalInferenceMetadata, Performance, Usage
+from o11y.identity import Tenants
 from o11y.problems import Problem
 from o11y.telemetry import Telemetry
 
@@ -52,6 +53,7 @@ class Generator:
         self._duration = telemetry.histogram(schema.MODEL_DURATION)
         self._request_duration = telemetry.histogram(schema.MODEL_REQUEST_DURATION)
         self._tokens = telemetry.counter(schema.MODEL_TOKENS)
+        self._tenants = Tenants()
         self._first_token = telemetry.histogram(schema.MODEL_FIRST_TOKEN)
         self._output_token = telemetry.histogram(schema.MODEL_OUTPUT_TOKEN)
         self._rejected = telemetry.counter(schema.MODEL_REJECTED)
@@ -175,7 +177,8 @@ class Generator:
                 schema.BATCH_EFFICIENCY: full.efficiency,
             }
         )
-        self._tokens.add(generated, self._labels)
+        tenant = {schema.LABEL_TENANT: self._tenants.label()}
+        self._tokens.add(generated, {**self._labels, **tenant})
         began = works[0].made
         if admitted := _earliest(work.admitted for work in works):
             span.add_event(schema.EVENT_ADMITTED, timestamp=_epoch_ns(admitted))

@@ -19,6 +19,7 @@ from llm_proxy.provider import Provider
 from llm_proxy.requests import Operation, Request
 from o11y import schema
 from o11y.bounded import Bounded
+from o11y.identity import Tenants
 from o11y.metering import Series, Total
 from o11y.telemetry import Telemetry
 
@@ -68,27 +69,41 @@ class Meters:
         self.cost = telemetry.counter(schema.OPENAI_COST)
         self.unpriced = telemetry.counter(schema.OPENAI_UNPRICED)
         self.tokens = telemetry.counter(schema.OPENAI_TOKENS)
+        self.tenants = Tenants()
         self._models = Bounded(MAX_MODELS)
         self._measures: dict[tuple[object, ...], Measures] = {}
         self.running = dict.fromkeys((provider.name for provider in providers), 0)
         telemetry.sum(schema.OPENAI_RUNNING, self._observe_running)
 
     def measures(
-        self, start: Attributes, model: str, answered: str | None, error: str | None, guessed: bool
+        self,
+        start: Attributes,
+        model: str,
+        answered: str | None,
+        error: str | None,
+        guessed: bool,
+        tenant: str,
     ) -> Measures:
-        """Those of an attempt with these attributes, at this model, that ended so."""
+        """Those of a tenant's attempt with these attributes, at this model, that ended so."""
         model = self._models(model)
         answered = self._models(answered) if answered else None
-        key = (*start.values(), model, answered, error, guessed)
+        key = (*start.values(), model, answered, error, guessed, tenant)
         found = self._measures.get(key)
         if found is None:
             if len(self._measures) > MAX_LABELS:
                 self._measures.clear()
-            found = self._measures[key] = self._labelled(start, model, answered, error, guessed)
+            found = self._labelled(start, model, answered, error, guessed, tenant)
+            self._measures[key] = found
         return found
 
     def _labelled(
-        self, start: Attributes, model: str, answered: str | None, error: str | None, guessed: bool
+        self,
+        start: Attributes,
+        model: str,
+        answered: str | None,
+        error: str | None,
+        guessed: bool,
+        tenant: str,
     ) -> Measures:
         timed = start | {schema.REQUEST_MODEL: model}
         if answered:
@@ -96,18 +111,21 @@ class Meters:
         status = "cancelled" if error == schema.ERROR_CANCELLED else "error" if error else "ok"
         by_model = {schema.LABEL_PROVIDER: start[schema.PROVIDER], schema.LABEL_MODEL: model}
         call = by_model | {schema.LABEL_OPERATION: start[schema.OPERATION]}
-        estimated = {schema.LABEL_ESTIMATED: "true" if guessed else "false"}
+        billed = {
+            schema.LABEL_ESTIMATED: "true" if guessed else "false",
+            schema.LABEL_TENANT: tenant,
+        }
         return Measures(
             first_chunk=self.first_chunk.of(timed),
             chunk=self.chunk.of(timed),
             duration=self.duration.of(timed | ({schema.ERROR_TYPE: error} if error else {})),
             api_duration=self.api_duration.of(call | {schema.LABEL_STATUS: status}),
             unpriced=self.unpriced.of(call),
-            cost=self.cost.of(call | estimated),
+            cost=self.cost.of(call | billed),
             input_usage=self.usage.of(timed | {schema.TOKEN_TYPE: "input"}),
             output_usage=self.usage.of(timed | {schema.TOKEN_TYPE: "output"}),
             tokens={
-                kind: self.tokens.of(by_model | {schema.LABEL_TYPE: kind} | estimated)
+                kind: self.tokens.of(by_model | {schema.LABEL_TYPE: kind} | billed)
                 for kind in TOKEN_TYPES
             },
         )
@@ -135,6 +153,7 @@ class Attempt:
         self._provider = provider
         self._request = request
         self._model = model
+        self._tenant = meters.tenants.label()
         self._arrivals: list[float] = []
         self._ended = False
         self._replica: str | None = None
@@ -189,7 +208,9 @@ class Attempt:
             found[schema.ERROR_TYPE] = error
             self.span.set_status(StatusCode.ERROR)
         guessed = tokens is not None and tokens.estimated
-        measures = self._meters.measures(self._start, self._model, said.model, error, guessed)
+        measures = self._meters.measures(
+            self._start, self._model, said.model, error, guessed, self._tenant
+        )
         self._record(seconds, measures)
         if tokens is not None:
             self._bill(said, tokens, measures, found)

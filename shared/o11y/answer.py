@@ -59,7 +59,13 @@ def raise_for_problem(response: Answer, service: str) -> None:
         detail, status, code = f"{service} answered {status}: {detail}", 502, "upstream_error"
     retry = response.headers.get("retry-after")
     raise Problem(
-        status, detail, code=code, headers={"Retry-After": retry} if retry else None, errors=errors
+        status,
+        detail,
+        code=code,
+        headers={"Retry-After": retry} if retry else None,
+        errors=errors,
+        # only a refusal can be in a provider's words; of its own failure a service tells itself
+        told=None if response.status_code >= 500 else f"{service} answered {response.status_code}",
     )
 
 

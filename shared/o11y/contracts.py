@@ -143,6 +143,7 @@ class EmbedRequest(Body):
     metadata: list[Metadata] | None = None
     ids: list[Identity] | None = None
     user_id: Identity | None = None
+    session_id: Identity | None = None
 
     @model_validator(mode="after")
     def one_a_text(self) -> Self:
@@ -230,6 +231,7 @@ class SearchRequest(Body):
     n_results: int = Field(5, ge=1, le=MAX_RESULTS)
     filter_metadata: dict[str, Any] | None = None
     user_id: Identity | None = None
+    session_id: Identity | None = None
 
 
 class SearchMetadata(BaseModel):
@@ -257,6 +259,7 @@ class LocalInferenceRequest(Body):
     seed: Seed | None = None
     num_sequences: int = Field(1, ge=1, le=5)
     user_id: Identity | None = None
+    session_id: Identity | None = None
     stream: bool = False
 
 

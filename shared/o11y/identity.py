@@ -1,42 +1,108 @@
-"""Who a request is for: user and session as W3C baggage, copied onto every span.
+"""Who a request is for: user, session and tenant as W3C baggage, copied onto every span and line.
 
-The gateway alone decides who it is and drops baggage from outside; behind it, the baggage of the
-incoming request is trusted. Keys are the semantic conventions' `user.id` and `session.id`.
+The gateway alone decides who it is and reads no baggage from outside; behind it, the baggage of the
+incoming request is trusted. Keys of the baggage are those of the spans: `user.id` and `session.id`
+of the semantic conventions, and `tenant.id`.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import NamedTuple
 
-from opentelemetry import baggage, context, trace
+from opentelemetry import baggage, context, propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import Span, SpanProcessor
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from o11y import schema
+from o11y.bounded import Bounded
 
 MAX_LENGTH = 128
 """Longest user or session id, in characters: they travel in a header with every hop."""
 
-_SPAN_KEYS = {
+MAX_TENANTS = 100
+"""Tenants that are metric labels, in one process; those that come later share one label."""
+
+NO_TENANT = "_none"
+"""The label of calls without a tenant: no tenant can have this name, nor that of the overflow."""
+
+_NAMES = {
     schema.USER_ID: (schema.USER_ID, schema.USER_ID_ORIGINAL),
     schema.SESSION_ID: (schema.SESSION_ID, schema.SESSION_ID_ORIGINAL, schema.CONVERSATION_ID),
+    schema.TENANT_ID: (schema.TENANT_ID,),
 }
+_KEY = context.create_key("o11y-who")
 
 
-def attributes(parent: Context | None = None) -> dict[str, str]:
-    """The span attributes that say who, under every name they are known by."""
-    found: dict[str, str] = {}
-    if not baggage.get_all(parent):
-        return found
-    for key, names in _SPAN_KEYS.items():
-        value = baggage.get_baggage(key, parent)
-        if isinstance(value, str):
-            found.update(dict.fromkeys(names, value))
+class _Who(NamedTuple):
+    """What every span and log line asks for, worked out once a request."""
+
+    attributes: dict[str, str]
+    tenant: str | None
+
+
+_NOBODY = _Who({}, None)
+
+
+def _of(parent: Context | None) -> _Who:
+    found = (context.get_current() if parent is None else parent).get(_KEY, _NOBODY)
+    assert isinstance(found, _Who)
     return found
 
 
+def attributes(parent: Context | None = None) -> dict[str, str]:
+    """The attributes that say who, under every name they are known by. Not to be changed."""
+    return _of(parent).attributes
+
+
+def known(parent: Context) -> Context:
+    """This context, with whom its baggage names ready for every span and log line in it."""
+    given = baggage.get_all(parent)
+    found: dict[str, str] = {}
+    for key, names in _NAMES.items():
+        value = given.get(key)
+        if isinstance(value, str):
+            found.update(dict.fromkeys(names, value))
+    if not found:
+        return parent
+    return context.set_value(_KEY, _Who(found, found.get(schema.TENANT_ID)), parent)
+
+
+def carrying(
+    parent: Context,
+    user_id: str | None = None,
+    session_id: str | None = None,
+    tenant_id: str | None = None,
+) -> Context:
+    """This context for a user, session and tenant; one that is None stays as it was."""
+    given = (
+        (schema.USER_ID, user_id),
+        (schema.SESSION_ID, session_id),
+        (schema.TENANT_ID, tenant_id),
+    )
+    named = [(key, value) for key, value in given if value]
+    if not named:
+        return parent
+    for key, value in named:
+        parent = baggage.set_baggage(key, value, parent)
+    return known(parent)
+
+
+def identify(user_id: str | None, session_id: str | None = None) -> None:
+    """Do the rest of this request as this user and session; the span already open is told as well.
+
+    It ends with the request: `Server` puts the context back.
+    """
+    if user_id or session_id:
+        told = carrying(context.get_current(), user_id, session_id)
+        context.attach(told)
+        trace.get_current_span().set_attributes(attributes(told))
+
+
+def arrived(carrier: dict[str, str]) -> Context:
+    """The context of a request from a service of ours, by its headers."""
+    return known(propagate.extract(carrier))
+
+
 class IdentityOnSpans(SpanProcessor):
-    """Writes user and session of the baggage on every span that starts in it."""
+    """Writes user, session and tenant on every span that starts in their context."""
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         found = attributes(parent_context)
@@ -44,29 +110,12 @@ class IdentityOnSpans(SpanProcessor):
             span.set_attributes(found)
 
 
-@contextmanager
-def identified(user_id: str | None, session_id: str | None) -> Iterator[None]:
-    """Run the block as this user and session; the span already open is told as well."""
-    current = context.get_current()
-    for key, value in ((schema.USER_ID, user_id), (schema.SESSION_ID, session_id)):
-        if value:
-            current = baggage.set_baggage(key, value, current)
-    trace.get_current_span().set_attributes(attributes(current))
-    token = context.attach(current)
-    try:
-        yield
-    finally:
-        context.detach(token)
+class Tenants:
+    """The metric label of the tenant a request is for: one of a bounded number."""
 
+    def __init__(self, limit: int = MAX_TENANTS) -> None:
+        self._bounded = Bounded(limit)
 
-class DropBaggage:
-    """ASGI wrapper for the border: removes the `baggage` header before anything reads it."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            headers = [pair for pair in scope["headers"] if pair[0] != b"baggage"]
-            scope = {**scope, "headers": headers}
-        await self.app(scope, receive, send)
+    def label(self) -> str:
+        tenant = _of(None).tenant
+        return NO_TENANT if tenant is None else self._bounded(tenant)

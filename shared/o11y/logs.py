@@ -28,6 +28,9 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
 NOISY = ("httpx", "httpx2", "httpcore", "httpcore2", "openai", "chromadb", "urllib3", "asyncio")
 """Loggers that write a line for each call we already tell of."""
 
+REPEATING = ("opentelemetry.trace", "opentelemetry.baggage")
+"""Loggers that write a line for each bad header a caller sends, with what was in it."""
+
 
 def trace_ids() -> dict[str, str]:
     """`trace_id` and `span_id` of the current span in hex; nothing outside a span."""
@@ -73,12 +76,29 @@ class JsonFormatter(logging.Formatter):
             return json.dumps(line, default=str, skipkeys=True)
 
 
+SLOW_SECONDS = 5.0
+"""From here on a call is worth a look."""
+
+
+def _is_remarkable(record: logging.LogRecord) -> bool:
+    found = vars(record)
+    return (
+        record.levelno >= logging.WARNING
+        or found.get("status", 0) >= 500
+        or found.get("duration_seconds", 0) >= SLOW_SECONDS
+    )
+
+
 class PlainFormatter(logging.Formatter):
-    """For people (`DEBUG_MODE=true`): time, level, message, fields, short trace id."""
+    """For people (`DEBUG_MODE=true`): time, level, message, fields, trace id; of what went wrong or
+    took long, the command that shows its trace.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         fields = " ".join(f"{key}={value}" for key, value in _extra(record).items())
         trace_id = trace_ids().get("trace_id", "")
+        if trace_id and _is_remarkable(record):
+            trace_id = f"make trace ID={trace_id}"
         time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
         parts = (time, f"{record.levelname:<7}", record.name, record.getMessage(), fields, trace_id)
         line = " ".join(part for part in parts if part)
@@ -116,8 +136,7 @@ class OtlpHandler(logging.Handler):
         scope = self._scopes.get(record.name)
         if scope is None:
             scope = self._scopes[record.name] = InstrumentationScope(record.name)
-        attributes = identity.attributes()
-        attributes.update(_extra(record))
+        attributes = {**identity.attributes(), **_extra(record)}
         if record.exc_info:
             attributes.update(_exception(record))
         return LogLine(
@@ -162,3 +181,5 @@ def configure(settings: ServiceSettings, telemetry: Telemetry) -> None:
     root.setLevel("DEBUG" if settings.debug_mode else settings.log_level)
     for noisy in NOISY:
         logging.getLogger(noisy).setLevel("WARNING")
+    for repeating in REPEATING:
+        logging.getLogger(repeating).setLevel("ERROR")

@@ -24,7 +24,8 @@ class Problem(Exception):
     """An error the caller is told about.
 
     `status` is the HTTP status, `detail` a sentence for people, `code` a stable word for programs,
-    `field` the input it is about.
+    `field` the input it is about. `told` is what logs and spans say instead of a detail that quotes
+    somebody else: a provider's words may repeat a prompt or a key.
     """
 
     def __init__(
@@ -36,8 +37,9 @@ class Problem(Exception):
         field: str | None = None,
         headers: Mapping[str, str] | None = None,
         errors: list[dict[str, str]] | None = None,
+        told: str | None = None,
     ) -> None:
-        super().__init__(detail)
+        super().__init__(told or detail)
         self.status = status
         self.detail = detail
         self.code = code or HTTPStatus(status).phrase.lower().replace(" ", "_")
@@ -111,8 +113,8 @@ def from_validation(error: RequestValidationError) -> Problem:
 def report(problem: Problem) -> None:
     """Say in the log and on the span what went wrong, where it is not the caller's fault."""
     if problem.status >= 500 and trace.get_current_span().is_recording():
-        trace.get_current_span().set_attribute(schema.ERROR_MESSAGE, problem.detail)
-        logger.warning(problem.detail, extra={"code": problem.code, "status": problem.status})
+        trace.get_current_span().set_attribute(schema.ERROR_MESSAGE, str(problem))
+        logger.warning("%s", problem, extra={"code": problem.code, "status": problem.status})
 
 
 async def on_unforeseen(request: Request, _: Exception) -> JSONResponse:

@@ -16,6 +16,7 @@ SESSION_ID = "session.id"  # semconv session
 USER_ID_ORIGINAL = "user_id"  # original
 SESSION_ID_ORIGINAL = "session_id"  # original
 CONVERSATION_ID = "gen_ai.conversation.id"  # semconv gen-ai
+TENANT_ID = "tenant.id"  # o11y
 
 # Attribute keys: HTTP and network (semconv http)
 HTTP_METHOD = "http.request.method"
@@ -146,6 +147,8 @@ LABEL_SERVICE = "service"
 LABEL_INSTANCE = "instance"
 LABEL_STATE = "state"
 LABEL_RUNS_MODEL = "runs_model"
+LABEL_TENANT = "tenant"
+"""Of `X-Tenant-Id` at the gateway; bounded, see `identity.Tenants`."""
 
 # Bucket bounds
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
@@ -283,7 +286,7 @@ OPENAI_COST = Metric(
     "counter",
     "{USD}",
     "Cost of the LLM provider's work in US dollars, every attempt that is billed included.",
-    (LABEL_PROVIDER, LABEL_MODEL, LABEL_OPERATION, LABEL_ESTIMATED),
+    (LABEL_PROVIDER, LABEL_MODEL, LABEL_OPERATION, LABEL_ESTIMATED, LABEL_TENANT),
     "original",
 )
 OPENAI_UNPRICED = Metric(
@@ -299,7 +302,7 @@ OPENAI_TOKENS = Metric(
     "counter",
     "{token}",
     "Tokens by type: input and output; of these cached, cache_write, audio and reasoning ones.",
-    (LABEL_PROVIDER, LABEL_MODEL, LABEL_TYPE, LABEL_ESTIMATED),
+    (LABEL_PROVIDER, LABEL_MODEL, LABEL_TYPE, LABEL_ESTIMATED, LABEL_TENANT),
     "original",
 )
 OPENAI_RETRIES = Metric(
@@ -383,7 +386,7 @@ MODEL_TOKENS = Metric(
     "counter",
     "{token}",
     "Tokens the local model generated.",
-    (LABEL_MODEL, LABEL_DEVICE),
+    (LABEL_MODEL, LABEL_DEVICE, LABEL_TENANT),
     "original",
 )
 MODEL_REQUEST_DURATION = Metric(
@@ -636,6 +639,7 @@ ATTRIBUTES = (
     Attribute(USER_ID_ORIGINAL, _ORIGINAL, "As `user.id`."),
     Attribute(SESSION_ID_ORIGINAL, _ORIGINAL, "As `session.id`."),
     Attribute(CONVERSATION_ID, _SPAN_GEN_AI, "As `session.id`."),
+    Attribute(TENANT_ID, "o11y", "The tenant: `X-Tenant-Id` at the gateway."),
     Attribute(HTTP_METHOD, _SPAN_HTTP, "Method, `_OTHER` for an unusual one."),
     Attribute(HTTP_METHOD_ORIGINAL, _SPAN_HTTP, "The unusual method."),
     Attribute(HTTP_ROUTE, _SPAN_HTTP, "The route that matched."),
@@ -715,7 +719,9 @@ ATTRIBUTES = (
     Attribute(LABEL_STATUS, "o11y", "Whether it waited or ran."),
 )
 
-IDENTITY = (USER_ID, SESSION_ID, USER_ID_ORIGINAL, SESSION_ID_ORIGINAL, CONVERSATION_ID)
+IDENTITY = (
+    *(USER_ID, SESSION_ID, USER_ID_ORIGINAL, SESSION_ID_ORIGINAL, CONVERSATION_ID, TENANT_ID),
+)
 
 EVENTS = (
     Event(EVENT_STAGE_FAILED, "A stage failed; the others go on.", (PIPELINE_STAGE, ERROR_MESSAGE)),

@@ -10,17 +10,24 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from urllib.parse import parse_qsl, quote, urlsplit
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+from urllib.parse import quote, urlsplit
 
 from opentelemetry import context as otel_context
-from opentelemetry import propagate
 from opentelemetry.metrics import Observation
-from opentelemetry.trace import Span, SpanKind, StatusCode, format_trace_id, set_span_in_context
+from opentelemetry.trace import (
+    Link,
+    Span,
+    SpanKind,
+    StatusCode,
+    format_trace_id,
+    set_span_in_context,
+)
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from o11y import deadline, problems, schema
+from o11y import deadline, identity, problems, schema
 from o11y.metering import Series
 from o11y.problems import Problem, unavailable
 from o11y.telemetry import Telemetry
@@ -39,15 +46,39 @@ METHODS = frozenset(
 MAX_BODY = 64 << 20
 """Largest body an endpoint reads, in bytes."""
 
+_NAME_LENGTH = 40
+"""Longest name of a query's parameter that a span keeps."""
+
 Endpoint = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _CARRIED = {
     b"traceparent": "traceparent",
     b"tracestate": "tracestate",
     b"baggage": "baggage",
+    b"x-user-id": "x-user-id",
+    b"x-session-id": "x-session-id",
+    b"x-tenant-id": "x-tenant-id",
     b"host": "host",
     b"x-request-timeout": deadline.HEADER,
 }
+
+
+class Arrival(NamedTuple):
+    """The context a request arrives in, and what its span is linked to."""
+
+    context: otel_context.Context | None
+    links: Sequence[Link] = ()
+
+
+Arrive = Callable[[dict[str, str]], Arrival]
+"""Of the headers that say so: traceparent, tracestate, baggage and `x-user-id` and its like."""
+
+
+def from_our_own(carried: dict[str, str]) -> Arrival:
+    """A request of another service of ours: its trace goes on, its baggage says who it is for."""
+    if "traceparent" in carried or "baggage" in carried:
+        return Arrival(identity.arrived(carried))
+    return Arrival(None)
 
 
 async def read_body(receive: Receive) -> bytes:
@@ -79,6 +110,7 @@ class Server:
 
     `endpoints` are answered without the application's router and middleware, by POST path.
     `timeout_seconds` is the deadline of a request that brings none, and the longest it may bring.
+    `arrive` says what is believed of a request's headers.
     """
 
     def __init__(
@@ -87,8 +119,10 @@ class Server:
         telemetry: Telemetry,
         timeout_seconds: float,
         endpoints: Mapping[str, Endpoint] | None = None,
+        arrive: Arrive = from_our_own,
     ) -> None:
         self._app = app
+        self._arrive = arrive
         self._endpoints = {
             path: ServerErrorMiddleware(_answering(endpoint), problems.on_unforeseen)
             for path, endpoint in (endpoints or {}).items()
@@ -111,10 +145,8 @@ class Server:
         }
         method = scope["method"] if scope["method"] in METHODS else "_OTHER"
         active = (method, scope.get("scheme", "http"))
-        parent = None
-        if "traceparent" in carried or "baggage" in carried:
-            parent = propagate.extract(carried)
-        span = self._start(scope, carried, method, parent)
+        parent, links = self._arrive(carried)
+        span = self._start(scope, carried, method, parent, links)
         request = _Request(scope, receive, send, span, self._tell, method)
         asked = deadline.parse(carried.get(deadline.HEADER))
         seconds = self._timeout_seconds if asked is None else min(asked, self._timeout_seconds)
@@ -156,6 +188,7 @@ class Server:
         carried: Mapping[str, str],
         method: str,
         parent: otel_context.Context | None,
+        links: Sequence[Link],
     ) -> Span:
         attributes: dict[str, str | int] = {
             schema.HTTP_METHOD: method,
@@ -169,7 +202,7 @@ class Server:
         if method == "_OTHER":
             attributes[schema.HTTP_METHOD_ORIGINAL] = scope["method"]
         name = "HTTP" if method == "_OTHER" else method
-        return self._tracer.start_span(name, parent, SpanKind.SERVER, attributes)
+        return self._tracer.start_span(name, parent, SpanKind.SERVER, attributes, links)
 
     def _tell(self, request: "_Request") -> None:
         """Everything that is known when a request has ended: access line, metric, span."""
@@ -338,6 +371,13 @@ def _server(host: str | None, scope: Scope) -> dict[str, str | int]:
 
 
 def _redacted(query: bytes) -> str:
-    """A query string holds prompts and user ids: the span keeps the names of its parameters."""
-    names = (key for key, _ in parse_qsl(query.decode("latin-1"), True))
-    return "&".join(f"{quote(name)}=REDACTED" for name in names)
+    """A query string holds prompts and user ids: the span keeps the names of its parameters.
+
+    What has no name, or a long one, may be anything.
+    """
+    pairs = (part.partition("=") for part in query.decode("latin-1").split("&"))
+    names = (
+        quote(name, safe="%+") if given and len(name) <= _NAME_LENGTH else ""
+        for name, given, _ in pairs
+    )
+    return "&".join(f"{name}=REDACTED" for name in names)

@@ -16,7 +16,7 @@ from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, genera
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from o11y import logs, problems
-from o11y.server import Endpoint, Server
+from o11y.server import Arrive, Endpoint, Server, from_our_own
 from o11y.settings import ServiceSettings, load
 from o11y.telemetry import Telemetry
 
@@ -66,12 +66,13 @@ def create_app(
     ready: Callable[[], Awaitable[str | None]],
     timeout_seconds: float,
     endpoints: Mapping[str, Endpoint] | None = None,
+    arrive: Arrive = from_our_own,
 ) -> Service:
     """A service: its routers, probes, metrics, errors and server telemetry.
 
     `ready` returns None or the reason why the service can't do its work now; `timeout_seconds` is
     the deadline of a request that brings none, and the longest one it may bring; `endpoints` are
-    the hot paths of `Server`.
+    the hot paths of `Server`, `arrive` what it believes of headers.
     """
 
     @asynccontextmanager
@@ -84,7 +85,7 @@ def create_app(
             await asyncio.to_thread(telemetry.shutdown)
 
     app = Service(title=title, lifespan=until_flushed)
-    app.server = Server(app.route, telemetry, timeout_seconds, endpoints)
+    app.server = Server(app.route, telemetry, timeout_seconds, endpoints, arrive)
     problems.install(app)
     for router in routers:
         app.include_router(router)

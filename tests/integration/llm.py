@@ -40,11 +40,11 @@ def llm_proxy(folder: Path, *providers: dict[str, Any], **settings: str) -> Iter
 
 @contextmanager
 def gateway(folder: Path, llm: Service, **settings: str) -> Iterator[Service]:
-    """A gateway that has nothing behind it but llm-proxy."""
+    """A gateway that has nothing behind it but llm-proxy, and what `settings` name."""
     vectors, inference = (f"http://127.0.0.1:{port}" for port in free_ports(2))
     alone = {"VECTOR_URL": vectors, "INFERENCE_URL": inference, "SEED_CORPUS": "false"}
     with service(
-        "gateway", folder, LLM_PROXY_URL=llm.url, **alone, **{**NO_EXPORT, **settings}
+        "gateway", folder, LLM_PROXY_URL=llm.url, **{**alone, **NO_EXPORT, **settings}
     ) as running:
         yield running
 

@@ -115,7 +115,11 @@ class VectorCollection:
             )
         except (ValueError, ChromaError) as error:
             raise Problem(
-                422, f"filter_metadata: {error}", code="invalid_input", field="filter_metadata"
+                422,
+                f"filter_metadata: {error}",
+                code="invalid_input",
+                field="filter_metadata",
+                told="filter_metadata can't be read",
             ) from error
         columns = (found["ids"], found["documents"], found["metadatas"], found["distances"])
         rows = zip(*(column[0] for column in columns), strict=True)

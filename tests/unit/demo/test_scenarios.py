@@ -61,7 +61,7 @@ async def test_a_failed_expectation_is_told_with_its_trace() -> None:
     told = [line for line in output.splitlines() if line.startswith("- ")]
     assert len(told) == 1
     assert told[0].startswith("- search: POST /search: the results are not sorted by similarity")
-    assert told[0].endswith(f"(trace {TRACE_ID})")
+    assert told[0].endswith(f"(make trace ID={TRACE_ID})")
 
 
 async def test_a_failed_stage_is_named_without_its_consequences() -> None:
@@ -76,7 +76,9 @@ async def test_a_failed_stage_is_named_without_its_consequences() -> None:
 
     assert code == 1
     reason = "stage search error: vector-svc can't be reached"
-    assert output.count(f"- pipeline: POST /full-pipeline: {reason} (trace {TRACE_ID})") == 4
+    assert (
+        output.count(f"- pipeline: POST /full-pipeline: {reason} (make trace ID={TRACE_ID})") == 4
+    )
 
 
 async def test_storing_again_must_add_nothing() -> None:
@@ -94,7 +96,7 @@ async def test_a_service_missing_in_the_trace_is_a_failure() -> None:
     stub.services = stub.services[:3]
     code, output = await play("pipeline", stub)
     assert code == 1
-    assert f"- pipeline: no spans of inference-svc arrived (trace {TRACE_ID})" in output
+    assert f"- pipeline: no spans of inference-svc arrived (make trace ID={TRACE_ID})" in output
 
 
 async def test_no_trace_store_is_no_failure() -> None:

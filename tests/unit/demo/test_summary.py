@@ -49,7 +49,7 @@ def test_each_failed_call_is_a_sentence_with_its_trace() -> None:
     lost = Outcome(CALL, 1.0, ["no answer came (refused)"])
     told = list(failures([Tally("chat", [outcome(1, "a is wrong", "b too"), outcome(), lost])]))
     assert told == [
-        "chat: POST /chat: a is wrong; b too (trace abc)",
+        "chat: POST /chat: a is wrong; b too (make trace ID=abc)",
         "chat: POST /chat: no answer came (refused) (no trace id)",
     ]
 

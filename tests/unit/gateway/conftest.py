@@ -1,10 +1,10 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.unit.gateway.services import Gateway, Services
-from tests.unit.o11y.recorded import bare_machine
+from tests.unit.o11y.recorded import Lines, access_lines, bare_machine
 
 
 @pytest.fixture(autouse=True)
@@ -22,3 +22,9 @@ async def gateway() -> AsyncIterator[Gateway]:
 @pytest.fixture
 def services(gateway: Gateway) -> Services:
     return gateway.services
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    with access_lines() as read:
+        yield read

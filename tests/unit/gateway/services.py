@@ -10,16 +10,15 @@ import httpx2
 from fastapi import FastAPI
 from httpx2 import Response
 from opentelemetry import baggage, propagate
-from starlette.types import ASGIApp
 
 from gateway import api, federation, health, openai_api
 from gateway.backends import Backends
+from gateway.border import Border, TraceContext
 from gateway.health import Health
 from gateway.pipeline import Pipeline
 from gateway.settings import Settings
 from o11y.hop import ServiceClient
-from o11y.identity import DropBaggage
-from o11y.service import create_app
+from o11y.service import Service, create_app
 from o11y.telemetry import Telemetry
 from o11y.wire import Wire
 from tests.unit.o11y.recorded import Recorded, http
@@ -226,12 +225,12 @@ class NearBackends(Backends):
 class Gateway:
     """The gateway's calls before the stand-ins, with what both recorded."""
 
-    def __init__(self) -> None:
+    def __init__(self, trace_context: TraceContext = "continue") -> None:
         self.services = Services()
         self.recorded = Recorded("gateway", Settings())
         wire = NearWire(self.services)
         self.backends = NearBackends(self.recorded.telemetry, wire)
-        self.app = self._app()
+        self.app = self._app(Border(trace_context))
         self.client = http(self.app)
 
     async def post(
@@ -244,7 +243,7 @@ class Gateway:
         await self.backends.close()
         self.recorded.telemetry.shutdown()
 
-    def _app(self) -> ASGIApp:
+    def _app(self, border: Border) -> Service:
         telemetry, backends = self.recorded.telemetry, self.backends
         services = [backends.llm, backends.vector, backends.inference]
 
@@ -262,9 +261,7 @@ class Gateway:
             federation.router(telemetry.service, telemetry.registry, services),
         ]
         endpoints = openai_api.endpoints(backends)
-        return DropBaggage(
-            create_app("gateway", telemetry, routers, lifespan, ready, 60, endpoints)
-        )
+        return create_app("gateway", telemetry, routers, lifespan, ready, 60, endpoints, border)
 
 
 def problem(status: int, detail: str = "no", **headers: str) -> Response:

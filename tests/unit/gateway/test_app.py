@@ -8,7 +8,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import httpx2
 import pytest
 import uvicorn
-from fastapi import FastAPI
 from httpx2 import Response
 from pydantic import HttpUrl
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -16,7 +15,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway import corpus
 from gateway.app import build
 from gateway.settings import Settings
-from o11y.identity import DropBaggage
 from tests.unit.gateway.services import (
     CHAT,
     EMBED,
@@ -100,9 +98,7 @@ class Built:
 
     def alive(self) -> AbstractAsyncContextManager[object]:
         """Its life, from startup to shutdown."""
-        assert isinstance(self.app, DropBaggage)
-        assert isinstance(self.app.app, FastAPI)
-        return self.app.app.router.lifespan_context(self.app.app)
+        return self.app.router.lifespan_context(self.app)
 
 
 @asynccontextmanager

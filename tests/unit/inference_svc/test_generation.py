@@ -82,7 +82,7 @@ async def test_metrics_of_a_call_that_succeeds(generator: Generator, recorded: R
     ):
         assert recorded.points(metric) == [(labels, count)], metric
     of_model = {"model": "tiny", "device": "cpu"}
-    assert recorded.points("model_tokens_generated") == [(of_model, 10)]
+    assert recorded.points("model_tokens_generated") == [({**of_model, "tenant": "_none"}, 10)]
     assert recorded.points("model_batch_size") == [(of_model, 10)]
     assert recorded.points("model_cache_blocks") == [(of_model, 16)]
     for metric in ("model_queue_depth", "model_requests_running", "model_cache_blocks_used"):

@@ -14,6 +14,7 @@ from llm_proxy.attempt import MAX_MODELS
 from llm_proxy.calls import Whole
 from o11y import schema
 from o11y.bounded import OVERFLOW
+from o11y.identity import MAX_TENANTS
 from o11y.schema import METRICS
 from tests.unit.llm_proxy.upstream import (
     CHAT,
@@ -178,13 +179,35 @@ async def test_an_answer_is_counted_by_provider_model_and_type(proxy: Proxy) -> 
     by = ("openai", "gpt-4o-mini")
     assert counted(proxy, schema.OPENAI_API_DURATION) == {(*by, "chat", "ok"): 2}
     assert counted(proxy, schema.OPENAI_TOKENS) == {
-        (*by, "input", "false"): 2000,
-        (*by, "output", "false"): 200,
-        (*by, "cached", "false"): 800,
+        (*by, "input", "false", "_none"): 2000,
+        (*by, "output", "false", "_none"): 200,
+        (*by, "cached", "false", "_none"): 800,
     }
     [cost] = counted(proxy, schema.OPENAI_COST).values()
     assert cost == pytest.approx(2 * float(PRICE), abs=1e-12)
     assert counted(proxy, schema.OPENAI_UNPRICED) == {}
+
+
+async def test_tokens_and_costs_are_counted_by_tenant(proxy: Proxy) -> None:
+    for tenant in ("acme", "acme", "zoo", None):
+        who = f"user.id=ann,tenant.id={tenant}" if tenant else "user.id=ann"
+        await proxy.chat(headers={"baggage": who})
+    price = float(PRICE)
+    by_tenant = {key[-1]: value for key, value in counted(proxy, schema.OPENAI_COST).items()}
+    assert by_tenant == pytest.approx({"acme": 2 * price, "zoo": price, "_none": price}, abs=1e-12)
+    inputs = {
+        key[-1]: n for key, n in counted(proxy, schema.OPENAI_TOKENS).items() if key[2] == "input"
+    }
+    assert inputs == {"acme": 2000, "zoo": 1000, "_none": 1000}
+    assert len(proxy.recorded.points(schema.GEN_AI_DURATION.name)) == 1
+
+
+async def test_a_tenant_too_many_shares_a_label(proxy: Proxy) -> None:
+    for number in range(MAX_TENANTS + 2):
+        await proxy.chat(headers={"baggage": f"tenant.id=t{number}"})
+    by_tenant = {key[-1]: value for key, value in counted(proxy, schema.OPENAI_COST).items()}
+    assert len(by_tenant) == MAX_TENANTS + 1
+    assert by_tenant["_other"] == pytest.approx(2 * float(PRICE), abs=1e-12)
 
 
 async def test_an_unknown_price_is_no_price_and_is_counted(proxy: Proxy) -> None:
@@ -233,7 +256,7 @@ async def test_every_attempt_that_was_billed_is_in_the_cost(calling: Calling) ->
     assert float(str(first[schema.COST_USD])) > 0
     total = sum(float(str(each[schema.COST_USD])) for each in (first, second))
     assert float(given.cost_usd or 0) == pytest.approx(total, abs=1e-12)
-    estimated = {key[-1]: value for key, value in counted(caller, schema.OPENAI_COST).items()}
+    estimated = {key[-2]: value for key, value in counted(caller, schema.OPENAI_COST).items()}
     assert estimated == {
         "true": pytest.approx(first[schema.COST_USD]),
         "false": pytest.approx(float(PRICE)),

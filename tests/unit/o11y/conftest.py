@@ -1,18 +1,13 @@
 import asyncio
-import io
-import json
-import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import uvloop
 
-from o11y.logs import JsonFormatter
 from o11y.settings import ServiceSettings
 from tests.unit.o11y.collectors import HttpCollector
-from tests.unit.o11y.recorded import Recorded, bare_machine
+from tests.unit.o11y.recorded import Lines, Recorded, access_lines, bare_machine
 
 
 def pytest_asyncio_loop_factories(
@@ -42,18 +37,9 @@ def recorded(settings: ServiceSettings) -> Iterator[Recorded]:
 
 
 @pytest.fixture
-def lines() -> Iterator[Callable[[], list[dict[str, Any]]]]:
-    """Reads the access lines written so far."""
-    output = io.StringIO()
-    handler = logging.StreamHandler(output)
-    handler.setFormatter(JsonFormatter("thing-svc"))
-    logger = logging.getLogger("o11y.access")
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel("INFO")
-    yield lambda: [json.loads(line) for line in output.getvalue().splitlines()]
-    logger.removeHandler(handler)
-    logger.setLevel(level)
+def lines() -> Iterator[Lines]:
+    with access_lines() as read:
+        yield read
 
 
 @pytest.fixture

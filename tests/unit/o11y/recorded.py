@@ -1,9 +1,13 @@
 """What the tests of the services share: telemetry kept in memory, a machine without settings."""
 
+import io
+import json
+import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx2
 import pytest
@@ -18,6 +22,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanContext, SpanKind
 from starlette.types import ASGIApp
 
+from o11y.logs import JsonFormatter
 from o11y.settings import ServiceSettings
 from o11y.telemetry import Telemetry
 
@@ -105,7 +110,14 @@ def bare_machine(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
     """Hide the settings, proxies and .env file of the machine the tests run on."""
     monkeypatch.chdir(directory)
     ours = ("otel_", "openai_", "app_", "log_level", "debug_mode", "inference_", "llm_", "vector_")
-    theirs = ("request_timeout_seconds", "seed_corpus", "http_proxy", "https_proxy", "all_proxy")
+    theirs = (
+        "request_timeout_seconds",
+        "seed_corpus",
+        "trace_context",
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+    )
     for name in list(os.environ):
         if name.lower().startswith((*ours, *theirs)):
             monkeypatch.delenv(name)
@@ -115,3 +127,21 @@ def http(app: ASGIApp, headers: Mapping[str, str] | None = None) -> httpx2.Async
     """A client of an application in this process, which sees a 500 as a client does."""
     transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
     return httpx2.AsyncClient(transport=transport, base_url="http://service", headers=headers)
+
+
+Lines = Callable[[], list[dict[str, Any]]]
+
+
+@contextmanager
+def access_lines() -> Iterator[Lines]:
+    """Reads the access lines written so far."""
+    output = io.StringIO()
+    handler = logging.StreamHandler(output)
+    handler.setFormatter(JsonFormatter("thing-svc"))
+    logger = logging.getLogger("o11y.access")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel("INFO")
+    yield lambda: [json.loads(line) for line in output.getvalue().splitlines()]
+    logger.removeHandler(handler)
+    logger.setLevel(level)

@@ -16,9 +16,9 @@ from pydantic import BaseModel
 from o11y import deadline, schema
 from o11y.answer import Answer, raise_for_problem
 from o11y.hop import ServiceClient
-from o11y.identity import identified
 from o11y.problems import Problem
 from tests.unit.o11y.recorded import Recorded, attributes, identity, traceparent
+from tests.unit.o11y.whose import identified
 from tests.unit.o11y.wires import NearWire
 
 Handler = Callable[[httpx2.Request], Response]

@@ -1,38 +1,43 @@
-"""Who a request is for, on every span and at the border."""
+"""Who a request is for, on every span and for the metrics of tenants."""
 
 import pytest
-from opentelemetry import trace
-from starlette.types import Message, Receive, Scope, Send
+from opentelemetry import baggage, context, trace
+from opentelemetry.context import Context
 
-from o11y.identity import DropBaggage, attributes, identified
+from o11y.bounded import OVERFLOW
+from o11y.identity import NO_TENANT, Tenants, arrived, attributes, identify
 from tests.unit.o11y import recorded as recording
 from tests.unit.o11y.recorded import Recorded
+from tests.unit.o11y.whose import identified
 
 ANN = {"user.id": "ann", "user_id": "ann"}
 SESSION = {"session.id": "s1", "session_id": "s1", "gen_ai.conversation.id": "s1"}
+TENANT = {"tenant.id": "acme"}
 
 
 @pytest.mark.parametrize(
-    ("user", "session", "expected"),
+    ("user", "session", "tenant", "expected"),
     [
-        (None, None, {}),
-        ("ann", None, ANN),
-        (None, "s1", SESSION),
-        ("ann", "s1", {**ANN, **SESSION}),
+        (None, None, None, {}),
+        ("ann", None, None, ANN),
+        (None, "s1", None, SESSION),
+        (None, None, "acme", TENANT),
+        ("ann", "s1", "acme", {**ANN, **SESSION, **TENANT}),
     ],
 )
-def test_a_span_carries_user_and_session_under_every_name(
-    user: str | None, session: str | None, expected: dict[str, str], recorded: Recorded
+def test_a_span_carries_who_under_every_name(
+    user: str | None,
+    session: str | None,
+    tenant: str | None,
+    expected: dict[str, str],
+    recorded: Recorded,
 ) -> None:
-    with identified(user, session), recorded.telemetry.tracer.start_as_current_span("work"):
+    with (
+        identified(user, session, tenant),
+        recorded.telemetry.tracer.start_as_current_span("work"),
+    ):
         assert attributes() == expected
     assert recording.attributes(recorded.span("work")) == expected
-
-
-def test_the_span_already_open_is_told_as_well(recorded: Recorded) -> None:
-    with recorded.telemetry.tracer.start_as_current_span("outer"), identified("ann", None):
-        pass
-    assert recording.attributes(recorded.span("outer")) == ANN
 
 
 def test_spans_below_carry_it_too(recorded: Recorded) -> None:
@@ -46,46 +51,62 @@ def test_spans_below_carry_it_too(recorded: Recorded) -> None:
     assert recording.attributes(recorded.span("inner")) == {**ANN, **SESSION}
 
 
-def test_it_ends_with_its_block(recorded: Recorded) -> None:
-    with identified("ann", "s1"):
-        pass
-    with recorded.telemetry.tracer.start_as_current_span("later"):
-        assert attributes() == {}
-    assert recording.attributes(recorded.span("later")) == {}
-
-
 def test_who_is_not_given_anew_stays() -> None:
-    with identified("ann", "s1"), identified("bob", None):
-        assert attributes() == {"user.id": "bob", "user_id": "bob", **SESSION}
+    with identified("ann", "s1", "acme"), identified("bob", None):
+        assert attributes() == {"user.id": "bob", "user_id": "bob", **SESSION, **TENANT}
 
 
-def test_without_a_span_it_is_no_error() -> None:
+def test_who_is_told_late_is_on_the_span_already_open_and_those_to_come(
+    recorded: Recorded,
+) -> None:
+    tracer = recorded.telemetry.tracer
+    token = context.attach(Context())
+    with tracer.start_as_current_span("outer"):
+        identify("ann")
+        with tracer.start_as_current_span("inner"):
+            pass
+    context.detach(token)
+    assert recording.attributes(recorded.span("outer")) == ANN
+    assert recording.attributes(recorded.span("inner")) == ANN
+
+
+def test_nobody_is_no_error() -> None:
+    before = context.get_current()
     assert not trace.get_current_span().is_recording()
-    with identified("ann", None):
-        assert attributes() == ANN
+    identify(None, None)
+    assert context.get_current() is before
 
 
-async def heard(kind: str) -> Scope:
-    """The scope that arrives behind the border, for one with baggage and another header."""
-    seen: list[Scope] = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        seen.append(scope)
-
-    async def receive() -> Message:
-        raise AssertionError
-
-    async def send(message: Message) -> None:
-        raise AssertionError
-
-    headers = [(b"baggage", b"user.id=mallory"), (b"traceparent", b"00-1-1-01")]
-    await DropBaggage(app)({"type": kind, "headers": headers}, receive, send)
-    return seen[0]
-
-
-async def test_baggage_from_outside_ends_at_the_border_and_other_headers_do_not() -> None:
-    assert (await heard("http"))["headers"] == [(b"traceparent", b"00-1-1-01")]
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("user.id=ann,session.id=s1", {**ANN, **SESSION}),
+        ("tenant.id=acme", TENANT),
+        ("user.id=a%20%C3%A9", {"user.id": "a é", "user_id": "a é"}),
+        ("stage=prod", {}),
+        (",;=,,", {}),
+        ("user.id=" + "a" * 70_000, {}),
+        (",".join(f"k{n}=v" for n in range(1000)), {}),
+    ],
+    ids=range(7),
+)
+def test_a_service_believes_the_gateways_baggage(header: str, expected: dict[str, str]) -> None:
+    assert attributes(arrived({"baggage": header})) == expected
 
 
-async def test_what_is_no_request_passes_the_border_untouched() -> None:
-    assert len((await heard("lifespan"))["headers"]) == 2
+def test_tenants_are_a_bounded_number_of_labels() -> None:
+    tenants = Tenants(limit=2)
+    labels = []
+    for tenant in (None, "a", "b", "c", "a", None):
+        with identified(None, None, tenant):
+            labels.append(tenants.label())
+    assert labels == [NO_TENANT, "a", "b", OVERFLOW, "a", NO_TENANT]
+
+
+def test_baggage_is_what_travels() -> None:
+    with identified("ann", "s1", "acme"):
+        assert dict(baggage.get_all()) == {
+            "user.id": "ann",
+            "session.id": "s1",
+            "tenant.id": "acme",
+        }

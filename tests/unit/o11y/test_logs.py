@@ -13,13 +13,13 @@ from opentelemetry._logs import SeverityNumber
 from opentelemetry.sdk.resources import Resource
 
 from o11y import logs
-from o11y.identity import identified
 from o11y.logs import JsonFormatter, OtlpHandler, PlainFormatter
 from o11y.otlp import LogLine
 from o11y.settings import ServiceSettings
 from o11y.telemetry import Telemetry
 from tests.unit.o11y.collectors import HttpCollector
 from tests.unit.o11y.recorded import Recorded, identity
+from tests.unit.o11y.whose import identified
 
 
 def record(message: str = "hello", /, **extra: object) -> logging.LogRecord:

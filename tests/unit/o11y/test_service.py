@@ -116,6 +116,8 @@ async def test_a_request_is_one_span(things: httpx2.AsyncClient, recorded: Recor
         ("query=hunter2&user_id=hunter2", "query=REDACTED&user_id=REDACTED"),
         ("query=hunter2%20hunter2", "query=REDACTED"),
         ("empty=", "empty=REDACTED"),
+        ("hunter2&a=b", "=REDACTED&a=REDACTED"),
+        ("hunter2" * 6 + "=a", "=REDACTED"),
         ("a%26b=hunter2", "a%26b=REDACTED"),
     ],
 )

@@ -1,0 +1,19 @@
+"""Work done for somebody, as within a request of theirs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from opentelemetry import context
+
+from o11y.identity import carrying
+
+
+@contextmanager
+def identified(
+    user: str | None, session: str | None = None, tenant: str | None = None
+) -> Iterator[None]:
+    token = context.attach(carrying(context.get_current(), user, session, tenant))
+    try:
+        yield
+    finally:
+        context.detach(token)
