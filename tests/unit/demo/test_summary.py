@@ -4,7 +4,7 @@ import pytest
 
 from deploy.demo.calls import Call, Outcome, Verdict
 from deploy.demo.figures import dollars, seconds
-from deploy.demo.summary import LISTED_FAILURES, Tally, failures, percentile, total
+from deploy.demo.summary import LISTED_FAILURES, Tally, failures, percentile, slowest, total
 
 CALL = Call("/chat", lambda _: Verdict([]))
 
@@ -52,6 +52,13 @@ def test_each_failed_call_is_a_sentence_with_its_trace() -> None:
         "chat: POST /chat: a is wrong; b too (make trace ID=abc)",
         "chat: POST /chat: no answer came (refused) (no trace id)",
     ]
+
+
+def test_the_slowest_call_is_told_with_its_trace() -> None:
+    nameless = Outcome(CALL, 9.0, ["no answer came (refused)"])
+    told = slowest([Tally("a", [outcome(1), nameless]), Tally("b", [outcome(2), outcome(0.5)])])
+    assert told == "The slowest call: POST /chat, 2.00 s (make trace ID=abc)"
+    assert slowest([Tally("a", [nameless])]) is None
 
 
 def test_thousands_of_failures_are_counted_not_listed() -> None:

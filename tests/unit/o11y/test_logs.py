@@ -108,6 +108,27 @@ def test_a_plain_line_is_for_people(recorded: Recorded) -> None:
     assert text.endswith(f"INFO    things hello documents=3 {trace_id}")
 
 
+@pytest.mark.parametrize(
+    ("extra", "command"),
+    [
+        ({"status": 200, "duration_seconds": 0.1}, False),
+        ({"status": 404, "duration_seconds": 4.9}, False),
+        ({"status": 502, "duration_seconds": 0.1}, True),
+        ({"status": 200, "duration_seconds": 5.0}, True),
+        ({"levelname": "WARNING", "levelno": logging.WARNING}, True),
+    ],
+)
+def test_a_plain_line_of_a_failed_or_slow_call_has_the_command_that_shows_it(
+    extra: dict[str, object], command: bool, recorded: Recorded
+) -> None:
+    with recorded.telemetry.tracer.start_as_current_span("work") as span:
+        text = PlainFormatter().format(record(**extra))
+    trace_id = f"{span.get_span_context().trace_id:032x}"
+    assert text.endswith(f" make trace ID={trace_id}") == command
+    assert text.endswith(trace_id)
+    assert "make trace" not in PlainFormatter().format(record(**extra))
+
+
 def test_a_plain_line_shows_the_exception_below() -> None:
     first, *below = PlainFormatter().format(record(**failure())).splitlines()
     assert first.endswith("things hello")
