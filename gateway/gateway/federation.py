@@ -2,16 +2,29 @@
 
 import asyncio
 from collections.abc import Iterable, Iterator
+from typing import Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry, Metric
-from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from o11y import schema
+from o11y.exposition import exposed
 from o11y.hop import ServiceClient
 
 SCRAPE_SECONDS = 2.0
+
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, UnboundLocalError)
+"""What the parser raises for text that is none of its own."""
+
+SUFFIXES = {
+    "counter": ("_total", "_created"),
+    "summary": ("_count", "_sum", "_created"),
+    "histogram": ("_count", "_sum", "_bucket", "_created"),
+    "gaugehistogram": ("_gcount", "_gsum", "_bucket"),
+    "info": ("_info",),
+}
+"""Names of a family's samples beside its own (OpenMetrics 1.0, MetricFamily, Suffixes)."""
 
 
 class _Families(CollectorRegistry):
@@ -26,52 +39,76 @@ class _Families(CollectorRegistry):
 
 
 def merge(scrapes: Iterable[tuple[dict[str, str], Iterable[Metric]]]) -> list[Metric]:
-    """The families of all scrapes, each sample with the labels that say where it comes from.
+    """The families of all scrapes, each sample with the labels that say where it comes from; a
+    label of its own by that name becomes `exported_…`, as in Prometheus.
 
-    A family that two services give different types is kept as the first has it.
+    A family whose samples can't stand beside an earlier one's, by type or name, is left out.
     """
     merged: dict[str, Metric] = {}
+    owners: dict[str, str] = {}
     for origin, families in scrapes:
         for family in families:
-            target = merged.setdefault(
-                family.name, Metric(family.name, family.documentation, family.type, family.unit)
-            )
+            names = [family.name + end for end in ("", *SUFFIXES.get(family.type, ()))]
+            if any(owners.get(name, family.name) != family.name for name in names):
+                continue
+            target = merged.get(family.name)
+            if target is None:
+                target = merged[family.name] = Metric(
+                    family.name, family.documentation, family.type, family.unit
+                )
+                owners.update(dict.fromkeys(names, family.name))
             if target.type == family.type:
                 target.samples.extend(
-                    sample._replace(labels={**origin, **sample.labels}) for sample in family.samples
+                    sample._replace(labels=_placed(sample.labels, origin))
+                    for sample in family.samples
                 )
     return list(merged.values())
+
+
+def _placed(labels: dict[str, str], origin: dict[str, str]) -> dict[str, str]:
+    kept = {f"exported_{key}" if key in origin else key: value for key, value in labels.items()}
+    return {**kept, **origin}
 
 
 def router(name: str, own: CollectorRegistry, services: list[ServiceClient]) -> APIRouter:
     """`GET /metrics`; a replica that doesn't answer in time is only missing."""
     api = APIRouter()
 
-    def expose(scrapes: list[tuple[dict[str, str], str | None]]) -> bytes:
+    def expose(
+        here: dict[str, str], scrapes: list[tuple[dict[str, str], str | None]], accept: str
+    ) -> Response:
         up = Metric(schema.SERVICE_UP.name, schema.SERVICE_UP.description, "gauge")
-        parsed: list[tuple[dict[str, str], Iterable[Metric]]] = [({"service": name}, own.collect())]
+        parsed: list[tuple[dict[str, str], Iterable[Metric]]] = [(here, own.collect())]
         for origin, text in scrapes:
             families = parse(text)
             up.add_sample(up.name, origin, float(families is not None))
             parsed.append((origin, families or []))
-        exposed: bytes = generate_latest(_Families([up, *merge(parsed)]))
-        return exposed
+        return exposed(_Families(merge([({}, [up]), *parsed])), accept)
 
     @api.get("/metrics", include_in_schema=False)
-    async def metrics(scope: str = "all") -> Response:
+    async def metrics(request: Request, scope: Literal["all", "self"] = "all") -> Response:
         asked = [] if scope == "self" else services
         found = await asyncio.gather(*(scrape(client) for client in asked))
-        body = await asyncio.to_thread(expose, [row for rows in found for row in rows])
-        return Response(body, media_type=CONTENT_TYPE_LATEST)
+        scrapes = [row for rows in found for row in rows]
+        return await asyncio.to_thread(
+            expose, _here(name, request), scrapes, request.headers.get("accept", "")
+        )
 
     return api
+
+
+def _here(name: str, request: Request) -> dict[str, str]:
+    """The gateway's own labels: its instance is the address the scrape came to."""
+    host, port = request.scope["server"]
+    address = f"{host}:{port}" if port else host
+    return {schema.LABEL_SERVICE: name, schema.LABEL_INSTANCE: address}
 
 
 def parse(text: str | None) -> list[Metric] | None:
     """The families of a scrape; None when there is none or it is no OpenMetrics text."""
     try:
         return None if text is None else list(text_string_to_metric_families(text))
-    except ValueError:
+    except UNREADABLE:
         return None
 
 
@@ -79,10 +116,10 @@ async def scrape(client: ServiceClient) -> list[tuple[dict[str, str], str | None
     """For each replica its labels and its metrics, None when it didn't give them."""
     answers = await client.probe_all("/metrics", SCRAPE_SECONDS)
     if not answers:
-        return [({"service": client.service}, None)]
+        return [({schema.LABEL_SERVICE: client.service}, None)]
     return [
         (
-            {"service": client.service, "instance": address},
+            {schema.LABEL_SERVICE: client.service, schema.LABEL_INSTANCE: address},
             answer.text if answer is not None and answer.status_code == 200 else None,
         )
         for address, answer in answers.items()

@@ -1,7 +1,6 @@
 """Embeddings by sentence-transformers: the texts of concurrent callers in common batches."""
 
 import asyncio
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from inference_svc.batching import Batcher
 from inference_svc.device import Device
 from inference_svc.generation import PROVIDER
 from o11y import schema
+from o11y.stopwatch import Stopwatch
 from o11y.telemetry import Telemetry
 
 OPERATION = "embeddings"
@@ -73,16 +73,28 @@ class Embedder:
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
         """Vectors of the texts, under a span `embeddings {model}`. Raises Batcher's Problems."""
-        started = time.perf_counter()
+        watch = Stopwatch()
         labels = self._labels
         with self._tracer.start_as_current_span(
             f"{OPERATION} {self.name}",
             attributes={**self._attributes, schema.DOCUMENT_COUNT: len(texts)},
+            start_time=watch.start_ns,
             record_exception=False,
             set_status_on_exception=False,
         ) as span:
             try:
                 batched = await self._batcher.run(texts)
+                vectors = [vector for vector, _ in batched.results]
+                tokens = sum(count for _, count in batched.results)
+                span.set_attributes(
+                    {
+                        schema.INPUT_TOKENS: tokens,
+                        schema.PROMPT_TOKENS_ORIGINAL: tokens,
+                        schema.EMBEDDING_DIMENSIONS: len(vectors[0]),
+                        schema.QUEUE_SECONDS: batched.queue_seconds,
+                        schema.BATCH_SIZE: batched.batch_size,
+                    }
+                )
             except BaseException as error:
                 cancelled = isinstance(error, asyncio.CancelledError)
                 kind = schema.ERROR_CANCELLED if cancelled else type(error).__qualname__
@@ -91,18 +103,9 @@ class Embedder:
                 span.set_status(StatusCode.ERROR, str(error))
                 raise
             finally:
-                self._duration.record(time.perf_counter() - started, labels)
-            vectors = [vector for vector, _ in batched.results]
-            tokens = sum(count for _, count in batched.results)
-            span.set_attributes(
-                {
-                    schema.INPUT_TOKENS: tokens,
-                    schema.PROMPT_TOKENS_ORIGINAL: tokens,
-                    schema.EMBEDDING_DIMENSIONS: len(vectors[0]),
-                    schema.QUEUE_SECONDS: batched.queue_seconds,
-                    schema.BATCH_SIZE: batched.batch_size,
-                }
-            )
+                seconds = watch.seconds()
+                self._duration.record(seconds, labels)
+                span.end(watch.end_ns(seconds))
         return Embedded(vectors, tokens)
 
     def close(self) -> None:

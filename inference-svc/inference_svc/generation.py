@@ -17,6 +17,7 @@ from o11y import schema
 from o11y.contracts import LocalInferenceMetadata, Performance, Usage
 from o11y.identity import Tenants
 from o11y.problems import Problem
+from o11y.stopwatch import Stopwatch
 from o11y.telemetry import Telemetry
 
 PROVIDER = "o11y-local"
@@ -72,7 +73,7 @@ class Generator:
         `emit` is told their text as it comes.
         """
         model = self.engine.language_model
-        started = time.perf_counter()
+        watch = Stopwatch()
         with self._tracer.start_as_current_span(
             f"{operation} {model.name}",
             kind=SpanKind.INTERNAL,
@@ -89,6 +90,7 @@ class Generator:
                 schema.MODEL_DEVICE: model.device,
                 schema.MODEL_PARAMETERS: model.parameters,
             },
+            start_time=watch.start_ns,
             record_exception=False,
             set_status_on_exception=False,
         ) as span:
@@ -96,9 +98,9 @@ class Generator:
             try:
                 generations = await self.engine.generate(requests, emit, call)
             except BaseException as error:
-                self._failed(span, operation, requests, call, error, started)
+                self._failed(span, operation, requests, call, error, watch)
                 raise
-            return self._succeeded(span, operation, call, generations, started)
+            return self._succeeded(span, operation, call, generations, watch)
 
     def _succeeded(
         self,
@@ -106,9 +108,9 @@ class Generator:
         operation: str,
         call: Call,
         generations: list[Generation],
-        started: float,
+        watch: Stopwatch,
     ) -> Outcome:
-        outcome = self._outcome(call, generations, time.perf_counter() - started)
+        outcome = self._outcome(call, generations, watch.seconds())
         usage, performance = outcome.metadata.usage, outcome.metadata.performance
         self._tell(span, call, usage.prompt_tokens, usage.completion_tokens)
         span.set_attributes(
@@ -131,6 +133,7 @@ class Generator:
                 self._output_token.record(
                     after / (item.completion_tokens - 1), labels, call.context
                 )
+        span.end(watch.end_ns(performance.duration_seconds))
         return outcome
 
     def _failed(
@@ -140,7 +143,7 @@ class Generator:
         requests: Sequence[GenerationRequest],
         call: Call,
         error: BaseException,
-        started: float,
+        watch: Stopwatch,
     ) -> None:
         kind = _kind(error)
         if call.works:
@@ -155,11 +158,12 @@ class Generator:
             span.add_event(schema.EVENT_CANCELLED, where)
         span.set_attribute(schema.ERROR_TYPE, kind)
         span.set_status(StatusCode.ERROR, str(error))
-        seconds = time.perf_counter() - started
+        seconds = watch.seconds()
         status = "cancelled" if kind == schema.ERROR_CANCELLED else "error"
         self._duration.record(seconds, {**self._labels, schema.LABEL_STATUS: status}, call.context)
         labels = {**self._server_labels(operation), schema.ERROR_TYPE: kind}
         self._request_duration.record(seconds, labels, call.context)
+        span.end(watch.end_ns(seconds))
 
     def _tell(self, span: Span, call: Call, prompt: int, generated: int) -> None:
         """What is known of every call that was let in, however it ended."""

@@ -4,7 +4,6 @@ Span and `gen_ai.*` metrics are those of the OpenTelemetry GenAI utilities, name
 holds them against each other); written here because they take five times as long to write them.
 """
 
-import time
 from collections.abc import Iterable
 from decimal import Decimal
 from itertools import pairwise
@@ -21,6 +20,7 @@ from o11y import schema
 from o11y.bounded import Bounded
 from o11y.identity import Tenants
 from o11y.metering import Series, Total
+from o11y.stopwatch import Stopwatch
 from o11y.telemetry import Telemetry
 
 MAX_MODELS = 200
@@ -170,13 +170,16 @@ class Attempt:
         told = start | {schema.LLM_ATTEMPT: number}
         if retry:
             told[schema.HTTP_RESEND_COUNT] = retry
+        self._watch = Stopwatch()
         self.span = meters.tracer.start_span(
-            f"{request.operation.value} {model}", kind=SpanKind.CLIENT, attributes=told
+            f"{request.operation.value} {model}",
+            kind=SpanKind.CLIENT,
+            attributes=told,
+            start_time=self._watch.start_ns,
         )
         self._traced = self.span.get_span_context()
         self.context: Context = set_span_in_context(self.span)
         meters.running[provider.name] += 1
-        self._began = time.perf_counter()
 
     def answered(self, status: int, replica: str | None) -> None:
         """The head of an answer has come."""
@@ -194,14 +197,14 @@ class Attempt:
 
     def arrived(self) -> None:
         """Events of a stream have come."""
-        self._arrivals.append(time.perf_counter())
+        self._arrivals.append(self._watch.seconds())
 
     def end(self, said: Said, tokens: Tokens | None, error: str | None = None) -> None:
         """`tokens` is what is billed, None when nothing is; `error` the `error.type`."""
         if self._ended:
             return
         self._ended = True
-        seconds = time.perf_counter() - self._began
+        seconds = self._watch.seconds()
         self._meters.running[self._provider.name] -= 1
         found = self._told(said)
         if error:
@@ -215,7 +218,7 @@ class Attempt:
         if tokens is not None:
             self._bill(said, tokens, measures, found)
         self.span.set_attributes(found)
-        self.span.end()
+        self.span.end(self._watch.end_ns(seconds))
 
     def _told(self, said: Said) -> Attributes:
         """Attributes that are known at the end only."""
@@ -237,14 +240,14 @@ class Attempt:
             if value is not None:
                 found[key] = value
         if self._arrivals:
-            found[schema.FIRST_CHUNK_SECONDS] = self._arrivals[0] - self._began
+            found[schema.FIRST_CHUNK_SECONDS] = self._arrivals[0]
         return found
 
     def _record(self, seconds: float, measures: Measures) -> None:
         measures.duration.record(seconds, self._traced)
         measures.api_duration.record(seconds, self._traced)
         if self._arrivals:
-            measures.first_chunk.record(self._arrivals[0] - self._began, self._traced)
+            measures.first_chunk.record(self._arrivals[0], self._traced)
             for before, after in pairwise(self._arrivals):
                 measures.chunk.record(after - before, self._traced)
 
@@ -252,7 +255,7 @@ class Attempt:
         """Count the tokens and what they cost."""
         for kind, total in measures.tokens.items():
             if count := getattr(tokens, kind):
-                total.add(count)
+                total.add(count, self._traced)
         generates = self._request.operation is not Operation.EMBEDDINGS
         if not tokens.estimated:
             measures.input_usage.record(tokens.input, self._traced)
@@ -277,7 +280,7 @@ class Attempt:
                 said.model or self._model, tokens, said.service_tier
             )
         if self.cost_usd is None:
-            measures.unpriced.add(1)
+            measures.unpriced.add(1, self._traced)
         else:
             found[schema.COST_USD] = float(self.cost_usd)
-            measures.cost.add(float(self.cost_usd))
+            measures.cost.add(float(self.cost_usd), self._traced)

@@ -5,7 +5,6 @@ path as `url.template`: paths of these services hold no ids. `server.address` is
 """
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, TypeVar
 
@@ -21,6 +20,7 @@ from o11y.balancer import Balancer, Replica, as_is, resolve
 from o11y.http1 import Http1Wire
 from o11y.metering import Labels, Series
 from o11y.problems import Problem, out_of_time, unavailable
+from o11y.stopwatch import Stopwatch
 from o11y.telemetry import Telemetry
 from o11y.wire import Broken, Reply, Unreadable, Unsent, Wire, authority
 
@@ -285,9 +285,11 @@ class _Attempt:
             schema.SERVER_ADDRESS: replica.host,
             schema.SERVER_PORT: replica.port,
         }
+        self._watch = Stopwatch()
         self.span = client._tracer.start_span(
             f"{method} {path}",
             kind=SpanKind.CLIENT,
+            start_time=self._watch.start_ns,
             attributes={
                 **self._labels,
                 **(attributes or {}),
@@ -296,7 +298,6 @@ class _Attempt:
                 **({schema.HTTP_RESEND_COUNT: number} if number else {}),
             },
         )
-        self._started = time.perf_counter()
         self._ended = False
         self._outcome: dict[str, str | int] = {}
 
@@ -314,10 +315,11 @@ class _Attempt:
         self.span.set_attributes(self._outcome)
         if schema.ERROR_TYPE in self._outcome:
             self.span.set_status(StatusCode.ERROR)
+        seconds = self._watch.seconds()
         self._client._series(self._labels, self._outcome).record(
-            time.perf_counter() - self._started, self.span.get_span_context()
+            seconds, self.span.get_span_context()
         )
-        self.span.end()
+        self.span.end(self._watch.end_ns(seconds))
         self._client._balancer.release(self.replica)
 
 

@@ -38,25 +38,35 @@ Key = tuple[tuple[str, Value], ...]
 
 NO_LABELS: Labels = {}
 Collect = Callable[[MetricReader, float], Any]
+Traced = tuple[float, int, SpanContext]
+"""A value, when it was measured in nanoseconds since 1970, and its span."""
 
 
 class Total:
-    """A sum under one set of labels."""
+    """A sum under one set of labels; the last traced amount is its exemplar."""
 
-    __slots__ = ("_enabled", "_lock", "counted", "value")
+    __slots__ = ("_enabled", "_lock", "counted", "exemplar", "value")
 
     def __init__(self, lock: threading.Lock, enabled: bool) -> None:
         self.counted = False
         self.value: float = 0
+        self.exemplar: Traced | None = None
         self._lock = lock
         self._enabled = enabled
 
-    def add(self, amount: float) -> None:
+    def add(self, amount: float, traced: SpanContext) -> None:
+        """`traced` is the span the amount belongs to."""
         if not self._enabled or amount < 0:  # a sum that goes down is read as a restart
             return
         with self._lock:
             self.value += amount
             self.counted = True
+            if amount and traced.trace_flags & TraceFlags.SAMPLED:
+                self.exemplar = (amount, time.time_ns(), traced)
+
+    def join(self, other: "Total") -> None:
+        self.value += other.value
+        self.exemplar = other.exemplar or self.exemplar
 
 
 class Series:
@@ -67,7 +77,7 @@ class Series:
     def __init__(self, bounds: Sequence[float], lock: threading.Lock, enabled: bool) -> None:
         buckets = len(bounds) + 1
         self.counts = [0] * buckets
-        self.exemplars: list[tuple[float, int, SpanContext] | None] = [None] * buckets
+        self.exemplars: list[Traced | None] = [None] * buckets
         self.total = 0.0
         self.low = float("inf")
         self.high = float("-inf")
@@ -98,6 +108,19 @@ class Series:
         self.high = max(self.high, other.high)
 
 
+def _span_context(context: Context | SpanContext | None) -> SpanContext:
+    if isinstance(context, SpanContext):
+        return context
+    return get_current_span(context).get_span_context()
+
+
+def _exemplars(found: Iterable[Traced | None]) -> list[Exemplar]:
+    return [
+        Exemplar({}, value, at, traced.span_id, traced.trace_id)
+        for value, at, traced in filter(None, found)
+    ]
+
+
 class Counter:
     """A sum for each set of labels."""
 
@@ -107,8 +130,14 @@ class Counter:
         self._lock = threading.Lock()
         self._enabled = enabled
 
-    def add(self, amount: float, labels: Labels = NO_LABELS) -> None:
-        self.of(labels).add(amount)
+    def add(
+        self,
+        amount: float,
+        labels: Labels = NO_LABELS,
+        context: Context | SpanContext | None = None,
+    ) -> None:
+        """`context` is that of the span the amount belongs to; by default the current one."""
+        self.of(labels).add(amount, _span_context(context))
 
     def of(self, labels: Labels) -> Total:
         """The sum under these labels: keep it where the same ones come again and again."""
@@ -119,14 +148,17 @@ class Counter:
         return found
 
     def read(self, start: int, now: int) -> Metric:
-        merged: dict[Key, float] = {}
+        merged: dict[Key, Total] = {}
         with self._lock:
             for key, total in list(self._totals.items()):
                 if total.counted:
                     ordered = tuple(sorted(key))  # the order of labels is no difference
-                    merged[ordered] = merged.get(ordered, 0) + total.value
+                    if ordered not in merged:
+                        merged[ordered] = Total(self._lock, self._enabled)
+                    merged[ordered].join(total)
         points = [
-            NumberDataPoint(dict(key), start, now, total, []) for key, total in merged.items()
+            NumberDataPoint(dict(key), start, now, total.value, _exemplars([total.exemplar]))
+            for key, total in merged.items()
         ]
         data = Sum(points, AggregationTemporality.CUMULATIVE, is_monotonic=True)
         return Metric(self.metric.name, self.metric.description, self.metric.unit, data)
@@ -149,11 +181,7 @@ class Histogram:
         context: Context | SpanContext | None = None,
     ) -> None:
         """`context` is that of the span the value belongs to; by default the current one."""
-        if isinstance(context, SpanContext):
-            traced = context
-        else:
-            traced = get_current_span(context).get_span_context()
-        self.of(labels).record(value, traced)
+        self.of(labels).record(value, _span_context(context))
 
     def of(self, labels: Labels) -> Series:
         """The values under these labels: keep it where the same ones come again and again."""
@@ -187,10 +215,7 @@ class Histogram:
             explicit_bounds=self._bounds,
             min=series.low,
             max=series.high,
-            exemplars=[
-                Exemplar({}, value, at, traced.span_id, traced.trace_id)
-                for value, at, traced in filter(None, series.exemplars)
-            ],
+            exemplars=_exemplars(series.exemplars),
         )
 
 

@@ -8,7 +8,6 @@ for nothing else. A client that goes away cancels the work done for it.
 import asyncio
 import logging
 import math
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -30,6 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from o11y import deadline, identity, problems, schema
 from o11y.metering import Series
 from o11y.problems import Problem, unavailable
+from o11y.stopwatch import Stopwatch
 from o11y.telemetry import Telemetry
 
 access = logging.getLogger("o11y.access")
@@ -146,8 +146,9 @@ class Server:
         method = scope["method"] if scope["method"] in METHODS else "_OTHER"
         active = (method, scope.get("scheme", "http"))
         parent, links = self._arrive(carried)
-        span = self._start(scope, carried, method, parent, links)
-        request = _Request(scope, receive, send, span, self._tell, method)
+        watch = Stopwatch()
+        span = self._start(scope, carried, method, parent, links, watch)
+        request = _Request(scope, receive, send, span, watch, self._tell, method)
         asked = deadline.parse(carried.get(deadline.HEADER))
         seconds = self._timeout_seconds if asked is None else min(asked, self._timeout_seconds)
         token = otel_context.attach(set_span_in_context(span, parent))
@@ -189,6 +190,7 @@ class Server:
         method: str,
         parent: otel_context.Context | None,
         links: Sequence[Link],
+        watch: Stopwatch,
     ) -> Span:
         attributes: dict[str, str | int] = {
             schema.HTTP_METHOD: method,
@@ -202,11 +204,12 @@ class Server:
         if method == "_OTHER":
             attributes[schema.HTTP_METHOD_ORIGINAL] = scope["method"]
         name = "HTTP" if method == "_OTHER" else method
-        return self._tracer.start_span(name, parent, SpanKind.SERVER, attributes, links)
+        return self._tracer.start_span(
+            name, parent, SpanKind.SERVER, attributes, links, watch.start_ns
+        )
 
     def _tell(self, request: "_Request") -> None:
         """Everything that is known when a request has ended: access line, metric, span."""
-        seconds = time.perf_counter() - request.began
         scope, span, status = request.scope, request.span, request.status
         route = request.route or getattr(scope.get("route"), "path", None)
         found: dict[str, str | int] = {}
@@ -229,7 +232,7 @@ class Server:
                 "method": scope["method"],
                 "route": route or scope["path"],
                 "status": status,
-                "duration_seconds": round(seconds, 6),
+                "duration_seconds": round(request.watch.seconds(), 6),
             },
         )
         version = scope.get("http_version", "1.1")
@@ -244,9 +247,10 @@ class Server:
                     **found,
                 }
             )
+        seconds = request.watch.seconds()  # with the line, which lies within the span
         series.record(seconds, span.get_span_context())
         span.set_attributes(found)
-        span.end()
+        span.end(request.watch.end_ns(seconds))
 
     def _observe_active(self) -> Iterable[Observation]:
         for (method, scheme), count in list(self._active.items()):
@@ -262,13 +266,14 @@ class _Request:
         receive: Receive,
         send: Send,
         span: Span,
+        watch: Stopwatch,
         tell: Callable[["_Request"], None],
         method: str,
     ) -> None:
         self.scope = scope
         self.span = span
         self.method = method
-        self.began = time.perf_counter()
+        self.watch = watch
         self.status = 500
         self.started = False
         self.left = False

@@ -10,12 +10,12 @@ from functools import partial
 from typing import TypeVar
 
 import uvicorn
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from prometheus_client import CollectorRegistry
-from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from o11y import logs, problems
+from o11y.exposition import exposed
 from o11y.server import Arrive, Endpoint, Server, from_our_own
 from o11y.settings import ServiceSettings, load
 from o11y.telemetry import Telemetry
@@ -104,14 +104,12 @@ def create_app(
 
 
 def metrics_router(registry: CollectorRegistry) -> APIRouter:
-    """`GET /metrics`: this process's metrics as OpenMetrics text."""
+    """`GET /metrics`: this process's metrics."""
     router = APIRouter()
 
     @router.get("/metrics", include_in_schema=False)
-    async def metrics() -> Response:
-        return Response(
-            await asyncio.to_thread(generate_latest, registry), media_type=CONTENT_TYPE_LATEST
-        )
+    async def metrics(request: Request) -> Response:
+        return await asyncio.to_thread(exposed, registry, request.headers.get("accept", ""))
 
     return router
 

@@ -25,6 +25,7 @@ class ServiceSettings(BaseSettings):
     otel_traces_exporter: Literal["otlp", "none"] = "otlp"
     otel_metrics_exporter: Literal["otlp", "none"] = "otlp"
     otel_logs_exporter: Literal["otlp", "none"] = "otlp"
+    otel_exporter_otlp_metrics_temporality_preference: str = "cumulative"
 
     @field_validator("otel_exporter_otlp_endpoint")
     @classmethod
@@ -33,6 +34,15 @@ class ServiceSettings(BaseSettings):
             url = urlsplit(value if "://" in value else f"//{value}")
             if not url.hostname or url.port == 0:
                 raise ValueError("not an address")
+        return value
+
+    @field_validator("otel_exporter_otlp_metrics_temporality_preference")
+    @classmethod
+    def is_cumulative(cls, value: str) -> str:
+        if value.strip().lower() != "cumulative":
+            raise ValueError(
+                "sums are sent cumulative; the Collector's cumulativetodelta processor converts"
+            )
         return value
 
 

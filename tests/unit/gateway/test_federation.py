@@ -1,13 +1,28 @@
 """/metrics: all services in one scrape that Prometheus' own parser reads."""
 
+import asyncio
+import random
+from collections import Counter
+
 import httpx2
 import pytest
 from httpx2 import Response
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.parser import text_string_to_metric_families as plain_text_to_metric_families
 
-from gateway.federation import merge
-from tests.unit.gateway.services import INFERENCE, LLM, METRICS, VECTOR, Gateway, Services, problem
+from gateway import federation
+from gateway.federation import merge, parse
+from tests.unit.gateway.services import (
+    INFERENCE,
+    LLM,
+    METRICS,
+    VECTOR,
+    Gateway,
+    Held,
+    Services,
+    problem,
+)
 
 ALL = (LLM, VECTOR, INFERENCE)
 UP = "o11y_service_up"
@@ -33,7 +48,11 @@ async def test_every_sample_names_the_service_it_comes_from(gateway: Gateway) ->
     families = await scraped(gateway)
     assert labels(families["things_seconds"], "service") == set(ALL)
     assert labels(families["memory_used_bytes"], "service") == {"gateway"}
-    assert all("service" in sample.labels for each in families.values() for sample in each.samples)
+    assert all(
+        {"service", "instance"} <= sample.labels.keys()
+        for each in families.values()
+        for sample in each.samples
+    )
     assert up(families) == dict.fromkeys(ALL, 1)
 
 
@@ -118,6 +137,70 @@ async def test_a_scrape_is_in_no_trace(gateway: Gateway, services: Services) -> 
     await scraped(gateway)
     assert gateway.recorded.spans() == []
     assert all(asked.headers["traceparent"].endswith("-00") for asked in services.requests)
+
+
+async def test_the_text_is_of_the_form_that_is_asked_for(gateway: Gateway) -> None:
+    async def asked(accept: str) -> Response:
+        return await gateway.client.get("/metrics", headers={"accept": accept})
+
+    prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2"
+    for accept in ("", "*/*", prometheus):
+        open_metrics = await asked(accept)
+        assert open_metrics.headers["content-type"].startswith("application/openmetrics-text")
+    plain = await asked("text/plain;version=0.0.4")
+    assert plain.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    families = {one.name: one for one in plain_text_to_metric_families(plain.text)}
+    assert labels(families["calls"], "service") == set(ALL)
+    assert {one.name for one in families["calls"].samples} == {"calls_total"}
+    for text in (plain.text, open_metrics.text):
+        for word in ("# TYPE", "# HELP"):
+            told = Counter(line.split()[2] for line in text.splitlines() if line.startswith(word))
+            assert set(told.values()) == {1}
+
+
+async def test_a_replica_that_hangs_holds_up_no_scrape(
+    gateway: Gateway, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(federation, "SCRAPE_SECONDS", 0.05)
+    services.answers[f"{VECTOR}/metrics"] = services.answers[f"{LLM}/metrics"] = Held()
+    async with asyncio.timeout(1):
+        families = await scraped(gateway)
+    assert up(families) == {LLM: 0, VECTOR: 0, INFERENCE: 1}
+
+
+async def test_what_is_no_scope_is_refused(gateway: Gateway) -> None:
+    answer = await gateway.client.get("/metrics", params={"scope": "most"})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"] == "scope"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_garbage_is_no_scrape_and_no_error(seed: int) -> None:
+    chance = random.Random(seed)
+    for _ in range(50):
+        spoilt = list(METRICS)
+        for _ in range(chance.randrange(1, 6)):
+            at = chance.randrange(len(spoilt))
+            spoilt[at : at + chance.randrange(3)] = chance.choice(['"', "{", "}", "#", " ", "\n"])
+        families = parse("".join(spoilt))
+        assert families is None or all(family.name for family in families)
+
+
+def test_labels_of_where_a_sample_comes_from_are_the_scrape_s() -> None:
+    made = Metric("calls", "Calls.", "gauge")
+    made.add_sample("calls", {"service": "mine", "model": "m"}, 1)
+    [merged] = merge([({"service": "a", "instance": "b"}, [made])])
+    assert [sample.labels for sample in merged.samples] == [
+        {"service": "a", "instance": "b", "exported_service": "mine", "model": "m"}
+    ]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_families_whose_samples_have_the_same_names_do_not_meet(first: bool) -> None:
+    counter, gauge = Metric("calls", "Calls.", "counter"), Metric("calls_total", "Calls.", "gauge")
+    scrapes = [({"service": "a"}, [counter]), ({"service": "b"}, [gauge])]
+    kept = merge(scrapes if first else scrapes[::-1])
+    assert [family.name for family in kept] == ["calls" if first else "calls_total"]
 
 
 def test_a_family_of_two_types_is_kept_as_the_first_has_it() -> None:

@@ -1,4 +1,4 @@
-"""A language model small enough to make on the spot: random weights, whole words as tokens."""
+"""The service and its engine with a tiny model."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,10 +9,6 @@ import pytest
 import torch
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from inference_svc import model
 from inference_svc.app import build
@@ -21,8 +17,8 @@ from inference_svc.engine import Engine, EngineLimits
 from inference_svc.model import LanguageModel
 from inference_svc.settings import Settings
 from o11y.telemetry import Telemetry
+from tests import tiny_model
 
-WORDS = 64
 LIMITS = EngineLimits(
     max_context=64, max_requests=8, max_batch_tokens=128, cache_blocks=16, max_waiting=8
 )
@@ -30,27 +26,7 @@ LIMITS = EngineLimits(
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    vocabulary = {"<eos>": 0, **{f"w{index}": index for index in range(1, WORDS)}}
-    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<eos>"))
-    tokenizer.pre_tokenizer = Whitespace()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<eos>"
-    ).save_pretrained(folder)
-    torch.manual_seed(7)
-    config = LlamaConfig(
-        vocab_size=WORDS,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=128,
-        bos_token_id=None,
-        eos_token_id=0,
-        pad_token_id=0,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+    return tiny_model.save(tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.fixture

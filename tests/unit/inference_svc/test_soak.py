@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from inference_svc.app import build
 from inference_svc.settings import Settings
 from o11y.telemetry import Telemetry
-from tests.unit.inference_svc.conftest import WORDS
+from tests.tiny_model import WORDS
 from tests.unit.o11y.recorded import points
 
 CALLS = 500

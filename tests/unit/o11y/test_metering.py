@@ -91,15 +91,15 @@ class Backend:
             found[metric.name] = metric
         return found
 
-    def traces(self) -> set[tuple[float, int | None, int | None]]:
-        """Value, trace and span of each exemplar of the histogram."""
+    def traces(self, name: str = SECONDS.name) -> set[tuple[float, int | None, int | None]]:
+        """Value, trace and span of each exemplar of a metric, by default the histogram."""
         data = self.data()
         assert data
         return {
             (exemplar.value, exemplar.trace_id, exemplar.span_id)
             for scope in data.resource_metrics[0].scope_metrics
             for metric in scope.metrics
-            if metric.name == SECONDS.name
+            if metric.name == name
             for point in metric.data.data_points
             for exemplar in point.exemplars
         }
@@ -195,6 +195,21 @@ def test_an_exemplar_is_the_last_traced_value_of_its_bucket(ours: Backend, their
     assert ours.sent() == theirs.sent()
 
 
+def test_the_exemplar_of_a_sum_is_its_last_traced_amount(ours: Backend) -> None:
+    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("test")
+    for amount in (1, 0.5, 0):  # nothing added is no example of what was
+        with tracer.start_as_current_span("work") as span:
+            ours.count(amount)
+            if amount:
+                last = (amount, span.get_span_context().trace_id, span.get_span_context().span_id)
+    other = tracer.start_span("other").get_span_context()
+    ours.instruments.counter(CALLS).add(2, {"a": "x"}, other)
+    with use_span(NonRecordingSpan(SpanContext(1, 2, False, TraceFlags(0)))):
+        ours.count(7)
+    ours.count(8)
+    assert ours.traces(CALLS.name) == {last, (2, other.trace_id, other.span_id)}
+
+
 def test_labels_that_are_kept_are_the_same_as_those_that_are_not(
     ours: Backend, theirs: Backend
 ) -> None:
@@ -203,7 +218,7 @@ def test_labels_that_are_kept_are_the_same_as_those_that_are_not(
     for value in (0.0625, 3, 0.25, 3):
         series.record(value, INVALID_SPAN_CONTEXT)
         ours.record(value, {"a": "x"})
-        total.add(value)
+        total.add(value, INVALID_SPAN_CONTEXT)
         ours.count(value, {"a": "x"})
         for _ in range(2):
             theirs.record(value, {"a": "x"})
@@ -279,6 +294,6 @@ def test_what_is_turned_off_counts_nothing() -> None:
     instruments.counter(CALLS).add(1)
     instruments.histogram(SECONDS).record(1)
     instruments.histogram(schema.MODEL_DURATION).of({}).record(1, INVALID_SPAN_CONTEXT)
-    instruments.counter(schema.MODEL_TOKENS).of({}).add(1)
+    instruments.counter(schema.MODEL_TOKENS).of({}).add(1, INVALID_SPAN_CONTEXT)
     assert reader.get_metrics_data() is None
     provider.shutdown()

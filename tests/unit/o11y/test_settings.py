@@ -49,6 +49,7 @@ def refused(
         ("DEBUG_MODE", "perhaps", "(got 'perhaps')"),
         ("REQUEST_TIMEOUT_SECONDS", "0", "greater than 0 (got '0')"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "'grpc' (got 'http/json')"),
+        ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "Delta", "cumulativetodelta"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:port", "port"),
         ("LOG_LEVEL", "two\nlines", r"(got 'two\nlines')"),
     ],
