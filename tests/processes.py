@@ -54,14 +54,30 @@ def environment(extra: Mapping[str, str]) -> dict[str, str]:
 def service(module: str, folder: Path, path: str = "/readyz", **settings: str) -> Iterator[Service]:
     """Run `python -m module` on a free port until the block ends; `path` answers when it yields."""
     (port,) = free_ports(1)
+    command = [sys.executable, "-m", module]
     log = folder / f"{module}-{port}.log"
+    extra = {"APP_PORT": str(port), **settings}
+    with _running(command, folder, log, port, path, extra) as running:
+        yield running
+
+
+@contextmanager
+def trace_store(folder: Path) -> Iterator[tuple[Service, str]]:
+    """The embedded stack's trace store: where Tempo's API is, and the address that takes OTLP."""
+    otlp, port = free_ports(2)
+    module = [sys.executable, "-m", "deploy.local.trace_store", "--data", str(folder / "traces")]
+    command = [*module, "--otlp-port", str(otlp), "--tempo-port", str(port)]
+    with _running(command, ROOT, folder / "trace-store.log", port, "/ready", {}) as running:
+        yield running, f"http://127.0.0.1:{otlp}"
+
+
+@contextmanager
+def _running(
+    command: list[str], cwd: Path, log: Path, port: int, path: str, extra: Mapping[str, str]
+) -> Iterator[Service]:
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", module],
-            cwd=folder,
-            env=environment({"APP_PORT": str(port), **settings}),
-            stdout=output,
-            stderr=subprocess.STDOUT,
+            command, cwd=cwd, env=environment(extra), stdout=output, stderr=subprocess.STDOUT
         )
     running = Service(f"http://127.0.0.1:{port}", process, log)
     try:

@@ -11,8 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 WORDS = 64
 
 
-def save(folder: Path) -> Path:
-    """Write it as transformers loads it; its words are w1 to w63."""
+def save(folder: Path, window: int = 128) -> Path:
+    """Write a model of so many tokens into a folder; its words are w1, w2 …"""
     vocabulary = {"<eos>": 0, **{f"w{index}": index for index in range(1, WORDS)}}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<eos>"))
     tokenizer.pre_tokenizer = Whitespace()
@@ -26,7 +26,7 @@ def save(folder: Path) -> Path:
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=2,
-        max_position_embeddings=128,
+        max_position_embeddings=window,
         bos_token_id=None,
         eos_token_id=0,
         pad_token_id=0,

@@ -2,14 +2,16 @@
 
 import time
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, Field, FiniteFloat
 
 from gateway.chat_stream import ChatStream
+from gateway.relay import own_ending, relayed
 from gateway.settings import Settings
-from o11y import schema
+from o11y import problems, schema
 from o11y.answer import Answer, parsed, raise_for_problem
 from o11y.contracts import (
     COST_HEADER,
@@ -25,7 +27,7 @@ from o11y.contracts import (
     Usage,
     VectorSearchAnswer,
 )
-from o11y.events import EventStream, event
+from o11y.events import EventStream, LastError, event
 from o11y.hop import Opened, ServiceClient
 from o11y.problems import Problem, details
 from o11y.telemetry import Telemetry
@@ -276,10 +278,12 @@ class Backends:
 
 async def _relayed(opened: Opened) -> AsyncGenerator[bytes, None]:
     try:
-        async for chunk in opened.chunks():
-            yield chunk
+        async with aclosing(relayed(opened, own_ending)) as pieces:
+            async for events in pieces:
+                yield events[0] if len(events) == 1 else b"".join(events)
     except Problem as problem:
-        yield event(details(problem), "error")
+        problems.report(problem)
+        yield LastError(event(details(problem), "error"))
 
 
 def _of(stage: str | None) -> dict[str, str]:

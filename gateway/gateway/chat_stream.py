@@ -9,13 +9,15 @@ What goes wrong in the middle is told by an event `error`, a problem as its data
 
 import time
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 import msgspec
 from pydantic import ValidationError
 
-from o11y import sse
+from gateway.relay import openai_ending, relayed
+from o11y import problems, sse
 from o11y.contracts import SUMMARY_COMMENT, ChatMetadata, StreamSummary
-from o11y.events import EventStream, event
+from o11y.events import EventStream, Last, LastError, event
 from o11y.hop import Opened
 from o11y.problems import Problem, details
 
@@ -51,26 +53,24 @@ class ChatStream(EventStream):
     async def events(self) -> AsyncGenerator[bytes, None]:
         """Server-sent events, the last one `metadata` or `error`."""
         try:
-            async for each in self._translated():
-                yield each
+            async with aclosing(self._translated()) as translated:
+                async for each in translated:
+                    yield each
         except Problem as problem:
-            yield event(details(problem), "error")
+            problems.report(problem)
+            await self._opened.finish()
+            yield LastError(event(details(problem), "error"))
 
     async def _translated(self) -> AsyncGenerator[bytes, None]:
-        splitter = sse.Splitter()
-        async for chunk in self._opened.chunks():
-            try:
-                events = splitter.feed(chunk)
-            except sse.TooLong as error:
-                raise Problem(
-                    502, "llm-proxy's stream is unreadable", code="bad_upstream"
-                ) from error
-            for each in events:
-                if each.startswith(SUMMARY_COMMENT):
-                    yield event(self._metadata(each[len(SUMMARY_COMMENT) :]), "metadata")
-                    return
-                if content := _content(each):
-                    yield event({"content": content})
+        async with aclosing(relayed(self._opened, _ending)) as pieces:
+            async for events in pieces:
+                for each in events:
+                    if isinstance(each, Last) and not each.broken:
+                        summary = each[len(SUMMARY_COMMENT) :]
+                        yield Last(event(self._metadata(summary), "metadata"))
+                        return
+                    if content := _content(each):
+                        yield event({"content": content})
         raise Problem(502, "llm-proxy's stream has no summary", code="bad_upstream")
 
     def _metadata(self, summary: bytes) -> dict[str, object]:
@@ -87,6 +87,13 @@ class ChatStream(EventStream):
             finish_reason=told.finish_reason,
         )
         return metadata.model_dump()
+
+
+def _ending(chunk_event: bytes) -> type[Last] | None:
+    """As the summary, which comes after `[DONE]`, or as an error."""
+    if chunk_event.startswith(SUMMARY_COMMENT):
+        return Last
+    return LastError if openai_ending(chunk_event) is LastError else None
 
 
 def _content(chunk_event: bytes) -> str:

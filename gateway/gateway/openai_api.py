@@ -8,10 +8,11 @@ from fastapi import APIRouter, Depends, Request, Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.backends import Backends
+from gateway.relay import openai_ending, relayed
 from gateway.who import asked, by_openai_body, by_query
-from o11y import deadline
+from o11y import deadline, problems
 from o11y.contracts import COST_HEADER, PROVIDER_HEADER
-from o11y.events import event
+from o11y.events import Last, ending, event
 from o11y.hop import Opened
 from o11y.models import one
 from o11y.openai_headers import passed, raw
@@ -58,22 +59,25 @@ def endpoints(backends: Backends) -> dict[str, Endpoint]:
 
 
 async def _relay(opened: Opened, send: Send) -> None:
-    async with aclosing(opened.chunks()) as chunks:
-        if "event-stream" not in opened.headers.get("content-type", ""):
-            content = b"".join([chunk async for chunk in chunks])
-            await send_whole(send, opened.status_code, [*raw(_kept(opened.headers))], content)
-            return
-        headers = [*raw(_kept(opened.headers)), (b"cache-control", b"no-cache")]
-        await send(
-            {"type": "http.response.start", "status": opened.status_code, "headers": headers}
-        )
-        try:
-            async for chunk in chunks:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        except Problem as problem:  # too late for a status: in the form OpenAI's clients raise
-            told = event(openai_error(problem))
-            await send({"type": "http.response.body", "body": told, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+    if "event-stream" not in opened.headers.get("content-type", ""):
+        content = b"".join([chunk async for chunk in opened.chunks()])
+        await send_whole(send, opened.status_code, [*raw(_kept(opened.headers))], content)
+        return
+    headers = [*raw(_kept(opened.headers)), (b"cache-control", b"no-cache")]
+    await send({"type": "http.response.start", "status": opened.status_code, "headers": headers})
+    try:
+        async with aclosing(relayed(opened, openai_ending)) as pieces:
+            async for events in pieces:
+                body = events[0] if len(events) == 1 else b"".join(events)
+                if isinstance(body, Last):
+                    await send(ending(body, broken=body.broken))
+                    return
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+    except Problem as problem:  # too late for a status: in the form OpenAI's clients raise
+        problems.report(problem)
+        await send(ending(event(openai_error(problem)), broken=True))
+        return
+    await send(ending())
 
 
 def router(backends: Backends) -> APIRouter:

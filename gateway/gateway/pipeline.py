@@ -27,6 +27,7 @@ from o11y.contracts import (
     Stage,
     StoreAnswer,
 )
+from o11y.error_types import ended
 from o11y.logs import trace_ids
 from o11y.problems import Problem
 from o11y.telemetry import Telemetry
@@ -59,7 +60,7 @@ class Pipeline:
     async def run(self, request: PipelineRequest) -> PipelineAnswer:
         """Answer a query. Raises Problem only when no stage could produce an answer."""
         started = time.perf_counter()
-        with self._genai.workflow(schema.SPAN_WORKFLOW) as workflow:
+        with ended(self._genai.workflow(schema.SPAN_WORKFLOW)) as workflow:
             call = _Call(self._backends, request, self._record)
             async with asyncio.TaskGroup() as group:
                 group.create_task(call.generate_locally())

@@ -1,6 +1,5 @@
 """Embeddings by sentence-transformers: the texts of concurrent callers in common batches."""
 
-import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from inference_svc.batching import Batcher
 from inference_svc.device import Device
 from inference_svc.generation import PROVIDER
 from o11y import schema
+from o11y.error_types import error_type
 from o11y.stopwatch import Stopwatch
 from o11y.telemetry import Telemetry
 
@@ -96,8 +96,7 @@ class Embedder:
                     }
                 )
             except BaseException as error:
-                cancelled = isinstance(error, asyncio.CancelledError)
-                kind = schema.ERROR_CANCELLED if cancelled else type(error).__qualname__
+                kind = error_type(error)
                 labels = {**labels, schema.ERROR_TYPE: kind}
                 span.set_attribute(schema.ERROR_TYPE, kind)
                 span.set_status(StatusCode.ERROR, str(error))

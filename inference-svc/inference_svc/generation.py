@@ -1,6 +1,5 @@
 """One generation call: the engine's work under its span, with its metrics."""
 
-import asyncio
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ from inference_svc.recovery import EngineFailed
 from inference_svc.steps import occupancy
 from o11y import schema
 from o11y.contracts import LocalInferenceMetadata, Performance, Usage
+from o11y.error_types import error_type
 from o11y.identity import Tenants
-from o11y.problems import Problem
 from o11y.stopwatch import Stopwatch
 from o11y.telemetry import Telemetry
 
@@ -227,11 +226,7 @@ class Generator:
 
 def _kind(error: BaseException) -> str:
     """`error.type`: a word that programs can group by."""
-    if isinstance(error, asyncio.CancelledError):
-        return schema.ERROR_CANCELLED
-    if isinstance(error, EngineFailed):
-        return error.kind
-    return error.code if isinstance(error, Problem) else type(error).__qualname__
+    return error.kind if isinstance(error, EngineFailed) else error_type(error)
 
 
 def _earliest(stamps: Iterable[float | None]) -> float | None:

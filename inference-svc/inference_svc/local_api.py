@@ -13,9 +13,9 @@ from inference_svc.engine import GenerationRequest
 from inference_svc.generation import Generator
 from inference_svc.gpu import Gpus
 from inference_svc.running import Running
-from o11y import deadline
+from o11y import deadline, problems
 from o11y.contracts import LocalInferenceAnswer, LocalInferenceRequest
-from o11y.events import EventStream, event
+from o11y.events import EventStream, Last, LastError, event
 from o11y.problems import Problem, details
 
 
@@ -25,11 +25,13 @@ async def _events(running: Running) -> AsyncGenerator[bytes, None]:
         async for index, text in running.pieces():
             yield event({"index": index, "text": text})
     except Problem as problem:
-        yield event(details(problem), "error")
+        problems.report(problem)
+        yield LastError(event(details(problem), "error"))
         return
     outcome = running.outcome
     reasons = [generation.finish_reason for generation in outcome.generations]
-    yield event({**outcome.metadata.model_dump(), "finish_reasons": reasons}, "metadata")
+    told = {**outcome.metadata.model_dump(), "finish_reasons": reasons}
+    yield Last(event(told, "metadata"))
 
 
 def router(

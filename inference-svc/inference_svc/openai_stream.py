@@ -9,10 +9,11 @@ from typing import Any
 from inference_svc.engine import GenerationRequest
 from inference_svc.generation import Generator
 from inference_svc.running import Running
-from o11y.events import EventStream, event
+from o11y import problems
+from o11y.events import EventStream, Last, LastError, event
 from o11y.problems import Problem, openai_error
 
-DONE = b"data: [DONE]\n\n"
+DONE = Last(b"data: [DONE]\n\n")
 
 Choice = Callable[[int, str | None, str | None], dict[str, Any]]
 """A choice of a chunk: its number, some text or None, why it ended or None."""
@@ -90,7 +91,8 @@ class _Chunks:
                     blank.discard(index)
                     yield event({**frame, "choices": [self._choice(index, said, None)]})
         except Problem as problem:  # too late for a status
-            yield event(openai_error(problem))
+            problems.report(problem)
+            yield LastError(event(openai_error(problem)))
             return
         outcome = self._running.outcome
         for index, each in enumerate(outcome.generations):

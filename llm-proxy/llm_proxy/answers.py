@@ -165,6 +165,8 @@ class Tally:
         self.text_bytes = 0
         self.finished = False
         """Every choice has ended, or the provider said so."""
+        self.done = False
+        """The provider said that nothing more comes, though some tell the usage after it."""
 
     def add(self, data: bytes) -> bool:
         """Take the data of one event; say whether it only tells the usage.
@@ -173,7 +175,7 @@ class Tally:
         object that isn't the event it should be is the caller's to read; it says nothing here.
         """
         if data == b"[DONE]":
-            self.finished = True
+            self.finished = self.done = True
             return False
         try:
             event = _event.decode(data)

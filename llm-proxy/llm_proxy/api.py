@@ -32,6 +32,7 @@ from o11y.contracts import (
     StreamSummary,
     Usage,
 )
+from o11y.events import Last, ending
 from o11y.hop import UNTRACED
 from o11y.models import one
 from o11y.openai_headers import passed, raw
@@ -103,11 +104,15 @@ async def _answer_stream(send: Send, stream: Stream, wants_summary: bool) -> Non
         # a second more than the stream itself has: it is cut only if the caller doesn't read
         async with asyncio.timeout(None if left is None else left + 1):
             await send({"type": "http.response.start", "status": 200, "headers": headers})
+            last = Last()
             async with aclosing(stream.events()) as events:
                 async for event in events:
+                    if isinstance(event, Last):
+                        last = event
+                        break
                     await send({"type": "http.response.body", "body": event, "more_body": True})
             summary = _summary(stream) if wants_summary else b""
-            await send({"type": "http.response.body", "body": summary})
+            await send(ending(last + summary, broken=last.broken))
     except TimeoutError:
         logger.warning("a caller did not read its stream")
     finally:

@@ -20,7 +20,7 @@ from llm_proxy.requests import Request
 from llm_proxy.routing import Candidate, Routing
 from llm_proxy.stream import Stream
 from o11y import deadline, schema
-from o11y.hop import error_type
+from o11y.error_types import error_type
 from o11y.problems import out_of_time
 from o11y.sse import TooLong
 from o11y.telemetry import Telemetry

@@ -12,8 +12,9 @@ from llm_proxy.failures import NOT_READABLE
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Request
 from o11y import deadline, schema
-from o11y.events import event
-from o11y.hop import error_type
+from o11y.error_types import error_type
+from o11y.events import Last, LastError, event
+from o11y.hop import END_SECONDS
 from o11y.sse import Splitter, TooLong, data
 from o11y.wire import Broken, Reply, Unreadable
 
@@ -67,34 +68,38 @@ class Stream:
                 raise self._broken
 
     async def events(self) -> AsyncGenerator[bytes, None]:
-        """What the caller is sent, bit by bit; a stream that breaks ends with an error event."""
+        """What the caller is sent, bit by bit; the attempt has ended before the last of it.
+
+        A stream that breaks ends with an error event. One whose `[DONE]` has come can't.
+        """
         error: str | None = None
+        words = b""
+        held = b""
         try:
-            if self._first:
-                yield b"".join(self._first)
-            async for events in self._rest():
-                yield events
-            if self._broken:
+            async for events in self._passed():
+                if self._tally.done or self._broken:
+                    held += events
+                else:
+                    yield events
+            if self._broken and not self._tally.done:
                 error = NOT_READABLE
                 if not isinstance(self._broken, ProviderFailed):
-                    yield _error_event(str(self._broken))
+                    words = _error_event(str(self._broken))
             elif not self._tally.finished:
                 error = schema.ERROR_CONNECTION_LOST
-                yield _error_event("the LLM provider's stream ended before its answer did")
-        except TooLong:
-            error = NOT_READABLE
-            yield _error_event("an event of the stream has no end")
-        except (Broken, Unreadable) as broken:
-            error = NOT_READABLE if isinstance(broken, Unreadable) else error_type(broken)
-            yield _error_event("the connection to the LLM provider broke")
-        except TimeoutError:
-            error = schema.ERROR_TIMEOUT
-            yield _error_event("the LLM provider fell silent, or time is up")
+                words = _error_event("the LLM provider's stream ended before its answer did")
+        except (Broken, Unreadable, TimeoutError, TooLong) as broken:
+            if not self._tally.done:
+                error, words = _broken(broken)
         except (asyncio.CancelledError, GeneratorExit):
             error = schema.ERROR_CANCELLED
             raise
         finally:
             self.close(error)
+        if error:
+            yield LastError(held + words)
+        elif held:
+            yield Last(held)
 
     def close(self, error: str | None = None) -> None:
         """End the attempt and let go of the connection; an answer on its way is cut."""
@@ -112,10 +117,13 @@ class Stream:
         self.attempt.end(self.said, self.tokens, error)
         self._done(error)
 
-    async def _rest(self) -> AsyncGenerator[bytes, None]:
+    async def _passed(self) -> AsyncGenerator[bytes, None]:
+        if self._first:
+            yield b"".join(self._first)
         idle = self.provider.settings.idle_seconds
         while not self._broken:
-            async with asyncio.timeout(deadline.limit(idle)):
+            seconds = min(idle, END_SECONDS) if self._tally.done else idle
+            async with asyncio.timeout(deadline.limit(seconds)):
                 chunk = await self._reply.chunk()
             if not chunk:
                 break
@@ -148,6 +156,18 @@ class Stream:
         if arrived:
             self.attempt.arrived()
         return passed
+
+
+def _broken(error: Exception) -> tuple[str, bytes]:
+    """The `error.type` of what a wire raises, and the event that tells of it."""
+    if isinstance(error, TimeoutError):
+        words = "the LLM provider fell silent, or time is up"
+    elif isinstance(error, TooLong):
+        words = "an event of the stream has no end"
+    else:
+        words = "the connection to the LLM provider broke"
+    readable = not isinstance(error, Unreadable | TooLong)
+    return error_type(error) if readable else NOT_READABLE, _error_event(words)
 
 
 def _error_event(message: str) -> bytes:

@@ -2,18 +2,41 @@
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+from typing import ClassVar
 
 import msgspec
 from fastapi import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 _json = msgspec.json.Encoder(enc_hook=str)
+
+BROKEN = "o11y.broken"
+"""Key of the last message of an answer: it was a stream, and it broke."""
 
 
 def event(data: object, name: str | None = None) -> bytes:
     """One event with JSON as its data."""
     head = f"event: {name}\n".encode() if name else b""
     return head + b"data: " + _json.encode(data) + b"\n\n"
+
+
+class Last(bytes):
+    """What a stream ends with. Clients leave when they have read it, so the answer ends with it in
+    one piece, and all spans before it goes: nobody can leave between.
+    """
+
+    broken: ClassVar[bool] = False
+
+
+class LastError(Last):
+    """The same where it tells what went wrong."""
+
+    broken: ClassVar[bool] = True
+
+
+def ending(body: bytes = b"", *, broken: bool = False) -> Message:
+    """The last message of an answer."""
+    return {"type": "http.response.body", "body": body, BROKEN: broken}
 
 
 class EventStream(Response):
@@ -37,7 +60,11 @@ class EventStream(Response):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             async with aclosing(self._events) as events:
                 async for each in events:
+                    if isinstance(each, Last):
+                        self._close()
+                        await send(ending(each, broken=each.broken))
+                        return
                     await send({"type": "http.response.body", "body": each, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
+            await send(ending())
         finally:
             self._close()

@@ -5,6 +5,7 @@ path as `url.template`: paths of these services hold no ids. `server.address` is
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from yarl import URL
 from o11y import deadline, schema
 from o11y.answer import Answer, parsed
 from o11y.balancer import Balancer, Replica, as_is, resolve
+from o11y.error_types import error_type
 from o11y.http1 import Http1Wire
 from o11y.metering import Labels, Series
 from o11y.problems import Problem, out_of_time, unavailable
@@ -32,6 +34,9 @@ M = TypeVar("M", bound=BaseModel)
 CONNECT_SECONDS = 2.0
 ATTEMPTS = 3
 
+END_SECONDS = 1.0
+"""How long the end of an answer is waited for that has said all it has to say."""
+
 JSON = {"content-type": "application/json"}
 
 
@@ -41,10 +46,11 @@ class Opened:
     def __init__(self, service: str, path: str, reply: Reply, attempt: "_Attempt") -> None:
         self.status_code = reply.status
         self.headers = reply.headers
-        self._service = service
+        self.service = service
         self._path = path
         self._reply = reply
         self._attempt = attempt
+        self._complete = False
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body as it comes. Raises Problem when it breaks or time is up."""
@@ -53,6 +59,7 @@ class Opened:
                 async with asyncio.timeout(deadline.remaining()):
                     chunk = await self._reply.chunk()
                 if not chunk:
+                    self._complete = True
                     break
                 yield chunk
         except BaseException as error:
@@ -68,24 +75,41 @@ class Opened:
         """The whole body. Raises Broken, Unreadable or TimeoutError."""
         try:
             async with asyncio.timeout_at(self._attempt.until):
-                return await self._reply.read()
+                content = await self._reply.read()
+            self._complete = True
+            return content
         except BaseException as error:
             self._attempt.end(error_type(error))
             raise
         finally:
             self.close()
 
+    async def finish(self) -> bytes:
+        """Read what is left of an answer that has said what was to be said, and end the call.
+
+        It is complete: whether and how its end comes makes no difference.
+        """
+        rest = b""
+        if not self._attempt.ended:
+            with contextlib.suppress(Broken, Unreadable, TimeoutError):
+                async with asyncio.timeout(END_SECONDS):
+                    while chunk := await self._reply.chunk():
+                        rest += chunk
+            self._complete = True
+            self.close()
+        return rest
+
     def close(self) -> None:
         """End the call; an answer that has not ended is cut."""
         self._reply.close()
-        self._attempt.end()
+        self._attempt.end(None if self._complete else schema.ERROR_CANCELLED)
 
     def _as_problem(self, error: BaseException) -> Problem | None:
         match error:
             case TimeoutError():
-                return out_of_time(f"{self._service} did not end {self._path} in time")
+                return out_of_time(f"{self.service} did not end {self._path} in time")
             case Broken() | Unreadable():
-                return unavailable(f"{self._service} closed the connection")
+                return unavailable(f"{self.service} closed the connection")
         return None
 
 
@@ -298,7 +322,7 @@ class _Attempt:
                 **({schema.HTTP_RESEND_COUNT: number} if number else {}),
             },
         )
-        self._ended = False
+        self.ended = False
         self._outcome: dict[str, str | int] = {}
 
     def answered(self, status: int) -> None:
@@ -307,9 +331,9 @@ class _Attempt:
             self._outcome[schema.ERROR_TYPE] = str(status)
 
     def end(self, error: str | None = None) -> None:
-        if self._ended:
+        if self.ended:
             return
-        self._ended = True
+        self.ended = True
         if error:
             self._outcome[schema.ERROR_TYPE] = error
         self.span.set_attributes(self._outcome)
@@ -321,19 +345,3 @@ class _Attempt:
         )
         self.span.end(self._watch.end_ns(seconds))
         self._client._balancer.release(self.replica)
-
-
-def error_type(error: BaseException) -> str:
-    """`error.type` of a call that had no answer, or not all of it."""
-    match error:
-        case Unsent():
-            return schema.ERROR_CONNECT
-        case Broken():
-            return schema.ERROR_CONNECTION_LOST
-        case TimeoutError():
-            return schema.ERROR_TIMEOUT
-        case Unreadable():
-            return schema.ERROR_UNREADABLE
-        case asyncio.CancelledError() | GeneratorExit():
-            return schema.ERROR_CANCELLED
-    return type(error).__qualname__

@@ -43,6 +43,8 @@ ERROR_TIMEOUT = "timeout"
 ERROR_UNREADABLE = "unreadable_answer"
 ERROR_CANCELLED = "cancelled"
 ERROR_CLIENT_GONE = "client_disconnected"
+ERROR_STREAM_BROKEN = "stream_broken"
+"""Of a SERVER span: its answer was a stream and ended with an error event."""
 
 # Attribute keys: generation (semconv gen-ai)
 OPERATION = "gen_ai.operation.name"

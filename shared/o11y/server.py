@@ -27,6 +27,7 @@ from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from o11y import deadline, identity, problems, schema
+from o11y.events import BROKEN
 from o11y.metering import Series
 from o11y.problems import Problem, unavailable
 from o11y.stopwatch import Stopwatch
@@ -223,15 +224,16 @@ class Server:
             found[schema.ERROR_TYPE] = error
             if error != schema.ERROR_CLIENT_GONE:
                 span.set_status(StatusCode.ERROR)
+        shown = CLIENT_CLOSED_REQUEST if request.left else status
         access.info(
             "%s %s %d",
             scope["method"],
             route or scope["path"],
-            status,
+            shown,
             extra={
                 "method": scope["method"],
                 "route": route or scope["path"],
-                "status": status,
+                "status": shown,
                 "duration_seconds": round(request.watch.seconds(), 6),
             },
         )
@@ -277,6 +279,7 @@ class _Request:
         self.status = 500
         self.started = False
         self.left = False
+        self.broken = False
         self.route: str | None = None
         self.failure: BaseException | None = None
         self._receive = receive
@@ -299,6 +302,8 @@ class _Request:
             return schema.ERROR_CANCELLED
         if self.failure is not None:
             return type(self.failure).__qualname__
+        if self.broken:
+            return schema.ERROR_STREAM_BROKEN
         return str(self.status) if self.status >= 500 else None
 
     async def receive(self) -> Message:
@@ -317,6 +322,7 @@ class _Request:
             self.status, self.started = message["status"], True
             message["headers"] = [*message.get("headers", ()), self._trace_header]
         elif message["type"] == "http.response.body" and not message.get("more_body"):
+            self.broken = message.pop(BROKEN, False)
             # before the last bytes go: the caller's span must not end before this one
             self.unwatch()
             self.end()
@@ -340,7 +346,7 @@ class _Request:
         return message
 
     def _lose(self) -> None:
-        self.left, self.status = True, CLIENT_CLOSED_REQUEST
+        self.left = True
 
 
 def _answering(endpoint: Endpoint) -> ASGIApp:

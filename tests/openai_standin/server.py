@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ class Standin:
         self.ledger = Ledger(self._changed)
         self.default = default
         """The step of requests that bring no script."""
+        self.next: deque[Step] = deque()
+        """The steps of the first of them."""
         self.requires_key = requires_key
         self.port = 0
 
@@ -163,7 +166,9 @@ class Server:
             script = Script.read(body["standin"]) if "standin" in body else None
         except ValueError as error:
             raise Refusal(400, str(error), "standin") from error
-        return self._standin.journal.play(received, script, self._standin.default)
+        standin = self._standin
+        usual = standin.next.popleft() if script is None and standin.next else standin.default
+        return standin.journal.play(received, script, usual)
 
 
 @contextmanager

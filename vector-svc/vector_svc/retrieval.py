@@ -9,9 +9,11 @@ from typing import TypeVar
 import httpx
 from opentelemetry.metrics import Observation
 from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.util.genai.types import RetrievalDocument
 
 from o11y import deadline, schema
 from o11y.contracts import StoreAnswer, StoreRequest, VectorSearchAnswer, VectorSearchRequest
+from o11y.error_types import ended, error_type
 from o11y.problems import out_of_time, unavailable
 from o11y.telemetry import Telemetry
 from vector_svc.collection import Binding, VectorCollection
@@ -75,7 +77,7 @@ class Retrieval:
                     ),
                 )
             except BaseException as error:
-                span.set_attribute(schema.ERROR_TYPE, type(error).__qualname__)
+                span.set_attribute(schema.ERROR_TYPE, error_type(error))
                 span.set_status(StatusCode.ERROR, str(error))
                 raise
         return StoreAnswer(
@@ -88,10 +90,12 @@ class Retrieval:
     async def search(self, request: VectorSearchRequest) -> VectorSearchAnswer:
         """The nearest documents, best first."""
         started = time.perf_counter()
-        with self._genai.retrieval(
-            data_source_id=self.collection.name,
-            provider=DB_SYSTEM,
-            request_model=request.embedding_model,
+        with ended(
+            self._genai.retrieval(
+                data_source_id=self.collection.name,
+                provider=DB_SYSTEM,
+                request_model=request.embedding_model,
+            )
         ) as invocation:
             invocation.top_k = request.n_results
             results = await self._timed(
@@ -103,6 +107,7 @@ class Retrieval:
                     request.filter_metadata,
                 ),
             )
+            invocation.documents = [RetrievalDocument(each.id, each.similarity) for each in results]
             invocation.attributes[schema.RESULT_COUNT] = len(results)
             if results:
                 invocation.attributes[schema.TOP_SIMILARITY] = results[0].similarity

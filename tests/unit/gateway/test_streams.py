@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 from httpx2 import Response
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import SpanKind, StatusCode
 
 from o11y import schema
 from o11y.contracts import SUMMARY_COMMENT
@@ -196,6 +196,40 @@ async def test_a_proxy_that_breaks_off_is_an_error_event(
     [_, (_, last)] = events(response)
     assert last["error"]["type"] == "server_error"
     assert told(gateway)[schema.ERROR_TYPE] == kind
+    [server] = gateway.recorded.spans(SpanKind.SERVER)
+    assert attributes(server)[schema.ERROR_TYPE] == schema.ERROR_STREAM_BROKEN
+    assert server.status.status_code is StatusCode.ERROR
+
+
+async def test_a_proxy_that_dies_within_an_event_leaves_whole_events_only(
+    gateway: Gateway, services: Services
+) -> None:
+    services.answers[CHAT] = Streamed(delta("a") + b'data: {"choi', b'ces": [', Broken("reset"))
+    response = await v1(gateway)
+    [(_, first), (_, last)] = events(response)
+    assert first == {"choices": [{"index": 0, "delta": {"content": "a"}}]}
+    assert last["error"]["code"] == "unavailable"
+
+
+@pytest.mark.parametrize("last", [DONE, FAILED], ids=["done", "failed"])
+async def test_who_leaves_with_the_last_event_has_all_of_the_stream(
+    last: bytes, gateway: Gateway, services: Services
+) -> None:
+    services.answers[CHAT] = Streamed(delta("a"), last, b": more", asyncio.Event())
+    leaves = asyncio.Event()
+
+    async def send(message: Any) -> None:
+        if last in message.get("body", b""):
+            leaves.set()
+        await asyncio.sleep(0.01)
+
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await gateway.app(scope(), asking(leaves), send)
+    assert leaves.is_set()
+    assert schema.ERROR_TYPE not in told(gateway)
+    [server] = gateway.recorded.spans(SpanKind.SERVER)
+    error = attributes(server).get(schema.ERROR_TYPE)
+    assert error == (schema.ERROR_STREAM_BROKEN if last is FAILED else None)
 
 
 @pytest.mark.parametrize("status", [400, 404, 429, 502, 503])

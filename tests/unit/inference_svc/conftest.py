@@ -1,4 +1,4 @@
-"""The service and its engine with a tiny model."""
+"""The tiny model, the engine and the service on it."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

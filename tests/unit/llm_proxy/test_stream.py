@@ -9,6 +9,7 @@ from opentelemetry.trace import StatusCode
 
 from llm_proxy.stream import Stream
 from o11y import deadline, schema, sse
+from o11y.events import Last
 from o11y.wire import Broken, Unreadable
 from tests.unit.llm_proxy.upstream import (
     CHAT_CALL,
@@ -183,6 +184,25 @@ async def test_a_caller_that_leaves_cancels_the_provider(first: bool, calling: C
     [duration] = caller.recorded.points(schema.OPENAI_API_DURATION.name)
     assert duration.labels["status"] == "cancelled"
     assert caller.is_idle()
+
+
+@pytest.mark.parametrize("end", [Broken("reset"), b"data: nonsense\n\n", asyncio.Event()], ids=repr)
+async def test_what_comes_after_done_breaks_nothing(
+    end: bytes | Exception | asyncio.Event, calling: Calling
+) -> None:
+    caller = streaming(calling, said("a"), said(finish="stop"), USAGE_EVENT, DONE, end)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        assert await sent(caller) == said("a") + said(finish="stop") + DONE
+    assert schema.ERROR_TYPE not in told(caller)
+    assert schema.USAGE_ESTIMATED not in told(caller)
+
+
+async def test_the_attempt_has_ended_before_its_last_event_goes(calling: Calling) -> None:
+    caller = streaming(calling, said("a"), DONE)
+    stream = await caller.make(stream=True)
+    assert isinstance(stream, Stream)
+    async for events in stream.events():
+        assert (caller.recorded.spans() != []) == isinstance(events, Last)
 
 
 @pytest.mark.parametrize("finish", ["stop", None])

@@ -112,3 +112,27 @@ async def test_an_answer_nobody_reads_can_be_let_go(recorded: Recorded) -> None:
     assert len(recorded.spans()) == 1
     assert answer.closed
     assert await things.is_idle()
+
+
+@pytest.mark.parametrize("end", [b"", Broken("reset"), TimeoutError()], ids=repr)
+async def test_what_has_said_all_is_complete_however_it_ends(
+    end: bytes | Exception, recorded: Recorded
+) -> None:
+    answer = Streamed(b"all", b" of", b" it", end)
+    things = Things(recorded, answer)
+    opened = await things.client.open("POST", "/stream")
+    chunks = opened.chunks()
+    assert await anext(chunks) == b"all"
+    assert await opened.finish() == b" of it"
+    [span] = recorded.spans()
+    assert schema.ERROR_TYPE not in attributes(span)
+    assert answer.closed
+    assert await things.is_idle()
+
+
+async def test_what_is_let_go_before_its_end_was_cancelled(recorded: Recorded) -> None:
+    things = Things(recorded, Streamed(b"one", b"two"))
+    opened = await things.client.open("POST", "/stream")
+    opened.close()
+    [span] = recorded.spans()
+    assert attributes(span)[schema.ERROR_TYPE] == schema.ERROR_CANCELLED

@@ -1,0 +1,57 @@
+"""Another service's stream on its way to the caller: whole events only, and its end told apart."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+
+from o11y import sse
+from o11y.events import Last, LastError
+from o11y.hop import Opened
+from o11y.problems import Problem
+
+Ending = Callable[[bytes], type[Last] | None]
+"""What an event ends its stream as; None for an event that doesn't."""
+
+
+async def relayed(opened: Opened, ending: Ending) -> AsyncGenerator[list[bytes], None]:
+    """The events that came together, a `Last` alone. Raises Problem when the stream breaks.
+
+    The call has ended before the `Last` is here. A stream that breaks within an event does so
+    before it.
+    """
+    splitter = sse.Splitter()
+    async with aclosing(opened.chunks()) as chunks:
+        async for chunk in chunks:
+            try:
+                events = splitter.feed(chunk)
+            except sse.TooLong as error:
+                raise Problem(
+                    502, f"{opened.service}'s stream is unreadable", code="bad_upstream"
+                ) from error
+            for at, each in enumerate(events):
+                if last := ending(each):
+                    if at:
+                        yield events[:at]
+                    left = b"".join(events[at + 1 :]) + splitter.rest()
+                    yield [last(each + left + await opened.finish())]
+                    return
+            if events:
+                yield events
+    if rest := splitter.rest():
+        yield [rest]
+
+
+def openai_ending(event: bytes) -> type[Last] | None:
+    """Of OpenAI's streams."""
+    content = sse.data(event)
+    if content is None:
+        return None
+    if content == b"[DONE]":
+        return Last
+    return LastError if content.startswith(b'{"error"') else None
+
+
+def own_ending(event: bytes) -> type[Last] | None:
+    """Of the streams of this system's own API."""
+    if event.startswith(b"event: metadata\n"):
+        return Last
+    return LastError if event.startswith(b"event: error\n") else None
