@@ -936,7 +936,7 @@ CASES = [
           gateway INTERNAL invoke_workflow full-pipeline cost=0.00000973 steps=6
             gateway CLIENT POST /local-inference http=200 to=inference-svc stage=local_inference
               inference-svc SERVER POST /local-inference http=200
-                inference-svc INTERNAL text_completion tiny provider=o11y-local first_token=yes tokens=3→8 finish=length
+                inference-svc INTERNAL text_completion tiny provider=o11y-local first_token=yes tokens=* finish=*
             gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy stage=embed_query
               llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
                 llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=first attempt=1 tokens=2 cost=0.00000004
@@ -963,7 +963,7 @@ CASES = [
           gateway INTERNAL invoke_workflow full-pipeline cost=0.00000949 steps=4
             gateway CLIENT POST /local-inference http=200 to=inference-svc stage=local_inference
               inference-svc SERVER POST /local-inference http=200
-                inference-svc INTERNAL text_completion tiny provider=o11y-local first_token=yes tokens=3→8 finish=length
+                inference-svc INTERNAL text_completion tiny provider=o11y-local first_token=yes tokens=* finish=*
             gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy stage=embed_query
               llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
                 llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=first attempt=1 tokens=2 cost=0.00000004
@@ -984,7 +984,7 @@ CASES = [
           gateway INTERNAL invoke_workflow full-pipeline cost=0.00000004 steps=3
             gateway CLIENT POST /local-inference http=200 to=inference-svc stage=local_inference
               inference-svc SERVER POST /local-inference http=200
-                inference-svc INTERNAL text_completion tiny provider=o11y-local first_token=yes tokens=3→8 finish=length
+                inference-svc INTERNAL text_completion tiny provider=o11y-local first_token=yes tokens=* finish=*
             gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy stage=embed_query
               llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
                 llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=first attempt=1 tokens=2 cost=0.00000004
@@ -1009,7 +1009,7 @@ CASES = [
           gateway INTERNAL invoke_workflow full-pipeline cost=0 steps=4
             gateway CLIENT POST /local-inference http=200 to=inference-svc stage=local_inference
               inference-svc SERVER POST /local-inference http=200
-                inference-svc INTERNAL text_completion tiny provider=o11y-local first_token=yes tokens=3→8 finish=length
+                inference-svc INTERNAL text_completion tiny provider=o11y-local first_token=yes tokens=* finish=*
             gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy stage=embed_query
               llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
                 llm-proxy CLIENT embeddings all-MiniLM-L6-v2 http=200 provider=o11y-local attempt=1 tokens=8 cost=0
@@ -1020,9 +1020,9 @@ CASES = [
             gateway CLIENT POST /search ERROR error=connect_error to=vector-svc resend=2 stage=search
             gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy stage=chat
               llm-proxy SERVER POST /v1/chat/completions http=200 attempts=1
-                llm-proxy CLIENT chat tiny http=200 provider=o11y-local attempt=1 tokens=7→8 cost=0 finish=length
+                llm-proxy CLIENT chat tiny http=200 provider=o11y-local attempt=1 tokens=* cost=0 finish=*
                   inference-svc SERVER POST /v1/chat/completions http=200
-                    inference-svc INTERNAL chat tiny provider=o11y-local first_token=yes tokens=7→8 finish=length
+                    inference-svc INTERNAL chat tiny provider=o11y-local first_token=yes tokens=* finish=*
             gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy stage=embed_answer
               llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
                 llm-proxy CLIENT embeddings all-MiniLM-L6-v2 http=200 provider=o11y-local attempt=1 tokens=* cost=0
