@@ -30,7 +30,7 @@ def steered(language_model: LanguageModel) -> Steered:
 
 @pytest.fixture
 async def engine(language_model: LanguageModel, steered: Steered) -> AsyncIterator[Engine]:
-    engine = Engine(language_model, dataclasses.replace(LIMITS, max_requests=1, stall_seconds=0.5))
+    engine = Engine(language_model, dataclasses.replace(LIMITS, max_requests=1))
     engine.start()
     yield engine
     steered.release()
@@ -168,6 +168,7 @@ async def test_a_step_that_hangs_holds_nobody_past_its_deadline(
 async def test_a_step_that_never_ends_is_the_end_of_the_engine(
     engine: Engine, steered: Steered
 ) -> None:
+    engine.limits = dataclasses.replace(engine.limits, stall_seconds=0.5)
     steered.hold()
     stuck = asyncio.create_task(engine.generate([greedy([1])]))
     async with asyncio.timeout(10):
