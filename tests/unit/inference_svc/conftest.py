@@ -16,8 +16,11 @@ from inference_svc.device import Device
 from inference_svc.engine import Engine, EngineLimits
 from inference_svc.model import LanguageModel
 from inference_svc.settings import Settings
+from o11y.settings import ServiceSettings
 from o11y.telemetry import Telemetry
 from tests import tiny_model
+from tests.unit.inference_svc.steered import Steered
+from tests.unit.o11y.recorded import Recorded
 
 LIMITS = EngineLimits(
     max_context=64, max_requests=8, max_batch_tokens=128, cache_blocks=16, max_waiting=8
@@ -32,6 +35,16 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def language_model(model_folder: Path) -> LanguageModel:
     return model.load(str(model_folder), Device("cpu", torch.float32), Path("unused"))
+
+
+@pytest.fixture
+def steered(language_model: LanguageModel) -> Steered:
+    return Steered(language_model.model)
+
+
+@pytest.fixture
+def recorded() -> Recorded:
+    return Recorded("inference-svc", ServiceSettings(app_port=8083))
 
 
 @pytest.fixture

@@ -21,11 +21,6 @@ ONE = dataclasses.replace(LIMITS, max_requests=1)
 
 
 @pytest.fixture
-def steered(language_model: LanguageModel) -> Steered:
-    return Steered(language_model.model)
-
-
-@pytest.fixture
 async def engine(language_model: LanguageModel, steered: Steered) -> AsyncIterator[Engine]:
     engine = Engine(language_model, ONE)
     engine.start()

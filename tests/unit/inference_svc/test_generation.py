@@ -14,16 +14,10 @@ from inference_svc.model import LanguageModel
 from inference_svc.steps import Step
 from o11y import deadline
 from o11y.problems import Problem
-from o11y.settings import ServiceSettings
 from tests.unit.inference_svc.conftest import LIMITS
 from tests.unit.inference_svc.steered import Steered
 from tests.unit.inference_svc.test_engine import greedy, queued
 from tests.unit.o11y.recorded import Recorded, attributes, identity
-
-
-@pytest.fixture
-def steered(language_model: LanguageModel) -> Steered:
-    return Steered(language_model.model)
 
 
 @pytest.fixture
@@ -33,11 +27,6 @@ async def engine(language_model: LanguageModel, steered: Steered) -> AsyncIterat
     yield engine
     steered.release()
     await engine.stop()
-
-
-@pytest.fixture
-def recorded() -> Recorded:
-    return Recorded("inference-svc", ServiceSettings(app_port=8083))
 
 
 @pytest.fixture

@@ -16,16 +16,10 @@ from inference_svc.recovery import EngineFailed, Failures
 from inference_svc.running import Running
 from o11y import deadline
 from o11y.problems import Problem
-from o11y.settings import ServiceSettings
 from tests.unit.inference_svc.conftest import LIMITS
 from tests.unit.inference_svc.steered import Steered
 from tests.unit.inference_svc.test_engine import greedy, queued
 from tests.unit.o11y.recorded import Recorded, attributes, identity
-
-
-@pytest.fixture
-def steered(language_model: LanguageModel) -> Steered:
-    return Steered(language_model.model)
 
 
 @pytest.fixture
@@ -35,11 +29,6 @@ async def engine(language_model: LanguageModel, steered: Steered) -> AsyncIterat
     yield engine
     steered.release()
     await engine.stop()
-
-
-@pytest.fixture
-def recorded() -> Recorded:
-    return Recorded("inference-svc", ServiceSettings(app_port=8083))
 
 
 def out_of_memory() -> RuntimeError:

@@ -12,7 +12,6 @@ from inference_svc.engine import Engine, GenerationRequest
 from inference_svc.generation import Generator
 from inference_svc.running import Running
 from o11y.problems import Problem
-from o11y.settings import ServiceSettings
 from tests.unit.inference_svc.conftest import Service
 from tests.unit.o11y.recorded import Recorded, attributes
 
@@ -96,11 +95,6 @@ async def test_a_stream_is_one_span_that_ends_with_it(service: Service) -> None:
     assert generation.attributes is not None
     assert generation.attributes["gen_ai.request.stream"] is True
     assert generation.attributes["gen_ai.usage.output_tokens"]
-
-
-@pytest.fixture
-def recorded() -> Recorded:
-    return Recorded("inference-svc", ServiceSettings(app_port=8083))
 
 
 async def test_who_closes_a_stream_ends_the_work(engine: Engine, recorded: Recorded) -> None:
