@@ -4,11 +4,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import torch
 from fastapi import FastAPI
 
-from inference_svc import allocator, device, local_api, model, openai_api, sizing
+from inference_svc import allocator, device, local_api, model, openai_api, sizing, threads
+from inference_svc.device import Device
 from inference_svc.embedder import Embedder
 from inference_svc.engine import Engine
 from inference_svc.generation import Generator
@@ -18,11 +20,23 @@ from o11y.service import Service, StartError, create_app, metrics_router
 from o11y.telemetry import Telemetry
 
 
+def load(settings: Settings, chosen: Device, telemetry: Telemetry) -> tuple[Engine, Embedder]:
+    """Load both models and make the engine's cache. Raises StartError when one can't be had."""
+    language_model = model.load(settings.local_model_name, chosen, settings.model_cache_dir)
+    embedder = Embedder(chosen, telemetry, settings.embedding_max_waiting)
+    limits = sizing.limits(settings, language_model)
+    try:
+        return Engine(language_model, limits), embedder
+    except (MemoryError, torch.OutOfMemoryError, ValueError) as error:
+        raise StartError(
+            f"ENGINE_CACHE_BLOCKS={limits.cache_blocks}, "
+            f"ENGINE_MAX_BATCH_TOKENS={limits.max_batch_tokens}: the cache can't be made: {error}"
+        ) from error
+
+
 def build(settings: Settings, telemetry: Telemetry) -> Service:
     """Load the models and build the application. Raises StartError when a model can't be had."""
     chosen = device.choose(settings.use_gpu, settings.gpu_device_id)
-    language_model = model.load(settings.local_model_name, chosen, settings.model_cache_dir)
-    embedder = Embedder(chosen, telemetry, settings.embedding_max_waiting)
     gpus = Gpus(chosen.name, visible(chosen.name))
     gpus.observe(telemetry)
     allocator.observe(chosen.name, telemetry)
@@ -31,14 +45,7 @@ def build(settings: Settings, telemetry: Telemetry) -> Service:
     batching.handlers.clear()
     batching.propagate = True
     batching.setLevel("WARNING")
-    limits = sizing.limits(settings, language_model)
-    try:
-        engine = Engine(language_model, limits)
-    except (MemoryError, torch.OutOfMemoryError, ValueError) as error:
-        raise StartError(
-            f"ENGINE_CACHE_BLOCKS={limits.cache_blocks}, "
-            f"ENGINE_MAX_BATCH_TOKENS={limits.max_batch_tokens}: the cache can't be made: {error}"
-        ) from error
+    engine, embedder = threads.submit("load", partial(load, settings, chosen, telemetry)).result()
     generator = Generator(engine, telemetry)
 
     async def watch() -> None:

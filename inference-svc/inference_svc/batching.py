@@ -1,5 +1,7 @@
 """Joins what concurrent callers ask for into batches, computed one after another in a thread.
 
+Each batch has a thread of its own: see threads.py.
+
 What waits while a batch runs goes into the next one; nobody is made to wait for company.
 """
 
@@ -8,10 +10,12 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, TypeVar, cast
 
+from inference_svc import threads
 from inference_svc.pace import Pace
 from o11y import deadline
 from o11y.problems import Problem, out_of_time, unavailable
@@ -47,7 +51,7 @@ class _Call(Generic[Item, Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Runs `work`, which turns items into as many results, in a thread of its own.
+    """Runs `work`, which turns items into as many results, off the event loop.
 
     A batch costs at most `max_cost`, or is a single item; at most `max_waiting` items wait. All
     methods are for the event loop's thread.
@@ -66,11 +70,11 @@ class Batcher(Generic[Item, Result]):
         self._cost = cost
         self._max_cost = max_cost
         self._max_waiting = max_waiting
-        self._thread = ThreadPoolExecutor(1, name)
         self._pace = Pace()
         self._queue: deque[tuple[_Call[Item, Result], int]] = deque()
         self._busy = False
         self._closed = False
+        self._running: Future[list[Result]] | None = None
         self.waiting = 0
         """Items whose batch has not begun, without those nobody waits for any more."""
 
@@ -112,11 +116,12 @@ class Batcher(Generic[Item, Result]):
         return Batched(cast(list[Result], call.results), began - call.came, call.batch_size)
 
     def close(self) -> None:
-        """Fail who waits, and end the thread after the batch it is in."""
+        """Fail who waits, and wait for the batch that runs."""
         self._closed = True
         for call, _ in self._queue:
             _fail(call, f"the {self._name} are stopping")
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        if self._running is not None:
+            wait([self._running])
 
     def _leave(self, call: _Call[Item, Result]) -> None:
         """Drop what is left of an ended call."""
@@ -145,7 +150,8 @@ class Batcher(Generic[Item, Result]):
             call.began = now if call.began is None else call.began
             call.batch_size = max(call.batch_size, len(batch))
         items = [call.items[index] for call, index in batch]
-        running = asyncio.get_running_loop().run_in_executor(self._thread, self._work, items)
+        self._running = threads.submit(self._name, partial(self._work, items))
+        running = asyncio.wrap_future(self._running)
         running.add_done_callback(lambda done: self._ended(batch, done))
 
     def _ended(
@@ -153,8 +159,6 @@ class Batcher(Generic[Item, Result]):
         batch: list[tuple[_Call[Item, Result], int]],
         done: asyncio.Future[list[Result]],
     ) -> None:
-        if done.cancelled():  # the thread ended before the batch began
-            return
         error = done.exception()
         if error is None and len(done.result()) != len(batch):
             error = ValueError(f"{len(done.result())} results for {len(batch)} items")

@@ -181,3 +181,19 @@ async def test_closing_fails_who_waits_and_who_comes(
         with pytest.raises(Problem, match="the numbers are stopping"):
             await call
     assert work.batches == [[1]]
+
+
+async def test_the_thread_of_a_batch_ends_with_it() -> None:
+    threads: list[threading.Thread] = []
+
+    def note(items: list[int]) -> list[int]:
+        threads.append(threading.current_thread())
+        return items
+
+    batcher = Batcher("notes", note, lambda _: 1, max_cost=8, max_waiting=8)
+    await batcher.run([1])
+    await batcher.run([2])
+    for thread in threads:
+        await asyncio.to_thread(thread.join, 5)
+    assert [thread.is_alive() for thread in threads] == [False, False]
+    batcher.close()
