@@ -14,6 +14,7 @@ from opentelemetry.metrics import Observation
 from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
 
 from llm_proxy.answers import Said, Tokens
+from llm_proxy.content import Answer, asked
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Operation, Request
 from o11y import schema
@@ -61,6 +62,7 @@ class Meters:
 
     def __init__(self, telemetry: Telemetry, providers: list[Provider]) -> None:
         self.tracer = telemetry.tracer
+        self.capture = telemetry.capture
         self.duration = telemetry.histogram(schema.GEN_AI_DURATION)
         self.usage = telemetry.histogram(schema.GEN_AI_TOKENS)
         self.first_chunk = telemetry.histogram(schema.GEN_AI_FIRST_CHUNK)
@@ -178,6 +180,10 @@ class Attempt:
             start_time=self._watch.start_ns,
         )
         self._traced = self.span.get_span_context()
+        generates = request.operation is not Operation.EMBEDDINGS
+        captures = meters.capture and generates and self.span.is_recording()
+        self.answer = Answer() if captures else None
+        """Put together where telemetry may tell it."""
         self.context: Context = set_span_in_context(self.span)
         meters.running[provider.name] += 1
 
@@ -218,6 +224,9 @@ class Attempt:
         if tokens is not None:
             self._bill(said, tokens, measures, found)
         self.span.set_attributes(found)
+        if self._meters.capture and self.answer:
+            said_to, said_by = asked(self._request.body), self.answer.messages()
+            self._meters.capture.tell(self.span, said_to, said_by)
         self.span.end(self._watch.end_ns(seconds))
 
     def _told(self, said: Said) -> Attributes:

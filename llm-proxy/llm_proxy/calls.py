@@ -234,6 +234,8 @@ class _Call:
     ) -> Whole:
         content = await _read(reply, provider.settings.idle_seconds, received)
         said = answers.read(content)
+        if attempt.answer:
+            attempt.answer.add(content)
         attempt.end(said, said.tokens or answers.estimate(content, self._request.input_bytes))
         self._add(attempt.cost_usd)
         ending(None)

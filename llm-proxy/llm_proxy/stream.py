@@ -151,6 +151,8 @@ class Stream:
             except NotReadable as unreadable:
                 self._broken = unreadable
                 break
+            if self.attempt.answer:
+                self.attempt.answer.add(content)
             if not only_usage or self._request.include_usage:
                 passed.append(each)
         if arrived:

@@ -73,6 +73,10 @@ TOKEN_TYPE = "gen_ai.token.type"
 WORKFLOW_NAME = "gen_ai.workflow.name"
 DATA_SOURCE = "gen_ai.data_source.id"
 RETRIEVAL_TOP_K = "gen_ai.retrieval.top_k"
+RETRIEVAL_DOCUMENTS = "gen_ai.retrieval.documents"
+INPUT_MESSAGES = "gen_ai.input.messages"
+OUTPUT_MESSAGES = "gen_ai.output.messages"
+SYSTEM_INSTRUCTIONS = "gen_ai.system_instructions"
 
 # Attribute keys: the original's names for the same, and what only it had
 MODEL_NAME = "model.name"
@@ -132,6 +136,8 @@ EVENT_ADMITTED = "admitted"
 EVENT_FIRST_TOKEN = "first token"
 EVENT_CANCELLED = "cancelled"
 """The call was given up, with `reason`: its client left or its deadline passed."""
+EVENT_INFERENCE = "gen_ai.client.inference.operation.details"  # semconv gen-ai
+"""Of a log record: the attributes of the call's span, and what was said."""
 
 # Metric labels of our own metrics
 LABEL_MODEL = "model"
@@ -684,6 +690,10 @@ ATTRIBUTES = (
     Attribute(WORKFLOW_NAME, _SPAN_GEN_AI, "Name of the workflow."),
     Attribute(DATA_SOURCE, _SPAN_GEN_AI, "Collection that was searched."),
     Attribute(RETRIEVAL_TOP_K, _SPAN_GEN_AI, "Most documents to return."),
+    Attribute(RETRIEVAL_DOCUMENTS, _SPAN_GEN_AI, "Ids and scores, JSON; with capture on spans."),
+    Attribute(INPUT_MESSAGES, _SPAN_GEN_AI, "The conversation, JSON; only with capture."),
+    Attribute(OUTPUT_MESSAGES, _SPAN_GEN_AI, "The answers, JSON; only with capture."),
+    Attribute(SYSTEM_INSTRUCTIONS, _SPAN_GEN_AI, "The instructions, JSON; only with capture."),
     Attribute(MODEL_NAME, _ORIGINAL, "The local model."),
     Attribute(MODEL_DEVICE, _ORIGINAL, "Device it runs on."),
     Attribute(MODEL_PARAMETERS, _ORIGINAL, "Number of its parameters."),
@@ -725,11 +735,18 @@ IDENTITY = (
     *(USER_ID, SESSION_ID, USER_ID_ORIGINAL, SESSION_ID_ORIGINAL, CONVERSATION_ID, TENANT_ID),
 )
 
+_SAID = (INPUT_MESSAGES, OUTPUT_MESSAGES, SYSTEM_INSTRUCTIONS)
+
 EVENTS = (
     Event(EVENT_STAGE_FAILED, "A stage failed; the others go on.", (PIPELINE_STAGE, ERROR_MESSAGE)),
     Event(EVENT_ADMITTED, "The first forward step of the call began."),
     Event(EVENT_FIRST_TOKEN, "The first token is there."),
     Event(EVENT_CANCELLED, "The call was given up.", (LABEL_REASON, LABEL_STATUS)),
+    Event(
+        EVENT_INFERENCE,
+        "A log record with the attributes of a call's span; only with capture in events.",
+        _SAID,
+    ),
 )
 
 _FAILED = (ERROR_TYPE, ERROR_MESSAGE)
@@ -791,7 +808,7 @@ SPANS = (
             *(*_MODEL, *_ASKED, *_USED, RESPONSE_ID, FIRST_CHUNK_SECONDS, CACHE_READ_TOKENS),
             *(CACHE_WRITE_TOKENS, REASONING_TOKENS, AUDIO_INPUT_TOKENS, AUDIO_OUTPUT_TOKENS),
             *(HTTP_STATUS, HTTP_RESEND_COUNT, SERVER_ADDRESS, SERVER_PORT),
-            *(LLM_ATTEMPT, COST_USD, USAGE_ESTIMATED),
+            *(LLM_ATTEMPT, COST_USD, USAGE_ESTIMATED, *_SAID),
         ),
     ),
     SpanName(
@@ -803,7 +820,7 @@ SPANS = (
         (
             *(*_MODEL, *_ASKED, *_USED, REQUEST_TOP_K, REQUEST_STOP),
             *(MODEL_NAME, MODEL_DEVICE, MODEL_PARAMETERS, TOKENS_PER_SECOND, BATCH_EFFICIENCY),
-            *(STEPS, BATCH_MEAN, BATCH_MOST, QUEUE_SECONDS, FIRST_TOKEN_SECONDS),
+            *(STEPS, BATCH_MEAN, BATCH_MOST, QUEUE_SECONDS, FIRST_TOKEN_SECONDS, *_SAID),
         ),
         (EVENT_ADMITTED, EVENT_FIRST_TOKEN, EVENT_CANCELLED),
     ),
@@ -824,7 +841,7 @@ SPANS = (
         ("vector-svc",),
         f"{_SPAN_GEN_AI}#retrievals",
         "A search in Chroma.",
-        (*_MODEL, DATA_SOURCE, RETRIEVAL_TOP_K, RESULT_COUNT, TOP_SIMILARITY),
+        (*_MODEL, DATA_SOURCE, RETRIEVAL_TOP_K, RETRIEVAL_DOCUMENTS, RESULT_COUNT, TOP_SIMILARITY),
     ),
     SpanName(
         "upsert {collection}",

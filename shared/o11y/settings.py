@@ -26,6 +26,9 @@ class ServiceSettings(BaseSettings):
     otel_metrics_exporter: Literal["otlp", "none"] = "otlp"
     otel_logs_exporter: Literal["otlp", "none"] = "otlp"
     otel_exporter_otlp_metrics_temporality_preference: str = "cumulative"
+    otel_instrumentation_genai_capture_message_content: Literal[
+        "NO_CONTENT", "SPAN_ONLY", "EVENT_ONLY", "SPAN_AND_EVENT"
+    ] = "NO_CONTENT"
 
     @field_validator("otel_exporter_otlp_endpoint")
     @classmethod
@@ -35,6 +38,12 @@ class ServiceSettings(BaseSettings):
             if not url.hostname or url.port == 0:
                 raise ValueError("not an address")
         return value
+
+    @field_validator("otel_instrumentation_genai_capture_message_content", mode="before")
+    @classmethod
+    def is_in_any_case(cls, value: object) -> object:
+        """As the GenAI utilities read it."""
+        return value.strip().upper() if isinstance(value, str) else value
 
     @field_validator("otel_exporter_otlp_metrics_temporality_preference")
     @classmethod

@@ -18,9 +18,11 @@ from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Tracer
 from opentelemetry.util.genai.handler import TelemetryHandler
+from opentelemetry.util.genai.types import ContentCapturingMode
 from prometheus_client import CollectorRegistry
 
 from o11y import schema
+from o11y.capture import Capture
 from o11y.export import LogBatches, SpanBatches, exporters
 from o11y.identity import IdentityOnSpans
 from o11y.metering import Counter, Histogram, Instruments
@@ -127,6 +129,11 @@ class Telemetry:
             lines = LogBatches(export.logs)
             self.logger_provider.add_log_record_processor(lines)
             self.emit_log = lines.add
+        mode = ContentCapturingMode[settings.otel_instrumentation_genai_capture_message_content]
+        self.capture = (
+            None if mode is ContentCapturingMode.NO_CONTENT else Capture(mode, self.logger_provider)
+        )
+        """Tells of prompts and answers; None where nothing may."""
         self.tracer: Tracer = self.tracer_provider.get_tracer("o11y", version("o11y"))
         self.meter: Meter = self.meter_provider.get_meter("o11y", version("o11y"))
         self.genai = TelemetryHandler(

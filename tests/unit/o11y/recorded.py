@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import httpx2
 import pytest
+from opentelemetry._logs import LogRecord
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.metrics.export import (
     HistogramDataPoint,
     InMemoryMetricReader,
@@ -51,8 +53,12 @@ class Recorded:
     def __init__(self, service: str, settings: ServiceSettings) -> None:
         self._spans = InMemorySpanExporter()
         self._metrics = InMemoryMetricReader()
+        self._logs = InMemoryLogRecordExporter()
         self.telemetry = Telemetry(
             service, settings, [SimpleSpanProcessor(self._spans)], [self._metrics]
+        )
+        self.telemetry.logger_provider.add_log_record_processor(
+            SimpleLogRecordProcessor(self._logs)
         )
 
     def spans(self, kind: SpanKind | None = None) -> list[ReadableSpan]:
@@ -64,6 +70,11 @@ class Recorded:
         """The only span of this name."""
         [found] = [span for span in self.spans() if span.name == name]
         return found
+
+    def events(self) -> list[LogRecord]:
+        """The log records that are events."""
+        records = (each.log_record for each in self._logs.get_finished_logs())
+        return [each for each in records if each.event_name]
 
     def points(self, metric: str) -> list[Point]:
         return points(self._metrics, metric)

@@ -51,6 +51,11 @@ def refused(
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "'grpc' (got 'http/json')"),
         ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "Delta", "cumulativetodelta"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:port", "port"),
+        (
+            "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT",
+            "true",
+            "'NO_CONTENT', 'SPAN_ONLY', 'EVENT_ONLY' or 'SPAN_AND_EVENT' (got 'TRUE')",
+        ),
         ("LOG_LEVEL", "two\nlines", r"(got 'two\nlines')"),
     ],
 )

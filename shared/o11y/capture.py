@@ -1,0 +1,125 @@
+"""What was said to a model and by it, told on spans or in events of the logs; off by default.
+
+Keys and event are those of semconv gen-ai (gen-ai-spans, gen-ai-events), messages and their JSON
+those of the OpenTelemetry GenAI utilities.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, fields, replace
+from importlib.metadata import version
+from typing import Any, TypeVar
+
+from opentelemetry._logs import LoggerProvider, LogRecord
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import Span, set_span_in_context
+from opentelemetry.util.genai.types import (
+    ContentCapturingMode,
+    InputMessage,
+    MessagePart,
+    OutputMessage,
+    TextPart,
+)
+from opentelemetry.util.genai.utils import gen_ai_json_dumps
+
+from o11y import schema
+
+MAX_CHARACTERS = 8192
+"""Of each of the three attributes, before it is JSON. Of a conversation that is longer the end is
+kept, of a text the beginning.
+"""
+
+CUT = "… [cut]"
+"""Stands where something was left out."""
+
+PART_CHARACTERS = 64
+"""What a message or a part counts beside its text."""
+
+_ON_SPANS = (ContentCapturingMode.SPAN_ONLY, ContentCapturingMode.SPAN_AND_EVENT)
+_IN_EVENTS = (ContentCapturingMode.EVENT_ONLY, ContentCapturingMode.SPAN_AND_EVENT)
+_INSTRUCTIONS = ("system", "developer")
+
+Message = TypeVar("Message", InputMessage, OutputMessage)
+
+
+class Capture:
+    """Tells of the content of calls where the mode says, of those that are sampled."""
+
+    def __init__(self, mode: ContentCapturingMode, logs: LoggerProvider) -> None:
+        self._on_spans = mode in _ON_SPANS
+        self._logger = logs.get_logger("o11y", version("o11y")) if mode in _IN_EVENTS else None
+
+    def tell(
+        self, span: Span, asked: Sequence[InputMessage], answered: Sequence[OutputMessage]
+    ) -> None:
+        """Of a call whose `span` has all its other attributes and is about to end.
+
+        What `asked` has of the roles system and developer are the instructions.
+        """
+        if not isinstance(span, ReadableSpan) or not span.is_recording():
+            return
+        instructions = [message for message in asked if message.role in _INSTRUCTIONS]
+        others = [message for message in asked if message.role not in _INSTRUCTIONS]
+        kept: tuple[tuple[str, Iterable[Any]], ...] = (
+            (schema.SYSTEM_INSTRUCTIONS, [p for each in _cut(instructions) for p in each.parts]),
+            (schema.INPUT_MESSAGES, _cut(others[::-1])[::-1]),
+            (schema.OUTPUT_MESSAGES, _cut(answered)),
+        )
+        told = {key: [asdict(item) for item in items] for key, items in kept if items}
+        if self._logger:
+            self._logger.emit(
+                LogRecord(
+                    timestamp=time.time_ns(),
+                    event_name=schema.EVENT_INFERENCE,
+                    attributes={**(span.attributes or {}), **told},
+                    context=set_span_in_context(span),
+                )
+            )
+        if self._on_spans:
+            span.set_attributes({key: gen_ai_json_dumps(items) for key, items in told.items()})
+
+
+def _cut(messages: Sequence[Message]) -> list[Message]:
+    """The first of the messages, as many as there is room for."""
+    room = _Room()
+    kept: list[Message] = []
+    for message in messages:
+        if room.left <= 0:
+            kept[-1] = replace(kept[-1], parts=[*kept[-1].parts, TextPart(CUT)])
+            break
+        role = room.take(message.role)
+        parts: list[MessagePart] = []
+        for part in message.parts:
+            if room.left <= 0:
+                parts.append(TextPart(CUT))
+                break
+            parts.append(room.part(part))
+        room.left -= PART_CHARACTERS
+        kept.append(replace(message, role=role, parts=parts, name=room.take(message.name)))
+    return kept
+
+
+class _Room:
+    """How many characters may yet be told."""
+
+    def __init__(self) -> None:
+        self.left = MAX_CHARACTERS
+
+    def take(self, value: Any) -> Any:
+        """The value, or as much of its text as there is room for."""
+        if value is None:
+            return None
+        text = value if isinstance(value, str) else gen_ai_json_dumps(value)
+        left = max(self.left, 0)
+        self.left -= len(text)
+        return value if len(text) <= left else text[:left] + CUT
+
+    def part(self, part: MessagePart) -> MessagePart:
+        """A part with every text of it cut, but for its type."""
+        self.left -= PART_CHARACTERS
+        texts = {
+            each.name: self.take(getattr(part, each.name))
+            for each in fields(part)
+            if each.name != "type"
+        }
+        return replace(part, **texts)

@@ -1,0 +1,126 @@
+"""What was said is told as OpenTelemetry's GenAI utilities tell it, and never too much of it."""
+
+import json
+from typing import Any
+
+import pytest
+from opentelemetry.util.genai.handler import TelemetryHandler
+from opentelemetry.util.genai.types import (
+    InputMessage,
+    OutputMessage,
+    TextPart,
+    ToolCallRequestPart,
+)
+
+from o11y import schema
+from o11y.capture import CUT, MAX_CHARACTERS
+from o11y.settings import ServiceSettings
+from tests.unit.o11y.recorded import Recorded, attributes
+
+CONTENT = (schema.INPUT_MESSAGES, schema.OUTPUT_MESSAGES, schema.SYSTEM_INSTRUCTIONS)
+VARIABLE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+
+ASKED = [
+    InputMessage("system", [TextPart("Be brief.")]),
+    InputMessage("user", [TextPart("Weather in \u00c5s?")], name="ann"),
+    InputMessage("assistant", [ToolCallRequestPart({"place": "\u00c5s"}, "weather", "1")]),
+]
+ANSWERED = [OutputMessage("assistant", [TextPart("Rain.")], "stop")]
+
+
+def recorded(mode: str) -> Recorded:
+    settings = {"otel_instrumentation_genai_capture_message_content": mode}
+    return Recorded("thing-svc", ServiceSettings.model_validate({"app_port": 1, **settings}))
+
+
+def told(asked: list[InputMessage], answered: list[OutputMessage] = ANSWERED) -> dict[str, Any]:
+    """The attributes of a span on which this was told."""
+    found = recorded("SPAN_ONLY")
+    assert found.telemetry.capture
+    with found.telemetry.tracer.start_as_current_span("call") as span:
+        found.telemetry.capture.tell(span, asked, answered)
+    [ended] = found.spans()
+    return attributes(ended)
+
+
+def test_by_default_there_is_nothing_that_could_tell() -> None:
+    settings = ServiceSettings.model_validate({"app_port": 1})
+    assert Recorded("thing-svc", settings).telemetry.capture is None
+
+
+@pytest.mark.parametrize("mode", ["SPAN_ONLY", "EVENT_ONLY", "SPAN_AND_EVENT"])
+def test_span_and_event_have_what_the_utilities_give_them(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, mode)
+    ours, theirs = recorded(mode.lower()), recorded(mode)
+    with ours.telemetry.tracer.start_as_current_span("call") as span:
+        assert ours.telemetry.capture
+        ours.telemetry.capture.tell(span, ASKED, ANSWERED)
+    handler: TelemetryHandler = theirs.telemetry.genai
+    written = handler.inference("p")
+    written.input_messages, written.output_messages = ASKED[1:], ANSWERED
+    written.system_instruction = [TextPart("Be brief.")]
+    written.stop()
+
+    def spans(of: Recorded) -> dict[str, object]:
+        return {k: v for k, v in attributes(of.spans()[0]).items() if k in CONTENT}
+
+    def events(of: Recorded) -> list[tuple[str | None, dict[str, object]]]:
+        return [
+            (each.event_name, {k: v for k, v in (each.attributes or {}).items() if k in CONTENT})
+            for each in of.events()
+        ]
+
+    assert (spans(ours), events(ours)) == (spans(theirs), events(theirs))
+    assert len(spans(ours)) == (0 if mode == "EVENT_ONLY" else 3)
+    assert len(ours.events()) == (0 if mode == "SPAN_ONLY" else 1)
+
+
+def test_an_event_belongs_to_its_span_and_has_its_attributes() -> None:
+    found = recorded("EVENT_ONLY")
+    assert found.telemetry.capture
+    with found.telemetry.tracer.start_as_current_span(
+        "call", attributes={schema.REQUEST_MODEL: "m"}
+    ) as span:
+        found.telemetry.capture.tell(span, ASKED, ANSWERED)
+    [event] = found.events()
+    context = span.get_span_context()
+    assert (event.trace_id, event.span_id) == (context.trace_id, context.span_id)
+    assert event.timestamp
+    assert (event.attributes or {})[schema.REQUEST_MODEL] == "m"
+
+
+def test_what_is_not_sampled_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
+    found = recorded("SPAN_AND_EVENT")
+    assert found.telemetry.capture
+    with found.telemetry.tracer.start_as_current_span("call") as span:
+        found.telemetry.capture.tell(span, ASKED, ANSWERED)
+    assert (found.spans(), found.events()) == ([], [])
+
+
+def test_of_a_long_text_the_beginning_is_told_and_that_there_was_more() -> None:
+    text = "x" * 1_000_000
+    found = told(
+        [InputMessage("system", [TextPart(text)]), InputMessage("user", [TextPart(text)])],
+        [OutputMessage("assistant", [TextPart(text)], "stop")],
+    )
+    for key in CONTENT:
+        assert MAX_CHARACTERS * 0.9 < len(found[key]) < MAX_CHARACTERS * 1.1
+        assert json.dumps(CUT)[1:-1] in found[key]
+
+
+def test_of_a_long_conversation_the_end_is_told_and_that_there_was_more() -> None:
+    asked = [InputMessage("user", [TextPart(f"question {n}")]) for n in range(100_000)]
+    kept = json.loads(told(asked)[schema.INPUT_MESSAGES])
+    assert kept[-1]["parts"] == [{"type": "text", "content": "question 99999"}]
+    assert kept[0]["parts"][-1]["content"] == CUT
+    assert 20 < len(kept) < MAX_CHARACTERS / 64
+
+
+def test_nothing_else_makes_a_message_long() -> None:
+    long = "x" * 1_000_000
+    call = ToolCallRequestPart({"a": long}, long, long)
+    found = told([InputMessage(long, [call, *[TextPart("")] * 1000], name=long)])
+    assert len(found[schema.INPUT_MESSAGES]) < MAX_CHARACTERS * 1.5
