@@ -153,7 +153,10 @@ def test_messages_have_the_parts_the_conventions_name() -> None:
     assert [part.type for part in user.parts] == ["text", "uri", "uri", "file"]
     assert vars(user.parts[2])["uri"] == image[:MAX_DATA_URL] + CUT
     assert vars(assistant.parts[0]) == {
-        "type": "tool_call", "id": "7", "name": "f", "arguments": {"a": 1}
+        "type": "tool_call",
+        "id": "7",
+        "name": "f",
+        "arguments": {"a": 1},
     }
     assert vars(tool.parts[0]) == {"type": "tool_call_response", "id": "7", "response": "done"}
     assert (odd.role, odd.parts) == ("", [])

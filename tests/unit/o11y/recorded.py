@@ -53,7 +53,7 @@ class Recorded:
     def __init__(self, service: str, settings: ServiceSettings) -> None:
         self._spans = InMemorySpanExporter()
         self._metrics = InMemoryMetricReader()
-        self._logs = InMemoryLogRecordExporter()
+        self._logs = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
         self.telemetry = Telemetry(
             service, settings, [SimpleSpanProcessor(self._spans)], [self._metrics]
         )
