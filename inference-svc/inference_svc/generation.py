@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from opentelemetry.trace import Span, SpanKind, StatusCode
+from opentelemetry.util.genai.types import InputMessage, OutputMessage, TextPart
 from opentelemetry.util.types import AttributeValue
 
 from inference_svc import engine_metrics
@@ -21,6 +22,9 @@ from o11y.telemetry import Telemetry
 
 PROVIDER = "o11y-local"
 """`gen_ai.provider.name` of this service."""
+
+Said = tuple[str, str]
+"""A role, and what was said in it."""
 
 WAITING, RUNNING = "waiting", "running"
 
@@ -50,6 +54,7 @@ class Generator:
     def __init__(self, engine: Engine, telemetry: Telemetry) -> None:
         self.engine = engine
         self._tracer = telemetry.tracer
+        self._capture = telemetry.capture
         self._duration = telemetry.histogram(schema.MODEL_DURATION)
         self._request_duration = telemetry.histogram(schema.MODEL_REQUEST_DURATION)
         self._tokens = telemetry.counter(schema.MODEL_TOKENS)
@@ -67,9 +72,12 @@ class Generator:
         operation: str,
         requests: Sequence[GenerationRequest],
         emit: Emit | None = None,
+        *,
+        asked: Sequence[Said] = (),
     ) -> Outcome:
         """Generate all `requests` (the choices of one call) inside a span `{operation} {model}`;
-        `emit` is told their text as it comes.
+        `emit` is told their text as it comes. `asked` is what the requests' tokens say, for
+        telemetry where it may tell it.
         """
         model = self.engine.language_model
         watch = Stopwatch()
@@ -97,9 +105,9 @@ class Generator:
             try:
                 generations = await self.engine.generate(requests, emit, call)
             except BaseException as error:
-                self._failed(span, operation, requests, call, error, watch)
+                self._failed(span, operation, requests, call, error, watch, asked)
                 raise
-            return self._succeeded(span, operation, call, generations, watch)
+            return self._succeeded(span, operation, call, generations, watch, asked)
 
     def _succeeded(
         self,
@@ -108,6 +116,7 @@ class Generator:
         call: Call,
         generations: list[Generation],
         watch: Stopwatch,
+        asked: Sequence[Said],
     ) -> Outcome:
         outcome = self._outcome(call, generations, watch.seconds())
         usage, performance = outcome.metadata.usage, outcome.metadata.performance
@@ -132,6 +141,7 @@ class Generator:
                 self._output_token.record(
                     after / (item.completion_tokens - 1), labels, call.context
                 )
+        self._tell_content(span, asked, generations)
         span.end(watch.end_ns(performance.duration_seconds))
         return outcome
 
@@ -143,6 +153,7 @@ class Generator:
         call: Call,
         error: BaseException,
         watch: Stopwatch,
+        asked: Sequence[Said],
     ) -> None:
         kind = _kind(error)
         if call.works:
@@ -162,7 +173,21 @@ class Generator:
         self._duration.record(seconds, {**self._labels, schema.LABEL_STATUS: status}, call.context)
         labels = {**self._server_labels(operation), schema.ERROR_TYPE: kind}
         self._request_duration.record(seconds, labels, call.context)
+        self._tell_content(span, asked, ())
         span.end(watch.end_ns(seconds))
+
+    def _tell_content(
+        self, span: Span, asked: Sequence[Said], generations: Iterable[Generation]
+    ) -> None:
+        if self._capture:
+            self._capture.tell(
+                span,
+                [InputMessage(role, [TextPart(text)]) for role, text in asked],
+                [
+                    OutputMessage("assistant", [TextPart(each.text)], each.finish_reason)
+                    for each in generations
+                ],
+            )
 
     def _tell(self, span: Span, call: Call, prompt: int, generated: int) -> None:
         """What is known of every call that was let in, however it ended."""

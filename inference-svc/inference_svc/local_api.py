@@ -55,12 +55,13 @@ def router(
             seed=body.seed,
         )
         requests = request.choices(body.num_sequences)
+        run = partial(generator.run, "text_completion", requests, asked=[("user", body.prompt)])
         if body.stream:
             deadline.stream(stream_timeout_seconds)
-            running = Running(partial(generator.run, "text_completion", requests))
+            running = Running(run)
             await running.begin()
             return EventStream(_events(running), running.close)
-        outcome = await generator.run("text_completion", requests)
+        outcome = await run()
         texts = [generation.text for generation in outcome.generations]
         return LocalInferenceAnswer(generated_texts=texts, metadata=outcome.metadata)
 

@@ -137,11 +137,11 @@ def router(generator: Generator, embedder: Embedder, stream_timeout_seconds: flo
         ids = prompt.encode_chat(model.tokenizer, messages)
         plain_stop = () if prompt.has_template(model.tokenizer) else prompt.PLAIN_STOP
         new = budget(body.max_completion_tokens or body.max_tokens, ids)
-        request = body.request(ids, new, body.stops() + plain_stop)
+        requests = body.request(ids, new, body.stops() + plain_stop).choices(body.n)
         if body.stream:
             deadline.stream(stream_timeout_seconds)
-            return await stream_chat(generator, request.choices(body.n), _wants_usage(body))
-        outcome = await generator.run("chat", request.choices(body.n))
+            return await stream_chat(generator, requests, messages, _wants_usage(body))
+        outcome = await generator.run("chat", requests, asked=messages)
         choices = [
             {
                 "index": index,
@@ -157,11 +157,13 @@ def router(generator: Generator, embedder: Embedder, stream_timeout_seconds: flo
     async def completions(body: CompletionRequest) -> dict[str, Any] | Response:
         require(body.model, "chat")
         ids = prompt.encode(model.tokenizer, body.prompt)
-        request = body.request(ids, budget(body.max_tokens, ids), body.stops())
+        new = budget(body.max_tokens, ids)
+        requests = body.request(ids, new, body.stops()).choices(body.n)
+        asked = [("user", body.prompt)]
         if body.stream:
             deadline.stream(stream_timeout_seconds)
-            return await stream_text(generator, request.choices(body.n), _wants_usage(body))
-        outcome = await generator.run("text_completion", request.choices(body.n))
+            return await stream_text(generator, requests, asked, _wants_usage(body))
+        outcome = await generator.run("text_completion", requests, asked=asked)
         choices = [
             {
                 "index": index,

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from inference_svc.engine import GenerationRequest
-from inference_svc.generation import Generator
+from inference_svc.generation import Generator, Said
 from inference_svc.running import Running
 from o11y import problems
 from o11y.events import EventStream, Last, LastError, event
@@ -20,10 +20,10 @@ Choice = Callable[[int, str | None, str | None], dict[str, Any]]
 
 
 async def stream_chat(
-    generator: Generator, requests: Sequence[GenerationRequest], usage: bool
+    generator: Generator, requests: Sequence[GenerationRequest], asked: Sequence[Said], usage: bool
 ) -> EventStream:
     """The response for a chat. Raises Problem when it fails before the first token."""
-    running = await _begun(generator, "chat", requests)
+    running = await _begun(generator, "chat", requests, asked)
     chunks = _Chunks(running, "chatcmpl", "chat.completion.chunk", _chat_choice, usage)
     roles = [_chat_choice(index, "", None) for index in range(len(requests))]
     for choice in roles:
@@ -32,18 +32,21 @@ async def stream_chat(
 
 
 async def stream_text(
-    generator: Generator, requests: Sequence[GenerationRequest], usage: bool
+    generator: Generator, requests: Sequence[GenerationRequest], asked: Sequence[Said], usage: bool
 ) -> EventStream:
     """The same for a text completion."""
-    running = await _begun(generator, "text_completion", requests)
+    running = await _begun(generator, "text_completion", requests, asked)
     chunks = _Chunks(running, "cmpl", "text_completion", _text_choice, usage)
     return EventStream(chunks.events(generator.engine.language_model.name, []), running.close)
 
 
 async def _begun(
-    generator: Generator, operation: str, requests: Sequence[GenerationRequest]
+    generator: Generator,
+    operation: str,
+    requests: Sequence[GenerationRequest],
+    asked: Sequence[Said],
 ) -> Running:
-    running = Running(partial(generator.run, operation, requests))
+    running = Running(partial(generator.run, operation, requests, asked=asked))
     await running.begin()
     return running
 
