@@ -24,6 +24,8 @@ class Span:
     end: int
     attributes: dict[str, Any]
     events: list[str]
+    event_keys: list[tuple[str, str]]
+    """Each attribute of an event: the event's name and the key."""
 
     @property
     def seconds(self) -> float:
@@ -39,6 +41,8 @@ class Line:
     attributes: dict[str, Any]
     trace_id: str
     span_id: str
+    event: str
+    """Name of the event the record is, if it is one."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ class Sent:
                     span.end_time_unix_nano,
                     _attributes(span.attributes),
                     [event.name for event in span.events],
+                    [(event.name, one.key) for event in span.events for one in event.attributes],
                 )
                 for scope in group.scope_spans
                 for span in scope.spans
@@ -110,6 +115,7 @@ class Sent:
                     _attributes(record.attributes),
                     record.trace_id.hex(),
                     record.span_id.hex(),
+                    record.event_name,
                 )
                 for scope in group.scope_logs
                 for record in scope.log_records

@@ -1,0 +1,250 @@
+"""What the services tell and what the schema says are the same names.
+
+Every call of the span cases, every scenario of the demo and a few unusual calls are made once, with
+content captured; what came over OTLP and stands in /metrics is compared with the schema, both ways.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import httpx2
+import pytest
+from opentelemetry.exporter.prometheus._mapping import map_unit, sanitize_attribute
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from deploy.demo.workload import SCENARIOS
+from o11y import schema
+from tests import openai_standin
+from tests.integration.llm import chat, embed
+from tests.integration.span_cases import CASES, LOCAL, TINY_CHAT, V1_CHAT
+from tests.integration.test_span_cases import House, call, services
+from tests.openai_standin import Step
+from tests.otlp import Sent, Span
+from tests.unit.o11y.collectors import HttpCollector
+
+Names = set[tuple[str, ...]]
+"""Each from the outermost to the innermost: a metric and its label, a span and its key."""
+
+WHO = {"x-user-id": "alice", "x-session-id": "alice-1", "x-tenant-id": "house"}
+WINDOW = 1024
+EVERY_TOKEN = {
+    "prompt_tokens": 10,
+    "completion_tokens": 8,
+    "prompt_tokens_details": {"cached_tokens": 2, "cache_write_tokens": 1, "audio_tokens": 1},
+    "completion_tokens_details": {"reasoning_tokens": 3, "audio_tokens": 1},
+}
+LIBRARY = ("otel.sdk.", "otel_sdk_")
+"""Metrics the OpenTelemetry SDK keeps of itself."""
+
+
+@dataclass(frozen=True)
+class Told:
+    sent: Sent
+    scraped: dict[str, Names]
+    """By service: families of /metrics and their labels."""
+
+
+def unusual() -> list[tuple[str, str, dict[str, Any] | None]]:
+    """Calls whose spans have what those of the cases and the scenarios lack."""
+    sampling = {"top_p": 0.9, "seed": 7, "n": 2, "max_tokens": 8, "temperature": 0.5}
+    system = [{"role": "system", "content": "Be brief."}, *V1_CHAT["messages"]]
+    calls = [
+        chat(Step(usage="cached"), **sampling, messages=system),
+        chat(Step(usage="absent"), stream=True),
+        chat(Step(), model="house-model"),
+        embed(Step(), dimensions=256),
+        chat(Step(usage=EVERY_TOKEN)),
+    ]
+    return [
+        ("GET", "/health?probe=1", None),
+        ("POST", "/local-inference", LOCAL | {"top_k": 5, "top_p": 0.9, "seed": 7}),
+        *(("POST", one.path, one.body) for one in calls),
+    ]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
+    folder = tmp_path_factory.mktemp("schema")
+    collector = HttpCollector()
+    exports = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_port}",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "SPAN_AND_EVENT",
+        **dict.fromkeys(
+            ("OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER", "OTEL_LOGS_EXPORTER"), "otlp"
+        ),
+    }
+    try:
+        with (
+            openai_standin.running() as first,
+            openai_standin.running() as second,
+            services(folder, first, second, exports) as gateways,
+        ):
+            _play(House("", gateways, first, second))
+            scraped = _scrape(gateways[False])
+        yield Told(Sent((path, body) for path, _, body in collector.received), scraped)
+    finally:
+        collector.stop()
+
+
+def _play(house: House) -> None:
+    with httpx2.Client(base_url=house.gateways[False], headers=WHO, timeout=30) as client:
+        for method, path, body in unusual():
+            client.request(method, path, json=body)
+        for scenario in SCENARIOS.values():
+            for one in chain.from_iterable(scenario(WINDOW)):
+                client.request(
+                    one.method, one.path, json=one.json, params=one.params, content=one.content
+                )
+    system = [{"role": "system", "content": "w3"}, *TINY_CHAT["messages"]]
+    local = TINY_CHAT | {"messages": system}
+    url = f"{house.gateways[True]}/v1/chat/completions"
+    httpx2.post(url, json=local, headers=WHO, timeout=30).raise_for_status()
+    for case in CASES:
+        house.first.next.extend(case.first)
+        house.second.next.extend(case.second)
+        call(house, case, {"content-type": "application/json", **WHO})
+
+
+def _scrape(url: str) -> dict[str, Names]:
+    text = httpx2.get(f"{url}/metrics", timeout=10).text
+    found: dict[str, Names] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = {key for key, value in sample.labels.items() if value != ""}
+            names = found.setdefault(sample.labels["service"], set())
+            names.add((family.name,))
+            names |= {(family.name, key) for key in labels - {"le", "service", "instance"}}
+    return found
+
+
+def _metric_names() -> dict[str, Names]:
+    """By service: what the schema lets it emit."""
+    found: dict[str, Names] = {name: set() for name in schema.EVERY_SERVICE}
+    for metric in schema.METRICS:
+        for service in metric.services:
+            found[service] |= {(metric.name,), *((metric.name, key) for key in metric.labels)}
+    return found
+
+
+def _as_scraped(metric: schema.Metric) -> str:
+    unit = map_unit(metric.unit)
+    if metric.unit == "1":
+        unit = "ratio" if metric.kind == "gauge" else ""
+    name = sanitize_attribute(metric.name)
+    return name if not unit or name.endswith(f"_{unit}") else f"{name}_{unit}"
+
+
+def _sort(span: Span) -> schema.SpanName | None:
+    """The span's sort in the schema: of several that fit, the most literal."""
+    fitting = [
+        sort
+        for sort in schema.SPANS
+        if sort.kind == span.kind and span.service in sort.services and _fits(span, sort.pattern)
+    ]
+    return min(fitting, key=lambda sort: sort.pattern.count("{"), default=None)
+
+
+def _fits(span: Span, pattern: str) -> bool:
+    shape = re.sub(r"\\{\w+\\}", r"\\S+", re.escape(pattern))
+    if span.kind == "SERVER" and "http.route" not in span.attributes:
+        shape = r"\S+"  # no route matched: only the method
+    return re.fullmatch(shape, span.name) is not None
+
+
+def _heading(sort: schema.SpanName) -> str:
+    return f"{sort.kind} {sort.pattern}"
+
+
+def _span_names() -> Names:
+    names: Names = set()
+    for sort in schema.SPANS:
+        names |= {(_heading(sort),), *((_heading(sort), key) for key in sort.attributes)}
+        names |= {(_heading(sort), "event", event) for event in sort.events}
+    for event in schema.EVENTS:
+        names |= {("event", event.name), *(("event", event.name, key) for key in event.attributes)}
+    return names | {("every span", key) for key in schema.IDENTITY}
+
+
+def _seen_spans(sent: Sent) -> Names:
+    seen: Names = set()
+    for span in sent.spans:
+        sort = _sort(span)
+        head = _heading(sort) if sort else f"{span.kind} {span.name} of {span.service}"
+        seen.add((head,))
+        for key in span.attributes:
+            seen.add(("every span", key) if key in schema.IDENTITY else (head, key))
+        seen |= {(head, "event", event) for event in span.events}
+        seen |= {("event", event) for event in span.events}
+        seen |= {("event", event, key) for event, key in span.event_keys}
+    said = {event.name: event.attributes for event in schema.EVENTS}
+    for line in sent.lines:
+        if line.event:
+            seen.add(("event", line.event))
+            keys = said.get(line.event, tuple(line.attributes))
+            seen |= {("event", line.event, key) for key in line.attributes if key in keys}
+    return seen
+
+
+GPU = ("hw.", "gpu_", "torch_")
+"""Metrics of an accelerator, which the services here do without: see test_gpu, test_allocator."""
+
+UNSEEN: dict[tuple[str, ...], str] = {
+    ("INTERNAL load corpus",): "only at a start with the corpus: test_corpus of the gateway",
+    ("INTERNAL embeddings {model}", schema.ERROR_TYPE): "the embedder never fails here",
+    ("SERVER {method} {route}", schema.HTTP_METHOD_ORIGINAL): "no call has an unusual method",
+    **dict.fromkeys(
+        (
+            (schema.MODEL_FAILURES.name,),
+            *((schema.MODEL_FAILURES.name, label) for label in schema.MODEL_FAILURES.labels),
+        ),
+        "no forward step fails here: test_recovery of inference-svc",
+    ),
+}
+"""Names of the schema that nothing emits here, and why."""
+
+
+def _seen_metrics(sent: Sent) -> Names:
+    found: Names = set()
+    for point in sent.points:
+        if not point.metric.startswith(LIBRARY):
+            found |= {(point.metric,), *((point.metric, key) for key in point.labels)}
+    return found
+
+
+def test_each_service_sends_only_metrics_and_labels_of_its_own(told: Told) -> None:
+    allowed = _metric_names()
+    for point in told.sent.points:
+        if not point.metric.startswith(LIBRARY):
+            names = {(point.metric,), *((point.metric, key) for key in point.labels)}
+            assert not names - allowed[point.service], point.service
+
+
+def test_metrics_pages_have_only_names_of_the_schema(told: Told) -> None:
+    assert set(told.scraped) == set(schema.EVERY_SERVICE)
+    for service, names in told.scraped.items():
+        allowed: Names = set()
+        for metric in schema.METRICS:
+            name = _as_scraped(metric)
+            allowed |= {(name,), *((name, sanitize_attribute(key)) for key in metric.labels)}
+        assert not {one for one in names if not one[0].startswith(LIBRARY)} - allowed, service
+
+
+def test_spans_and_events_have_only_names_of_the_schema(told: Told) -> None:
+    assert not _seen_spans(told.sent) - _span_names()
+
+
+def test_what_the_schema_names_is_emitted(told: Told) -> None:
+    documented = set().union(*_metric_names().values()) | _span_names()
+    seen = _seen_metrics(told.sent) | _seen_spans(told.sent)
+    up = (schema.SERVICE_UP.name, schema.LABEL_SERVICE)
+    seen |= (
+        {up[:1], up, (up[0], schema.LABEL_INSTANCE)} & documented
+        if any(up[:1] in names for names in told.scraped.values())
+        else set()
+    )
+    gpu = {names for names in documented if names[0].startswith(GPU)}
+    assert sorted(documented - seen) == sorted(gpu | UNSEEN.keys())
