@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -147,5 +148,10 @@ def run(
     if isinstance(app, Service):
         app.end = partial(setattr, server, "should_exit", True)
     server.run()
-    if not server.started or (isinstance(app, Service) and app.failed):
+    if isinstance(app, Service) and app.failed:
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)  # a thread that hangs in native code aborts an interpreter that ends in order
+    if not server.started:
         raise SystemExit(1)
