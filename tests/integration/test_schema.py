@@ -60,6 +60,7 @@ def unusual() -> list[tuple[str, str, dict[str, Any] | None]]:
     ]
     return [
         ("GET", "/health?probe=1", None),
+        ("PROPFIND", "/chat", None),
         ("POST", "/local-inference", LOCAL | {"top_k": 5, "top_p": 0.9, "seed": 7}),
         *(("POST", one.path, one.body) for one in calls),
     ]
@@ -195,7 +196,6 @@ GPU = ("hw.", "gpu_", "torch_")
 UNSEEN: dict[tuple[str, ...], str] = {
     ("INTERNAL load corpus",): "only at a start with the corpus: test_corpus of the gateway",
     ("INTERNAL embeddings {model}", schema.ERROR_TYPE): "the embedder never fails here",
-    ("SERVER {method} {route}", schema.HTTP_METHOD_ORIGINAL): "no call has an unusual method",
     **dict.fromkeys(
         (
             (schema.MODEL_FAILURES.name,),
