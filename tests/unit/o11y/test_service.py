@@ -3,6 +3,10 @@
 import asyncio
 import json
 import logging
+import os
+import subprocess
+import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -19,7 +23,7 @@ from pydantic import Field
 from o11y.service import StartError, create_app, run
 from o11y.settings import ServiceSettings
 from o11y.telemetry import Telemetry
-from tests.processes import free_ports
+from tests.processes import ROOT, free_ports
 from tests.unit.o11y.recorded import Names, Recorded, attributes, http, identity
 from tests.unit.o11y.services import TIMEOUT_SECONDS, always, application, service
 
@@ -241,24 +245,34 @@ def test_a_service_that_cannot_start_says_so_in_one_line(
     assert capsys.readouterr().err == "thing-svc: there is no model\n"
 
 
-@pytest.mark.usefixtures("root_logger")
-def test_a_service_that_can_go_on_no_more_ends_its_process_and_says_why(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def build(settings: Settings, telemetry: Telemetry) -> FastAPI:
-        @asynccontextmanager
-        async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-            asyncio.get_running_loop().call_later(0.01, app.fail, "the engine is lost")
-            yield
+def doomed(settings: Settings, telemetry: Telemetry) -> FastAPI:
+    """A service that fails as soon as it runs, while a thread of its never ends."""
 
-        app = create_app("thing-svc", telemetry, [], lifespan, always, 1.0)
-        return app
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        threading.Thread(target=threading.Event().wait).start()
+        asyncio.get_running_loop().call_later(0.01, app.fail, "the engine is lost")
+        yield
 
-    monkeypatch.setenv("APP_PORT", str(free_ports(1)[0]))
-    with pytest.raises(SystemExit) as stopped:
-        run("thing-svc", Settings, build)
-    assert stopped.value.code == 1
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    app = create_app("thing-svc", telemetry, [], lifespan, always, 1.0)
+    return app
+
+
+def test_a_service_that_can_go_on_no_more_ends_its_process_and_says_why() -> None:
+    program = (
+        "from tests.unit.o11y.test_service import Settings, doomed\n"
+        "from o11y.service import run\n"
+        "run('thing-svc', Settings, doomed)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={**os.environ, "APP_PORT": str(free_ports(1)[0])},
+        capture_output=True,
+        timeout=30,
+    )
+    assert ended.returncode == 1, ended.stderr
+    lines = [json.loads(line) for line in ended.stdout.splitlines()]
     [critical] = [line for line in lines if line["level"] == "CRITICAL"]
     assert critical["message"] == "this process ends: the engine is lost"
 
