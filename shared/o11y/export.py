@@ -6,137 +6,85 @@ Signal paths are those of the OTLP specification (`/v1/traces`, `/v1/metrics`, `
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
-from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter as GrpcLogExporter
-from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import (
-    OTLPMetricExporter as GrpcMetricExporter,
-)
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (
-    OTLPSpanExporter as GrpcSpanExporter,
-)
-from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter as HttpLogExporter
-from opentelemetry.exporter.otlp.proto.http.metric_exporter import (
-    OTLPMetricExporter as HttpMetricExporter,
-)
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import (
-    OTLPSpanExporter as HttpSpanExporter,
-)
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.sdk._logs import ReadableLogRecord, ReadWriteLogRecord
-from opentelemetry.sdk._logs.export import (
-    BatchLogRecordProcessor,
-    LogRecordExporter,
-    LogRecordExportResult,
-)
-from opentelemetry.sdk.metrics.export import MetricExporter
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.trace import TraceFlags
-
-from o11y.otlp import LogLine, log_row, message, span_row
+from o11y import schema
+from o11y.batches import Batches, Limits, LogBatches, Outlet, Points, Reports, SpanBatches
+from o11y.metering import Counter
+from o11y.sending import GrpcSender, HttpSender, Link, Sender
 from o11y.settings import ServiceSettings
-
-TIMEOUT_SECONDS = 5.0
-"""Longest one export may take, retries included."""
-
-
-class SpanBatches(BatchSpanProcessor):
-    """Batches of spans that are encoded when they end: what waits is a few bytes, and the thread
-    that sends them hardly holds up the one that serves.
-    """
-
-    def on_end(self, span: ReadableSpan) -> None:
-        context = span.context
-        if context and context.trace_flags & TraceFlags.SAMPLED:
-            self._batch_processor.emit(cast(Any, span_row(span)))
-
-
-class LogBatches(BatchLogRecordProcessor):
-    """The same of log records."""
-
-    def add(self, line: LogLine) -> None:
-        self._batch_processor.emit(cast(Any, log_row(line)))
-
-    def on_emit(self, log_record: ReadWriteLogRecord) -> None:
-        record = ReadableLogRecord(
-            log_record.log_record,
-            log_record.resource or Resource.get_empty(),
-            log_record.instrumentation_scope,
-        )
-        self._batch_processor.emit(cast(Any, log_row(record)))
-
-
-class _HttpSpans(HttpSpanExporter):
-    """The SDK's exporter of rows."""
-
-    def export(self, spans: Sequence[Any]) -> SpanExportResult:
-        sent = not self._shutdown and self._client.export(message(spans)).success
-        return SpanExportResult.SUCCESS if sent else SpanExportResult.FAILURE
-
-
-class _HttpLogs(HttpLogExporter):
-    def export(self, batch: Sequence[Any]) -> LogRecordExportResult:
-        sent = not self._shutdown and self._client.export(message(batch)).success
-        return LogRecordExportResult.SUCCESS if sent else LogRecordExportResult.FAILURE
-
-
-class _GrpcSpans(GrpcSpanExporter):
-    def _translate_data(self, data: Sequence[Any]) -> ExportTraceServiceRequest:
-        request: ExportTraceServiceRequest = ExportTraceServiceRequest.FromString(message(data))
-        return request
-
-
-class _GrpcLogs(GrpcLogExporter):
-    def _translate_data(self, data: Sequence[Any]) -> ExportLogsServiceRequest:
-        request: ExportLogsServiceRequest = ExportLogsServiceRequest.FromString(message(data))
-        return request
 
 
 @dataclass(frozen=True)
-class Exporters:
-    """One exporter a signal; None where that signal is not exported."""
+class Export:
+    """What takes each signal; None where it is not exported."""
 
-    spans: SpanExporter | None = None
-    metrics: MetricExporter | None = None
-    logs: LogRecordExporter | None = None
+    spans: SpanBatches | None = None
+    metrics: Points | None = None
+    logs: LogBatches | None = None
 
 
-def exporters(settings: ServiceSettings) -> Exporters:
-    """The exporters the settings ask for: none without an endpoint."""
+def export(settings: ServiceSettings, counter: Callable[[schema.Metric], Counter]) -> Export:
+    """The export the settings ask for: none without an endpoint. `counter` counts what it does."""
     endpoint = settings.otel_exporter_otlp_endpoint
     if not endpoint:
-        return Exporters()
+        return Export()
     secret = settings.otel_exporter_otlp_headers
-    headers = parse_headers(secret.get_secret_value() if secret else "")
-    spans = settings.otel_traces_exporter == "otlp"
-    metrics = settings.otel_metrics_exporter == "otlp"
-    logs = settings.otel_logs_exporter == "otlp"
-    protocol = settings.otel_exporter_otlp_protocol or protocol_of(endpoint)
-    if protocol == "grpc":
-        target, insecure = grpc_target(endpoint)
-        grpc_headers = tuple((key.lower(), value) for key, value in headers.items())
-        options = (target, insecure, None, grpc_headers, TIMEOUT_SECONDS)
-        return Exporters(
-            _GrpcSpans(*options) if spans else None,
-            GrpcMetricExporter(*options) if metrics else None,
-            _GrpcLogs(*options) if logs else None,
-        )
-    base = http_base(endpoint)
-    return Exporters(
-        _HttpSpans(f"{base}/v1/traces", headers=headers, timeout=TIMEOUT_SECONDS)
-        if spans
-        else None,
-        HttpMetricExporter(f"{base}/v1/metrics", headers=headers, timeout=TIMEOUT_SECONDS)
-        if metrics
-        else None,
-        _HttpLogs(f"{base}/v1/logs", headers=headers, timeout=TIMEOUT_SECONDS) if logs else None,
+    link = Link(
+        parse_headers(secret.get_secret_value() if secret else ""),
+        settings.otel_exporter_otlp_compression == "gzip",
+        settings.otel_exporter_otlp_certificate,
+        settings.otel_exporter_otlp_client_certificate,
+        settings.otel_exporter_otlp_client_key,
     )
+    protocol = settings.otel_exporter_otlp_protocol or protocol_of(endpoint)
+    reports = Reports()
+
+    def outlet(signal: str, thing: str, exported: schema.Metric) -> Outlet:
+        # component types of semconv registry/attributes/otel
+        kind = "grpc" if protocol == "grpc" else "http"
+        sender = _sender(endpoint, kind, signal, link)
+        component = f"otlp_{kind}_{thing}_exporter"
+        return Outlet(signal, sender, counter(exported), component, reports)
+
+    spans = metrics = logs = None
+    if settings.otel_traces_exporter == "otlp":
+        limits = Limits(
+            settings.otel_bsp_max_queue_size,
+            settings.otel_bsp_max_export_batch_size,
+            settings.otel_bsp_schedule_delay / 1000,
+        )
+        to = outlet("traces", "span", schema.SPANS_EXPORTED)
+        processed = counter(schema.SPANS_PROCESSED)
+        spans = SpanBatches(Batches(to, processed, "batching_span_processor", limits))
+    if settings.otel_logs_exporter == "otlp":
+        limits = Limits(
+            settings.otel_blrp_max_queue_size,
+            settings.otel_blrp_max_export_batch_size,
+            settings.otel_blrp_schedule_delay / 1000,
+        )
+        to = outlet("logs", "log", schema.LOGS_EXPORTED)
+        processed = counter(schema.LOGS_PROCESSED)
+        logs = LogBatches(Batches(to, processed, "batching_log_processor", limits))
+    if settings.otel_metrics_exporter == "otlp":
+        metrics = Points(outlet("metrics", "metric", schema.POINTS_EXPORTED))
+    return Export(spans, metrics, logs)
+
+
+_SERVICES = {
+    "traces": "opentelemetry.proto.collector.trace.v1.TraceService",
+    "metrics": "opentelemetry.proto.collector.metrics.v1.MetricsService",
+    "logs": "opentelemetry.proto.collector.logs.v1.LogsService",
+}
+
+
+def _sender(endpoint: str, kind: str, signal: str, link: Link) -> Sender:
+    if kind == "grpc":
+        target, insecure = grpc_target(endpoint)
+        return GrpcSender(target, insecure, _SERVICES[signal], link)
+    return HttpSender(f"{http_base(endpoint)}/v1/{signal}", link)
 
 
 def protocol_of(endpoint: str) -> str:

@@ -311,17 +311,18 @@ class _Attempt:
         }
         self._watch = Stopwatch()
         self.span = client._tracer.start_span(
-            f"{method} {path}",
-            kind=SpanKind.CLIENT,
-            start_time=self._watch.start_ns,
-            attributes={
-                **self._labels,
-                **(attributes or {}),
-                schema.URL_FULL: client._public_url + path,
-                schema.PEER_SERVICE: client.service,
-                **({schema.HTTP_RESEND_COUNT: number} if number else {}),
-            },
+            f"{method} {path}", kind=SpanKind.CLIENT, start_time=self._watch.start_ns
         )
+        if self.span.is_recording():
+            self.span.set_attributes(
+                {
+                    **self._labels,
+                    **(attributes or {}),
+                    schema.URL_FULL: client._public_url + path,
+                    schema.PEER_SERVICE: client.service,
+                    **({schema.HTTP_RESEND_COUNT: number} if number else {}),
+                }
+            )
         self.ended = False
         self._outcome: dict[str, str | int] = {}
 

@@ -46,6 +46,13 @@ ERROR_CLIENT_GONE = "client_disconnected"
 ERROR_STREAM_BROKEN = "stream_broken"
 """Of a SERVER span: its answer was a stream and ended with an error event."""
 
+# Attribute keys: telemetry about telemetry (semconv otel), and values of its error.type
+COMPONENT_TYPE = "otel.component.type"
+ERROR_QUEUE_FULL = "queue_full"
+ERROR_SHUT_DOWN = "already_shutdown"
+ERROR_TOO_LARGE = "too_large"
+ERROR_REJECTED = "rejected"
+
 # Attribute keys: generation (semconv gen-ai)
 OPERATION = "gen_ai.operation.name"
 PROVIDER = "gen_ai.provider.name"
@@ -516,6 +523,47 @@ MEMORY_USED = Metric(
     (),
     "original",
 )
+_LEAVING = (COMPONENT_TYPE, ERROR_TYPE)
+SPANS_PROCESSED = Metric(
+    "otel.sdk.processor.span.processed",
+    "counter",
+    "{span}",
+    "Spans handed to the exporter; with error.type those dropped before, as from a full queue.",
+    _LEAVING,
+    "semconv otel/sdk-metrics#metric-otelsdkprocessorspanprocessed",
+)
+LOGS_PROCESSED = Metric(
+    "otel.sdk.processor.log.processed",
+    "counter",
+    "{log_record}",
+    "Log records handed to the exporter; with error.type those dropped before.",
+    _LEAVING,
+    "semconv otel/sdk-metrics#metric-otelsdkprocessorlogprocessed",
+)
+SPANS_EXPORTED = Metric(
+    "otel.sdk.exporter.span.exported",
+    "counter",
+    "{span}",
+    "Spans whose export has finished; with error.type those that did not arrive.",
+    _LEAVING,
+    "semconv otel/sdk-metrics#metric-otelsdkexporterspanexported",
+)
+LOGS_EXPORTED = Metric(
+    "otel.sdk.exporter.log.exported",
+    "counter",
+    "{log_record}",
+    "Log records whose export has finished; with error.type those that did not arrive.",
+    _LEAVING,
+    "semconv otel/sdk-metrics#metric-otelsdkexporterlogexported",
+)
+POINTS_EXPORTED = Metric(
+    "otel.sdk.exporter.metric_data_point.exported",
+    "counter",
+    "{data_point}",
+    "Metric data points whose export has finished; with error.type those that did not arrive.",
+    _LEAVING,
+    "semconv otel/sdk-metrics#metric-otelsdkexportermetric_data_pointexported",
+)
 
 _HW = (HW_ID, HW_NAME, HW_TYPE, HW_VENDOR, HW_PARENT)
 _GPU = (LABEL_DEVICE, LABEL_RUNS_MODEL, HW_ID, HW_NAME)
@@ -650,6 +698,11 @@ ATTRIBUTES = (
     Attribute(TENANT_ID, "o11y", "The tenant: `X-Tenant-Id` at the gateway."),
     Attribute(HTTP_METHOD, _SPAN_HTTP, "Method, `_OTHER` for an unusual one."),
     Attribute(HTTP_METHOD_ORIGINAL, _SPAN_HTTP, "The unusual method."),
+    Attribute(
+        COMPONENT_TYPE,
+        "semconv otel/sdk-metrics",
+        "What spans or log records wait in, or what sends them.",
+    ),
     Attribute(HTTP_ROUTE, _SPAN_HTTP, "The route that matched."),
     Attribute(HTTP_STATUS, _SPAN_HTTP, "Status of the answer, if there was one."),
     Attribute(HTTP_RESEND_COUNT, _SPAN_HTTP, "How often this was tried before, if it was."),

@@ -193,6 +193,12 @@ class Server:
         links: Sequence[Link],
         watch: Stopwatch,
     ) -> Span:
+        name = "HTTP" if method == "_OTHER" else method
+        span = self._tracer.start_span(
+            name, parent, SpanKind.SERVER, links=links, start_time=watch.start_ns
+        )
+        if not span.is_recording():
+            return span
         attributes: dict[str, str | int] = {
             schema.HTTP_METHOD: method,
             schema.URL_SCHEME: scope.get("scheme", "http"),
@@ -204,10 +210,8 @@ class Server:
             attributes[schema.URL_QUERY] = _redacted(scope["query_string"])
         if method == "_OTHER":
             attributes[schema.HTTP_METHOD_ORIGINAL] = scope["method"]
-        name = "HTTP" if method == "_OTHER" else method
-        return self._tracer.start_span(
-            name, parent, SpanKind.SERVER, attributes, links, watch.start_ns
-        )
+        span.set_attributes(attributes)
+        return span
 
     def _tell(self, request: "_Request") -> None:
         """Everything that is known when a request has ended: access line, metric, span."""

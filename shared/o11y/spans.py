@@ -14,7 +14,17 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import Span as SdkSpan
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace import Tracer as SdkTracer
-from opentelemetry.sdk.trace.sampling import DEFAULT_ON, Decision
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    ALWAYS_ON,
+    DEFAULT_OFF,
+    DEFAULT_ON,
+    Decision,
+    ParentBased,
+    ParentBasedTraceIdRatio,
+    Sampler,
+    TraceIdRatioBased,
+)
 from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
@@ -105,12 +115,52 @@ class _Nobody:
 _NOBODY = _Nobody()
 
 
+def sampler(name: str, ratio: float) -> Sampler:
+    """The sampler that OTEL_TRACES_SAMPLER and OTEL_TRACES_SAMPLER_ARG name (SDK specification)."""
+    match name:
+        case "traceidratio":
+            return TraceIdRatioBased(ratio)
+        case "parentbased_traceidratio":
+            return ParentBasedTraceIdRatio(ratio)
+    return {
+        "always_on": ALWAYS_ON,
+        "always_off": ALWAYS_OFF,
+        "parentbased_always_on": DEFAULT_ON,
+        "parentbased_always_off": DEFAULT_OFF,
+    }[name]
+
+
+_LOW = TraceIdRatioBased.TRACE_ID_LIMIT
+"""The bits of a trace id that decide."""
+
+
+def _bound(sampler: Sampler) -> int | None:
+    """The number the low bits of a root's trace id must be below for it to be sampled; None for
+    samplers whose children don't simply follow their parents.
+    """
+    if type(sampler) not in (ParentBased, ParentBasedTraceIdRatio):
+        return None
+    assert isinstance(sampler, ParentBased)
+    follows = (
+        sampler._remote_parent_sampled is sampler._local_parent_sampled is ALWAYS_ON
+        and sampler._remote_parent_not_sampled is sampler._local_parent_not_sampled is ALWAYS_OFF
+    )
+    root = sampler._root
+    if not follows:
+        return None
+    if type(root) is TraceIdRatioBased:
+        return int(root.bound)
+    if root is ALWAYS_ON:
+        return _LOW + 1
+    return 0 if root is ALWAYS_OFF else None
+
+
 class LeanTracer(Tracer):
     """Starts lean spans, as the SDK's tracer would start its own."""
 
     def __init__(self, sdk: SdkTracer) -> None:
         self._sdk = sdk
-        self._follows_parent = sdk.sampler is DEFAULT_ON
+        self._bound = _bound(sdk.sampler)
         self._random = sdk.id_generator.is_trace_id_random()
 
     def start_span(
@@ -130,8 +180,9 @@ class LeanTracer(Tracer):
         trace_id = parent.trace_id if parent else sdk.id_generator.generate_trace_id()
         state = parent.trace_state if parent else None
         random = parent.trace_flags.random_trace_id if parent else self._random
-        if self._follows_parent:
-            sampled = recorded = parent.trace_flags.sampled if parent else True
+        if self._bound is not None:
+            sampled = parent.trace_flags.sampled if parent else trace_id & _LOW < self._bound
+            recorded = sampled
         else:
             result = sdk.sampler.should_sample(context, trace_id, name, kind, attributes, links)
             sampled = result.decision is Decision.RECORD_AND_SAMPLE

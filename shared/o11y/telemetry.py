@@ -5,6 +5,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from functools import partial
 from importlib.metadata import version
 
 import psutil
@@ -23,20 +24,18 @@ from prometheus_client import CollectorRegistry
 
 from o11y import schema
 from o11y.capture import Capture
-from o11y.export import LogBatches, SpanBatches, exporters
+from o11y.export import Export, export
 from o11y.identity import IdentityOnSpans
 from o11y.metering import Counter, Histogram, Instruments
 from o11y.otlp import LogLine
 from o11y.settings import ServiceSettings
-from o11y.spans import LeanTracerProvider
+from o11y.spans import LeanTracerProvider, sampler
 
-SPAN_DELAY_MILLIS = 1000.0
-"""How long a finished span may wait for its batch: a person who looks at once should find it."""
-
-METRIC_INTERVAL_MILLIS = 10_000.0
 CPU_SECONDS = 1.0
-SHUTDOWN_SECONDS = 2.5
-"""With the server's 5 s for requests in flight and the engine's 2 s, a stop takes under 10 s."""
+SHUTDOWN_SECONDS = 3.0
+"""More than all signals, at the same time, have for what still waits. With the server's 5 s for
+requests in flight and the engine's 2 s, a stop takes under 10 s.
+"""
 
 
 class CpuUsage:
@@ -93,7 +92,10 @@ class Telemetry:
                 "service.instance.id": self.instance,
             }
         )
-        export = exporters(settings)
+        enabled = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true"
+        scope = InstrumentationScope("o11y", version("o11y"))
+        self._instruments = Instruments(resource, scope, enabled)
+        to = export(settings, self._instruments.counter) if enabled else Export()
         self.registry = CollectorRegistry()
         readers: list[MetricReader] = [
             PrometheusMetricReader(
@@ -101,34 +103,21 @@ class Telemetry:
             ),
             *metric_readers,
         ]
-        if export.metrics:
-            readers.append(
-                PeriodicExportingMetricReader(
-                    export.metrics, export_interval_millis=METRIC_INTERVAL_MILLIS
-                )
-            )
+        if to.metrics:
+            interval = settings.otel_metric_export_interval
+            readers.append(PeriodicExportingMetricReader(to.metrics, interval))
         self.meter_provider = MeterProvider(readers, resource, shutdown_on_exit=False)
-        enabled = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true"
-        scope = InstrumentationScope("o11y", version("o11y"))
-        self._instruments = Instruments(resource, scope, enabled)
         self._instruments.join(readers)
-        self.tracer_provider = LeanTracerProvider(resource=resource, shutdown_on_exit=False)
+        sampled = sampler(settings.otel_traces_sampler, settings.otel_traces_sampler_arg)
+        self.tracer_provider = LeanTracerProvider(sampled, resource, shutdown_on_exit=False)
         self.tracer_provider.add_span_processor(IdentityOnSpans())
-        for processor in span_processors:
+        for processor in (*span_processors, *([to.spans] if to.spans else [])):
             self.tracer_provider.add_span_processor(processor)
-        if export.spans:
-            delay = None if "OTEL_BSP_SCHEDULE_DELAY" in os.environ else SPAN_DELAY_MILLIS
-            self.tracer_provider.add_span_processor(
-                SpanBatches(
-                    export.spans, schedule_delay_millis=delay, meter_provider=self.meter_provider
-                )
-            )
         self.logger_provider = LoggerProvider(resource, shutdown_on_exit=False)
         self.emit_log: Callable[[LogLine], None] | None = None
-        if export.logs and enabled:
-            lines = LogBatches(export.logs)
-            self.logger_provider.add_log_record_processor(lines)
-            self.emit_log = lines.add
+        if to.logs:
+            self.logger_provider.add_log_record_processor(to.logs)
+            self.emit_log = to.logs.add
         mode = ContentCapturingMode[settings.otel_instrumentation_genai_capture_message_content]
         self.capture = (
             None if mode is ContentCapturingMode.NO_CONTENT else Capture(mode, self.logger_provider)
@@ -184,15 +173,17 @@ class Telemetry:
 
     def shutdown(self, timeout_seconds: float = SHUTDOWN_SECONDS) -> None:
         """Send what is left, for at most this long: a backend that hangs must not hold the exit."""
-
-        def close() -> None:
-            self.tracer_provider.shutdown()
-            self.logger_provider.shutdown()
-            self.meter_provider.shutdown(timeout_millis=timeout_seconds * 1000)
-
-        thread = threading.Thread(target=close, name="telemetry-shutdown", daemon=True)
-        thread.start()
-        thread.join(timeout_seconds)
+        until = time.monotonic() + timeout_seconds
+        ends = (
+            self.tracer_provider.shutdown,
+            self.logger_provider.shutdown,
+            partial(self.meter_provider.shutdown, timeout_millis=timeout_seconds * 1000),
+        )
+        threads = [threading.Thread(target=end, daemon=True) for end in ends]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(until - time.monotonic(), 0))
 
     def _observe_process(self) -> None:
         process = psutil.Process()

@@ -22,11 +22,11 @@ from opentelemetry.exporter.prometheus._mapping import map_unit, sanitize_attrib
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from tests import openai_standin, tiny_model
+from tests.collectors import HttpCollector
 from tests.integration.llm import chat, complete, embed, llm_proxy, provider
 from tests.openai_standin import Step
 from tests.otlp import Line, Point, Sent, Span
 from tests.processes import Service, service
-from tests.unit.o11y.collectors import HttpCollector
 
 AT_ONCE = 16
 SETTLE_SECONDS = 20.0

@@ -32,7 +32,8 @@ class Counted(IdGenerator):
         return next(self._numbers)
 
     def generate_trace_id(self) -> int:
-        return next(self._numbers) << 100 | 1 << 50
+        number = next(self._numbers)
+        return number << 100 | number * 0x9E3779B97F4A7C15 % (1 << 64)  # low bits all over
 
     def is_trace_id_random(self) -> bool:
         return self._random

@@ -6,7 +6,7 @@ import pytest
 import uvloop
 
 from o11y.settings import ServiceSettings
-from tests.unit.o11y.collectors import HttpCollector
+from tests.collectors import HttpCollector
 from tests.unit.o11y.recorded import Lines, Recorded, access_lines, bare_machine
 
 

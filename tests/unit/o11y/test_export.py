@@ -2,26 +2,24 @@
 
 import base64
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
-from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter as GrpcLogs
-from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcMetrics
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcSpans
-from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter as HttpLogs
-from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpMetrics
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpSpans
-from pydantic import SecretStr
+from opentelemetry._logs import LogRecord
+from pydantic import SecretStr, ValidationError
 
-from o11y.export import (
-    Exporters,
-    exporters,
-    grpc_target,
-    http_base,
-    parse_headers,
-    protocol_of,
-)
+from o11y import schema
+from o11y.export import Export, export, grpc_target, http_base, parse_headers, protocol_of
+from o11y.metering import Counter
 from o11y.settings import ServiceSettings
+from o11y.telemetry import Telemetry
+from tests.collectors import (
+    Collector,
+    GrpcCollector,
+    HttpCollector,
+    log_bodies,
+    metric_names,
+    span_names,
+)
 
 HTTP = "http/protobuf"
 GRPC = "grpc"
@@ -107,61 +105,62 @@ def test_headers_are_read_as_people_write_them(text: str, headers: dict[str, str
     assert parse_headers(text) == headers
 
 
-@contextmanager
-def made(settings: ServiceSettings) -> Iterator[Exporters]:
-    made = exporters(settings)
-    yield made
-    for exporter in (made.spans, made.metrics, made.logs):
-        if exporter:
-            exporter.shutdown()
+@pytest.mark.parametrize("text", ["Authorization=Basic a\nb", "key=%0D%0Ax: y", "key=caf%C3%A9"])
+def test_a_header_that_cannot_be_sent_is_refused_at_the_start(text: str) -> None:
+    with pytest.raises(ValidationError, match="a character that cannot be sent"):
+        ServiceSettings(app_port=8000, otel_exporter_otlp_headers=SecretStr(text))
 
 
 def test_nothing_is_exported_without_an_endpoint(settings: ServiceSettings) -> None:
-    assert exporters(settings) == Exporters()
+    assert export(settings, Counter) == Export()
 
 
-@pytest.mark.parametrize(
-    ("endpoint", "protocol", "kinds"),
-    [
-        ("h:4318", None, (HttpSpans, HttpMetrics, HttpLogs)),
-        ("h:4317", None, (GrpcSpans, GrpcMetrics, GrpcLogs)),
-        ("h:4317", HTTP, (HttpSpans, HttpMetrics, HttpLogs)),
-        ("https://h/otlp", GRPC, (GrpcSpans, GrpcMetrics, GrpcLogs)),
-    ],
-)
-def test_every_signal_goes_by_the_endpoints_protocol_unless_one_is_given(
-    endpoint: str, protocol: str | None, kinds: tuple[type, type, type]
-) -> None:
-    settings = ServiceSettings.model_validate(
-        {
-            "app_port": 8000,
-            "otel_exporter_otlp_endpoint": endpoint,
-            "otel_exporter_otlp_protocol": protocol,
-            "otel_exporter_otlp_headers": SecretStr("123:token"),
-        }
-    )
-    with made(settings) as made_of:
-        for exporter, kind in zip(
-            (made_of.spans, made_of.metrics, made_of.logs), kinds, strict=True
-        ):
-            assert isinstance(exporter, kind)
+@pytest.fixture(params=[HTTP, GRPC])
+def either(request: pytest.FixtureRequest) -> Iterator[tuple[Collector, str]]:
+    """A collector, and the protocol it speaks."""
+    collector: Collector = HttpCollector() if request.param == HTTP else GrpcCollector()
+    yield collector, request.param
+    collector.stop()
 
 
-@pytest.mark.parametrize("protocol", [HTTP, GRPC])
+def arrived(collector: Collector, **variables: str) -> set[str]:
+    """The signals that arrive from a process with these variables."""
+    settings = ServiceSettings.model_validate({"app_port": 8000, **variables})
+    telemetry = Telemetry("thing-svc", settings)
+    telemetry.tracer.start_span("work").end()
+    telemetry.counter(schema.MODEL_TOKENS).add(1)
+    telemetry.logger_provider.get_logger("things").emit(LogRecord(body="hello"))
+    telemetry.shutdown()
+    ends = (("traces", span_names), ("logs", log_bodies), ("metrics", metric_names))
+    return {signal for signal, names in ends if names(collector)}
+
+
+def test_every_signal_goes_by_the_protocol_that_is_given(either: tuple[Collector, str]) -> None:
+    collector, protocol = either
+    misleading = {HTTP: f"127.0.0.1:{collector.port}", GRPC: f"127.0.0.1:{collector.port}/otlp"}
+    assert arrived(
+        collector,
+        otel_exporter_otlp_endpoint=misleading[protocol],
+        otel_exporter_otlp_protocol=protocol,
+    ) == {"traces", "metrics", "logs"}
+
+
 @pytest.mark.parametrize("signal", ["traces", "metrics", "logs"])
-def test_a_signal_can_be_turned_off_alone(signal: str, protocol: str) -> None:
-    settings = ServiceSettings.model_validate(
-        {
-            "app_port": 8000,
-            "otel_exporter_otlp_endpoint": "h:4318",
-            "otel_exporter_otlp_protocol": protocol,
-            f"otel_{signal}_exporter": "none",
-        }
-    )
-    with made(settings) as exporting:
-        by_signal = {
-            "traces": exporting.spans,
-            "metrics": exporting.metrics,
-            "logs": exporting.logs,
-        }
-        assert [name for name, exporter in by_signal.items() if exporter is None] == [signal]
+def test_a_signal_can_be_turned_off_alone(signal: str, either: tuple[Collector, str]) -> None:
+    collector, protocol = either
+    variables = {
+        "otel_exporter_otlp_endpoint": f"127.0.0.1:{collector.port}",
+        "otel_exporter_otlp_protocol": protocol,
+        f"otel_{signal}_exporter": "none",
+    }
+    assert arrived(collector, **variables) == {"traces", "metrics", "logs"} - {signal}
+
+
+def test_what_is_sent_can_be_compressed(either: tuple[Collector, str]) -> None:
+    collector, protocol = either
+    assert arrived(
+        collector,
+        otel_exporter_otlp_endpoint=f"127.0.0.1:{collector.port}",
+        otel_exporter_otlp_protocol=protocol,
+        otel_exporter_otlp_compression="gzip",
+    ) == {"traces", "metrics", "logs"}

@@ -17,7 +17,7 @@ from o11y.logs import JsonFormatter, OtlpHandler, PlainFormatter
 from o11y.otlp import LogLine
 from o11y.settings import ServiceSettings
 from o11y.telemetry import Telemetry
-from tests.unit.o11y.collectors import HttpCollector
+from tests.collectors import HttpCollector
 from tests.unit.o11y.recorded import Recorded, identity
 from tests.unit.o11y.whose import identified
 

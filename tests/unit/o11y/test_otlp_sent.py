@@ -16,7 +16,7 @@ from o11y import schema
 from o11y.logs import OtlpHandler
 from o11y.settings import ServiceSettings
 from o11y.telemetry import Telemetry
-from tests.unit.o11y.collectors import GrpcCollector, HttpCollector
+from tests.collectors import GrpcCollector, HttpCollector
 
 REQUESTS: dict[str, Any] = {
     "/otlp/v1/traces": ExportTraceServiceRequest,

@@ -45,7 +45,11 @@ SAMPLERS = [
     ("always_on", None),
     ("always_off", None),
     ("parentbased_always_off", None),
-    *((f"{prefix}traceidratio", ratio) for prefix in ("", "parentbased_") for ratio in "01"),
+    *(
+        (f"{prefix}traceidratio", ratio)
+        for prefix in ("", "parentbased_")
+        for ratio in ("0", "1", "0.4", "0.6")
+    ),
 ]
 
 

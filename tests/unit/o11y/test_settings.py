@@ -56,6 +56,12 @@ def refused(
             "true",
             "'NO_CONTENT', 'SPAN_ONLY', 'EVENT_ONLY' or 'SPAN_AND_EVENT' (got 'TRUE')",
         ),
+        ("OTEL_TRACES_SAMPLER", "sometimes", "(got 'sometimes')"),
+        ("OTEL_TRACES_SAMPLER_ARG", "1.5", "less than or equal to 1 (got '1.5')"),
+        ("OTEL_TRACES_SAMPLER_ARG", "nan", "(got 'nan')"),
+        ("OTEL_TRACES_SAMPLER_ARG", "half", "(got 'half')"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "0", "greater than or equal to 1"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere.pem", "(got '/nowhere.pem')"),
         ("LOG_LEVEL", "two\nlines", r"(got 'two\nlines')"),
     ],
 )

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from o11y import schema
 from o11y.settings import ServiceSettings
 from o11y.telemetry import CpuUsage, Telemetry
-from tests.unit.o11y.collectors import HttpCollector
+from tests.collectors import HttpCollector
 from tests.unit.o11y.recorded import Names, Recorded
 
 

@@ -1,0 +1,292 @@
+"""When telemetry's backend fails requests don't notice, people are told once, and it recovers."""
+
+import logging
+import signal
+import socket
+import statistics
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx2
+import psutil
+import pytest
+from opentelemetry._logs import LogRecord
+
+from o11y import batches
+from o11y.settings import ServiceSettings
+from o11y.telemetry import Telemetry
+from tests.collectors import (
+    Collector,
+    Conduct,
+    GrpcCollector,
+    HttpCollector,
+    log_bodies,
+    metric_names,
+    span_names,
+    spans,
+)
+from tests.integration.llm import KEY, chat, gateway, llm_proxy, post, provider, until
+from tests.openai_standin import Standin
+from tests.processes import Service, free_ports
+
+HTTP = "http/protobuf"
+GRPC = "grpc"
+EXPORTING = {
+    "OTEL_TRACES_EXPORTER": "otlp",
+    "OTEL_METRICS_EXPORTER": "otlp",
+    "OTEL_LOGS_EXPORTER": "otlp",
+    "OTEL_BSP_SCHEDULE_DELAY": "50",
+    "OTEL_BLRP_SCHEDULE_DELAY": "50",
+}
+
+
+def started(protocol: str, port: int) -> Collector:
+    return HttpCollector(port) if protocol == HTTP else GrpcCollector(port)
+
+
+def telemetry_to(port: int, protocol: str) -> Telemetry:
+    """The telemetry of a process that hardly waits, and keeps little."""
+    return Telemetry(
+        "thing-svc",
+        ServiceSettings(
+            app_port=8000,
+            otel_exporter_otlp_endpoint=f"http://127.0.0.1:{port}",
+            otel_exporter_otlp_protocol=protocol,
+            otel_bsp_schedule_delay=10,
+            otel_bsp_max_queue_size=20,
+            otel_bsp_max_export_batch_size=10,
+            otel_blrp_schedule_delay=10,
+            otel_blrp_max_queue_size=20,
+            otel_blrp_max_export_batch_size=10,
+            otel_metric_export_interval=100,
+        ),
+    )
+
+
+def work(telemetry: Telemetry, name: str, count: int = 1) -> None:
+    logger = telemetry.logger_provider.get_logger("things")
+    for _ in range(count):
+        telemetry.tracer.start_span(name).end()
+        logger.emit(LogRecord(body=name))
+
+
+def lost(telemetry: Telemetry) -> dict[str, float]:
+    """What was lost, by what it was."""
+    found: Counter[str] = Counter()
+    for family in telemetry.registry.collect():
+        if family.name.startswith("otel_sdk_"):
+            for sample in family.samples:
+                if sample.labels.get("error_type") and sample.name.endswith("_total"):
+                    found[family.name.split("_")[3]] += int(sample.value)
+    return dict(found)
+
+
+@pytest.mark.parametrize("protocol", [HTTP, GRPC])
+@pytest.mark.parametrize(
+    ("conduct", "says"),
+    [
+        (None, "efused"),
+        ("hangs", "does not answer within"),
+        ("busy", "answers"),
+        ("unavailable", "answers"),
+        ("forbids", "see OTEL_EXPORTER_OTLP_HEADERS"),
+    ],
+)
+def test_what_is_lost_is_counted_and_told_once_and_all_signals_recover(
+    conduct: Conduct | None,
+    says: str,
+    protocol: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batches, "TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(batches, "LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(batches, "GIVE_UP_SECONDS", 1.0)
+    (port,) = free_ports(1)
+    collector = None
+    if conduct:
+        collector = started(protocol, port)
+        collector.conduct = conduct
+    telemetry = telemetry_to(port, protocol)
+    work(telemetry, "lost", 200)
+    until(lambda: set(lost(telemetry)) == {"span", "log", "metric"})
+    until(lambda: bool(caplog.messages))
+    if collector:
+        collector.recover()
+    else:
+        collector = started(protocol, port)
+    work(telemetry, "found")
+    until(lambda: span_names(collector)["found"] == 1 and log_bodies(collector)["found"] == 1)
+    until(lambda: "otel.sdk.exporter.span.exported" in metric_names(collector))
+    until(lambda: len(caplog.messages) == 2)
+    until(lambda: lost(telemetry)["span"] == 200 - span_names(collector)["lost"])
+    until(lambda: lost(telemetry)["log"] == 200 - log_bodies(collector)["lost"])
+    telemetry.shutdown()
+    collector.stop()
+    told, recovered = caplog.messages
+    assert told.startswith(f"telemetry is being lost: {'http://' if protocol == HTTP else ''}127.")
+    assert says in told
+    assert recovered.startswith("telemetry arrives again at ")
+    assert not any(record.exc_info for record in caplog.records)
+    assert {record.levelno for record in caplog.records} == {logging.WARNING}
+
+
+@pytest.mark.parametrize("protocol", [HTTP, GRPC])
+def test_a_collector_that_dies_in_mid_run_is_found_again(
+    protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "LONGEST_PAUSE", 0.2)
+    (port,) = free_ports(1)
+    collector = started(protocol, port)
+    telemetry = telemetry_to(port, protocol)
+    work(telemetry, "before")
+    until(lambda: span_names(collector)["before"] == 1)
+    collector.stop()
+    work(telemetry, "meanwhile", 5)
+    collector = started(protocol, port)
+    work(telemetry, "after")
+    until(lambda: span_names(collector) == {"meanwhile": 5, "after": 1})
+    telemetry.shutdown()
+    collector.stop()
+
+
+@pytest.fixture(params=[HTTP, GRPC])
+def protocol(request: pytest.FixtureRequest) -> str:
+    assert isinstance(request.param, str)
+    return request.param
+
+
+@pytest.fixture
+def collector(protocol: str) -> Iterator[Collector]:
+    collector = started(protocol, 0)
+    yield collector
+    collector.stop()
+
+
+@pytest.fixture
+def exporting(
+    protocol: str, collector: Collector, standin: Standin, tmp_path: Path
+) -> Iterator[Service]:
+    """llm-proxy that exports to the collector."""
+    with llm_proxy(
+        tmp_path,
+        provider("openai", standin),
+        **EXPORTING,
+        OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{collector.port}",
+        OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
+    ) as running:
+        yield running
+
+
+def seconds(url: str, duration: float) -> list[float]:
+    """How long each call takes, of two clients that call for so long."""
+
+    def client() -> list[float]:
+        times = []
+        until = time.monotonic() + duration
+        with httpx2.Client() as http:
+            while (began := time.monotonic()) < until:
+                call = chat()
+                assert http.post(f"{url}{call.path}", json=call.body, timeout=10).is_success
+                times.append(time.monotonic() - began)
+        return times
+
+    with ThreadPoolExecutor(2) as pool:
+        return [each for part in pool.map(lambda _: client(), range(2)) for each in part]
+
+
+def p99(times: list[float]) -> float:
+    return statistics.quantiles(times, n=100)[-1]
+
+
+def sample(url: str, name: str) -> float:
+    """The sum of a metric's series on /metrics."""
+    lines = httpx2.get(f"{url}/metrics", timeout=10).text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+
+def test_requests_and_memory_do_not_notice_a_collector_that_hangs(
+    exporting: Service, collector: Collector
+) -> None:
+    healthy, hanging = [], []
+    seconds(exporting.url, 1)
+    process = psutil.Process(exporting.process.pid)
+    before = process.memory_info().rss
+    for _ in range(3):
+        collector.recover()
+        healthy.append(p99(seconds(exporting.url, 1)))
+        collector.let_go.clear()
+        collector.conduct = "hangs"
+        hanging.append(p99(seconds(exporting.url, 1.5)))
+    assert statistics.median(hanging) < 3 * statistics.median(healthy) + 0.02
+    assert process.memory_info().rss - before < 50e6
+
+
+def test_a_full_queue_stays_bounded_and_the_process_ends_in_time(
+    protocol: str, standin: Standin, tmp_path: Path
+) -> None:
+    with ExitStack() as stack:
+        silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        running = stack.enter_context(
+            llm_proxy(
+                tmp_path,
+                provider("openai", standin),
+                **EXPORTING,
+                OTEL_EXPORTER_OTLP_ENDPOINT=f"127.0.0.1:{silent.getsockname()[1]}",
+                OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
+                OTEL_BSP_MAX_QUEUE_SIZE="100",
+                OTEL_BLRP_MAX_QUEUE_SIZE="50",
+                OTEL_METRIC_EXPORT_INTERVAL="500",
+            )
+        )
+        seconds(running.url, 1)
+        process = psutil.Process(running.process.pid)
+        before = process.memory_info().rss
+        seconds(running.url, 6)
+        assert process.memory_info().rss - before < 50e6
+        dropped = '_processed_total{error_type="queue_full"'
+        assert sample(running.url, f"otel_sdk_processor_span{dropped}") > 100
+        assert sample(running.url, f"otel_sdk_processor_log{dropped}") > 50
+        points = "otel_sdk_exporter_metric_data_point_exported_total{error_type="
+        assert sample(running.url, points) > 0
+        began = time.monotonic()
+        running.process.send_signal(signal.SIGTERM)
+        running.process.wait(10)
+        assert time.monotonic() - began < 5
+        log = running.log.read_text()
+        assert log.count("telemetry is being lost") == 1
+        assert "Traceback" not in log
+        assert KEY not in log
+
+
+def test_of_a_trace_all_spans_are_there_or_none(
+    collector: Collector, protocol: str, standin: Standin, tmp_path: Path
+) -> None:
+    sampled = {
+        **EXPORTING,
+        "OTEL_METRICS_EXPORTER": "none",
+        "OTEL_LOGS_EXPORTER": "none",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.port}",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+        "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+        "OTEL_TRACES_SAMPLER_ARG": "0.3",
+    }
+    # who is behind decides otherwise for traces of its own, and must follow
+    behind = {**sampled, "OTEL_TRACES_SAMPLER_ARG": "0.9"}
+    with (
+        llm_proxy(tmp_path, provider("openai", standin), **behind) as llm,
+        gateway(tmp_path, llm, **sampled) as edge,
+    ):
+        asked = [post(edge.url, chat()).headers["x-trace-id"] for _ in range(150)]
+        wanted = {trace for trace in asked if int(trace[16:], 16) < 0.3 * 2**64}
+
+        def seen() -> Counter[str]:
+            return Counter(span.trace_id.hex() for span in spans(collector))
+
+        until(lambda: wanted <= set(seen()) and min(seen().values()) == max(seen().values()))
+    assert 15 <= len(wanted) <= 75
+    assert seen() == dict.fromkeys(wanted, 4)
