@@ -34,6 +34,11 @@ M = TypeVar("M", bound=BaseModel)
 CONNECT_SECONDS = 2.0
 ATTEMPTS = 3
 
+FOR_THE_WAY_BACK = 0.05
+"""The share of the time left, and at most this many seconds, that is not handed on: a service out
+of time should still get to say so before its caller stops to listen.
+"""
+
 END_SECONDS = 1.0
 """How long the end of an answer is waited for that has said all it has to say."""
 
@@ -275,7 +280,8 @@ class ServiceClient:
         headers: Mapping[str, str] | None,
         seconds: float,
     ) -> Opened:
-        carrier = {deadline.HEADER: f"{seconds:.3f}", **(headers or {})}
+        theirs = seconds - FOR_THE_WAY_BACK * min(seconds, 1.0)
+        carrier = {deadline.HEADER: f"{theirs:.3f}", **(headers or {})}
         propagate.inject(carrier, context=set_span_in_context(attempt.span))
         try:
             async with asyncio.timeout_at(attempt.until):

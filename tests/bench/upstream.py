@@ -1,7 +1,8 @@
 """A canned provider and an OTLP sink in one process, far faster than what is measured.
 
 `python -m tests.bench.upstream PORT SINK_PORT` answers OpenAI's API on the first port and
-`POST /v1/{traces,metrics,logs}` on the second, whose `GET /counts` says what it was sent.
+`POST /v1/{traces,metrics,logs}` on the second, whose `GET /counts` says what it was sent. Below
+`/busy`, `/unavailable`, `/slow`, `/hangs` and `/cuts` the second fails in that way.
 """
 
 import asyncio
@@ -76,6 +77,9 @@ MODELS = _answer(
     _json({"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "openai"}]})
 )
 EXPORTED = _answer(b"", b"application/x-protobuf")
+BUSY = _answer(b"", status=b"429 Too Many Requests")
+UNAVAILABLE = _answer(b"", status=b"503 Service Unavailable")
+SLOW_SECONDS = 0.5
 NOT_FOUND = _answer(b"{}", status=b"404 Not Found")
 STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -172,20 +176,32 @@ class Sink(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         counts = self.counts
-        match self._url:
-            case b"/v1/traces":
-                counts.traces += 1
-            case b"/v1/metrics":
-                counts.metrics += 1
-            case b"/v1/logs":
-                counts.logs += 1
-            case b"/counts":
-                self.transport.write(_answer(_json(asdict(counts))))
-                return
+        conduct, _, path = self._url.decode("latin-1").strip("/").rpartition("v1/")
+        if path in ("traces", "metrics", "logs"):
+            setattr(counts, path, getattr(counts, path) + 1)
+            self._conduct(conduct.rstrip("/"))
+        elif self._url == b"/counts":
+            self.transport.write(_answer(_json(asdict(counts))))
+        else:
+            self.transport.write(NOT_FOUND)
+
+    def _conduct(self, conduct: str) -> None:
+        match conduct:
+            case "":
+                self.transport.write(EXPORTED)
+            case "busy":
+                self.transport.write(BUSY)
+            case "unavailable":
+                self.transport.write(UNAVAILABLE)
+            case "slow":
+                loop = asyncio.get_running_loop()
+                loop.call_later(SLOW_SECONDS, self.transport.write, EXPORTED)
+            case "hangs":
+                pass  # until who asked gives up
+            case "cuts":
+                self.transport.abort()
             case _:
                 self.transport.write(NOT_FOUND)
-                return
-        self.transport.write(EXPORTED)
 
 
 async def serve(port: int, sink_port: int) -> None:

@@ -23,6 +23,8 @@ class Case:
     leaves: int | None = None
     local: bool = False
     """Through the gateway whose llm-proxy has the local model only, and no vector service."""
+    seconds: float | None = None
+    """How long the caller gives the gateway."""
 
 
 STREAM = {"stream": True}
@@ -149,6 +151,21 @@ CASES = [
         """,
         first=(SILENT,),
         second=(SILENT,),
+    ),
+    Case(
+        "a chat whose caller gives too little time",
+        "/chat",
+        CHAT,
+        """
+        gateway SERVER POST /chat ERROR http=504 error=504
+          gateway CLIENT POST /v1/chat/completions ERROR http=504 error=504 to=llm-proxy
+            llm-proxy SERVER POST /v1/chat/completions ERROR http=504 error=504 attempts=2
+              llm-proxy CLIENT chat gpt-4o-mini ERROR error=timeout provider=first attempt=1
+              llm-proxy CLIENT chat gpt-4o-mini ERROR error=timeout provider=second attempt=2
+        """,
+        first=(SILENT,),
+        second=(SILENT,),
+        seconds=0.5,
     ),
     Case(
         "a chat whose caller leaves",

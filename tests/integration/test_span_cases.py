@@ -125,6 +125,8 @@ def test_a_call_leaves_exactly_these_spans(house: House, case: Case) -> None:
     steps = {house.first: case.first, house.second: case.second}
     for standin, script in steps.items():
         standin.next.extend(script)
+    if case.seconds:
+        headers["x-request-timeout"] = str(case.seconds)
     call(house, case, headers)
     for standin in steps:
         assert not standin.next, "not all that was to happen did"

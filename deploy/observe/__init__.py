@@ -1,0 +1,1 @@
+"""Dashboards and alerts as code: `python -m deploy.observe` writes what reads them."""

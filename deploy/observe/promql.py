@@ -1,0 +1,71 @@
+"""PromQL about the schema's metrics: one that isn't there, or a label, raises ValueError."""
+
+from collections.abc import Iterable, Mapping
+
+from deploy.observe import names
+from o11y.schema import Metric
+
+RATE = "$__rate_interval"
+
+Where = Mapping[str, str]
+"""Label by matcher: `{"status": '!="ok"'}`; a key of the schema or a label of the resource."""
+
+
+def selector(metric: Metric, where: Where | None = None, part: str = "") -> str:
+    """`name{label matcher, …}`; `part` is `_bucket`, `_sum` or `_count` of a histogram."""
+    if bool(part) != (metric.kind == "histogram"):
+        raise ValueError(f"{metric.name} is a {metric.kind}, and {part!r} no part of it")
+    matchers = [f"{_label(metric, key)}{matcher}" for key, matcher in (where or {}).items()]
+    return f"{names.series(metric)}{part}" + (f"{{{', '.join(matchers)}}}" if matchers else "")
+
+
+def summed(expression: str, by: Iterable[str] = ()) -> str:
+    grouped = ", ".join(names.label(key) for key in by)
+    return f"sum by ({grouped}) ({expression})" if grouped else f"sum({expression})"
+
+
+def rate(
+    metric: Metric, by: Iterable[str] = (), where: Where | None = None, over: str = RATE
+) -> str:
+    """How often a counter counts, or a histogram is observed, a second."""
+    keys = [_label(metric, key) for key in by]
+    part = "_count" if metric.kind == "histogram" else ""
+    return summed(f"rate({selector(metric, where, part)}[{over}])", keys)
+
+
+def increase(
+    metric: Metric, by: Iterable[str] = (), where: Where | None = None, over: str = "1h"
+) -> str:
+    """How much a counter counted in `over`."""
+    keys = [_label(metric, key) for key in by]
+    part = "_count" if metric.kind == "histogram" else ""
+    return summed(f"increase({selector(metric, where, part)}[{over}])", keys)
+
+
+def quantile(
+    share: float,
+    metric: Metric,
+    by: Iterable[str] = (),
+    where: Where | None = None,
+    over: str = RATE,
+) -> str:
+    """The quantile of a histogram, `share` from 0 to 1."""
+    keys = ["le", *(_label(metric, key) for key in by)]
+    buckets = summed(f"rate({selector(metric, where, '_bucket')}[{over}])", keys)
+    return f"histogram_quantile({share}, {buckets})"
+
+
+def mean(
+    metric: Metric, by: Iterable[str] = (), where: Where | None = None, over: str = RATE
+) -> str:
+    """The mean of what a histogram observed."""
+    keys = [_label(metric, key) for key in by]
+    total = summed(f"rate({selector(metric, where, '_sum')}[{over}])", keys)
+    return f"{total} / {rate(metric, keys, where, over)}"
+
+
+def _label(metric: Metric, key: str) -> str:
+    found = names.label(key)
+    if found not in names.labels(metric):
+        raise ValueError(f"{metric.name} has no label {key}")
+    return found
