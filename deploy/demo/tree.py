@@ -95,7 +95,7 @@ def _walk(trace: Trace, parent: Span | None, lead: str, replicated: set[str]) ->
         last = span is spans[-1]
         branch = "" if parent is None else lead + ("└ " if last else "├ ")
         below = "" if parent is None else lead + ("  " if last else "│ ")
-        yield _Line(span, branch, _details(span, span.id in trace.orphans, replicated))
+        yield _Line(span, branch, details(span, span.id in trace.orphans, replicated))
         yield from _walk(trace, span, below, replicated)
 
 
@@ -117,7 +117,7 @@ def _bar(span: Span, trace: Trace, width: int) -> str:
     return "".join(cells[pair] for pair in zip(halves[::2], halves[1::2], strict=True))
 
 
-def _details(span: Span, orphan: bool, replicated: set[str]) -> Text:
+def details(span: Span, orphan: bool, replicated: set[str]) -> Text:
     """What the span tells, as far as it tells it."""
     found = span.attributes
     parts: list[tuple[str, str]] = []
