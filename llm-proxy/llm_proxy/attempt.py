@@ -284,7 +284,7 @@ class Attempt:
                 found[key] = count
         if tokens.estimated:
             found[schema.USAGE_ESTIMATED] = True
-        if not self._provider.is_local:
+        if not self._provider.is_free:
             self.cost_usd = self._provider.prices.cost_usd(
                 said.model or self._model, tokens, said.service_tier
             )

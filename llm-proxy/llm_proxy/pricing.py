@@ -1,10 +1,11 @@
 """What a call cost, from its tokens and the price list of genai-prices."""
 
 import time
+from collections.abc import Mapping
 from decimal import Decimal
 
 from genai_prices import Usage, calc_price
-from genai_prices.types import PriceCalculation, TieredPrices
+from genai_prices.types import ModelPrice, PriceCalculation, TieredPrices
 
 from llm_proxy.answers import Tokens
 
@@ -31,14 +32,18 @@ Rates = dict[str, Decimal]
 
 
 class PriceList:
-    """The prices of one provider: the list named `pricing`, else the one for its `api_url`.
+    """The prices of one provider: its `own`, by model; for other models those of the list named
+    `pricing`, else of the one for its `api_url`.
 
     To price a call the library takes over 100 µs. Most prices are so much a token, so it is asked
     once a minute for the rates of a model. Where there is more to them (tiers, a fee for each
     request, parts that may overlap) it is asked each time.
     """
 
-    def __init__(self, pricing: str | None, api_url: str) -> None:
+    def __init__(
+        self, pricing: str | None, api_url: str, own: Mapping[str, ModelPrice] | None = None
+    ) -> None:
+        self._own = own or {}
         self._pricing = pricing
         self._api_url = api_url
         self._rates: dict[tuple[str, str | None, tuple[str, ...]], tuple[float, Rates | None]] = {}
@@ -62,7 +67,9 @@ class PriceList:
 
     def _ask_rates(self, model: str, tier: str | None, kinds: tuple[str, ...]) -> Rates | None:
         wholes = [_PART_OF[kind] for kind in kinds if kind in _PART_OF]
-        if len(set(wholes)) < len(wholes) or self._has_more_than_rates(model, tier):
+        if len(set(wholes)) < len(wholes) or (
+            model not in self._own and self._has_more_than_rates(model, tier)
+        ):
             return None
         rates: Rates = {}
         for kind in kinds:
@@ -80,14 +87,21 @@ class PriceList:
         return bool(nothing.total_price) or any(isinstance(each, TieredPrices) for each in prices)
 
     def _ask(self, model: str, tier: str | None, counts: dict[str, int]) -> Decimal:
+        own = self._own.get(model)
+        if own is not None:
+            return own.calc_price(_usage(counts))["total_price"]
         return self._calculate(model, tier, counts).total_price
 
     def _calculate(self, model: str, tier: str | None, counts: dict[str, int]) -> PriceCalculation:
-        usage = Usage(**{_KEYS[kind]: count for kind, count in counts.items()})
+        usage = _usage(counts)
         context = {"service_tier": tier} if tier else None
         if self._pricing:
             return calc_price(usage, model, provider_id=self._pricing, price_context=context)
         return calc_price(usage, model, provider_api_url=self._api_url, price_context=context)
+
+
+def _usage(counts: Mapping[str, int]) -> Usage:
+    return Usage(**{_KEYS[kind]: count for kind, count in counts.items()})
 
 
 def _is_odd(counts: dict[str, int]) -> bool:

@@ -53,6 +53,7 @@ class Provider:
         self.settings = settings
         self.name = settings.name
         self.is_local = settings.name == LOCAL
+        self.is_free = self.is_local and not settings.prices
         base = str(settings.base_url) if settings.base_url else f"{inference_url.rstrip('/')}/v1"
         self.url = URL(base.rstrip("/")).update_query(settings.query)
         self.address = self.url.host
@@ -60,7 +61,8 @@ class Provider:
         self.title = (
             "inference-svc" if self.is_local else f"the LLM provider at {self.address}:{self.port}"
         )
-        self.prices = PriceList(settings.pricing, base)
+        own = {model: price.listed for model, price in settings.prices.items()}
+        self.prices = PriceList(settings.pricing, base, own)
         self.breaker = Breaker(settings.breaker_failures, settings.breaker_seconds)
         self.slots = asyncio.Semaphore(settings.max_concurrency)
         self.chat_model = settings.chat_model

@@ -1,10 +1,12 @@
 """What llm-proxy reads from the environment."""
 
 import re
+from decimal import Decimal
 from typing import Annotated, Any, Self
 
 import msgspec
 from genai_prices.data import providers as price_lists
+from genai_prices.types import ModelPrice
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -40,13 +42,32 @@ def _fits_a_header(value: SecretStr | None) -> SecretStr | None:
     return value
 
 
+class ModelPrices(BaseModel):
+    """What a model costs: US dollars for a million tokens. Cached input costs what input costs
+    where nothing else is said.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    input: Decimal = Field(ge=0)
+    output: Decimal = Field(Decimal(0), ge=0)
+    cached: Decimal | None = Field(None, ge=0)
+
+    @property
+    def listed(self) -> ModelPrice:
+        """The same as an entry of genai-prices."""
+        cached = self.input if self.cached is None else self.cached
+        return ModelPrice(input_mtok=self.input, output_mtok=self.output, cache_read_mtok=cached)
+
+
 class ProviderSettings(BaseModel):
     """One provider: where it is, how it is asked, how far it is trusted. Times are in seconds.
 
     `models` says what this provider calls a model that is asked for, `*` what it takes for any
     other; a name that isn't there goes through as it is. `pricing` names the price list (a provider
-    of genai-prices) for a base URL it doesn't know by itself. `stream_usage` is false for a
-    provider that refuses `stream_options`.
+    of genai-prices) for a base URL it doesn't know by itself; `prices` are one's own, by the name
+    the provider answers with, and hold before the list. `stream_usage` is false for a provider that
+    refuses `stream_options`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -61,6 +82,7 @@ class ProviderSettings(BaseModel):
     chat_model: str | None = None
     embedding_model: str | None = None
     pricing: str | None = None
+    prices: dict[str, ModelPrices] = {}
     connect_seconds: float = Field(5, gt=0, le=60)
     first_byte_seconds: float = Field(60, gt=0)
     idle_seconds: float = Field(30, gt=0)

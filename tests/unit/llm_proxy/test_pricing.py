@@ -8,9 +8,11 @@ import pytest
 from genai_prices import Usage, calc_price
 from genai_prices.data import providers as price_lists
 from genai_prices.types import Provider as Prices
+from pydantic import ValidationError
 
 from llm_proxy.answers import Tokens
 from llm_proxy.pricing import PriceList
+from llm_proxy.settings import LOCAL, ModelPrices, ProviderSettings
 
 TIERS = (None, "default", "auto", "flex", "priority", "batch", "nobody-knows")
 ROUNDS = 4
@@ -144,3 +146,28 @@ def test_a_price_that_is_remembered_is_asked_for_again(
     now[0] += later
     assert ours.cost_usd("gpt-4o-mini", Tokens(10, 10), None) == first
     assert bool(asked) is (later > 60)
+
+
+def test_prices_of_ones_own_hold_before_the_list() -> None:
+    own = {
+        "gpt-4o-mini": ModelPrices(input=Decimal(1), output=Decimal(2)).listed,
+        "tiny": ModelPrices(input=Decimal(4), output=Decimal(8), cached=Decimal(1)).listed,
+    }
+    ours = PriceList("openai", "", own)
+    for _ in range(2):  # the second time it is remembered
+        assert ours.cost_usd("gpt-4o-mini", Tokens(10, 5), None) == Decimal("0.00002")
+        assert ours.cost_usd("gpt-4o-mini", Tokens(10, 5, cached=5), None) == Decimal("0.00002")
+        assert ours.cost_usd("tiny", Tokens(10, 5, cached=4), None) == Decimal("0.000068")
+        assert ours.cost_usd("gpt-4o", Tokens(10, 5), None) == PriceList("openai", "").cost_usd(
+            "gpt-4o", Tokens(10, 5), None
+        )
+
+
+@pytest.mark.parametrize(
+    ("prices", "said"),
+    [({"input": -1}, "prices.tiny.input"), ({}, "prices.tiny.input"), ({"in": 1}, "prices.tiny")],
+)
+def test_a_price_that_is_none_is_refused_by_its_name(prices: dict[str, int], said: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        ProviderSettings.model_validate({"name": LOCAL, "prices": {"tiny": prices}})
+    assert said in str(refused.value)
