@@ -13,7 +13,7 @@ LITE := -f docker-compose.yml -f deploy/compose.lite.yml
 REPLICAS ?= --scale inference-svc=3 --scale vector-svc=2 --scale llm-proxy=2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status logs trace load demo-scale test test-containers bench-llm bench-telemetry bench-failures bench-inference telemetry-docs pictures lint format lock clean
+.PHONY: help setup demo up down status logs trace load demo-scale test test-containers bench-llm bench-telemetry bench-failures bench-inference telemetry-docs observe pictures lint format lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ bench-failures: $(VENV)/.installed-dev ## Measure llm-proxy while telemetry's ba
 
 telemetry-docs: setup ## Write deploy/TELEMETRY.md anew from the telemetry schema
 	@$(BIN)/python -m deploy.telemetry
+
+observe: setup ## Write dashboards and alert rules anew from deploy/observe
+	@$(BIN)/python -m deploy.observe
 
 pictures: setup ## Draw the dashboards and a trace from two minutes of demo (needs Debian's prometheus)
 	@$(BIN)/python -m deploy.local up

@@ -64,6 +64,19 @@ def mean(
     return f"{total} / {rate(metric, keys, where, over)}"
 
 
+def share(
+    metric: Metric,
+    wanted: Where,
+    by: Iterable[str] = (),
+    where: Where | None = None,
+    over: str = RATE,
+) -> str:
+    """What part of the events is `wanted`; 0 where there are others only, nothing without any."""
+    keys = list(by)
+    every = rate(metric, keys, where, over)
+    return f"({rate(metric, keys, {**(where or {}), **wanted}, over)} or 0 * {every}) / {every}"
+
+
 def _label(metric: Metric, key: str) -> str:
     found = names.label(key)
     if found not in names.labels(metric):

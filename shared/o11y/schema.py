@@ -379,6 +379,23 @@ VECTOR_DISTANCE = Metric(
     "original",
     COSINE_DISTANCE,
 )
+VECTOR_TOP_SIMILARITY = Metric(
+    "vector_search_top_similarity",
+    "histogram",
+    "{similarity}",
+    "Cosine similarity of the best document of each search that found one.",
+    (LABEL_COLLECTION,),
+    "o11y",
+    UNIT_INTERVAL,
+)
+VECTOR_EMPTY = Metric(
+    "vector_search_empty",
+    "counter",
+    "{search}",
+    "Searches that found no document.",
+    (LABEL_COLLECTION,),
+    "o11y",
+)
 VECTOR_DOCUMENTS = Metric(
     "vector_documents",
     "gauge",

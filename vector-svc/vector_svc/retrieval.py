@@ -33,6 +33,8 @@ class Retrieval:
         self._duration = telemetry.histogram(schema.VECTOR_OPERATION_DURATION)
         self._similarity = telemetry.histogram(schema.VECTOR_SIMILARITY)
         self._distance = telemetry.histogram(schema.VECTOR_DISTANCE)
+        self._top_similarity = telemetry.histogram(schema.VECTOR_TOP_SIMILARITY)
+        self._empty = telemetry.counter(schema.VECTOR_EMPTY)
         self._label = {schema.LABEL_COLLECTION: collection.name}
         telemetry.gauge(schema.VECTOR_DOCUMENTS, self._observed)
 
@@ -111,6 +113,9 @@ class Retrieval:
             invocation.attributes[schema.RESULT_COUNT] = len(results)
             if results:
                 invocation.attributes[schema.TOP_SIMILARITY] = results[0].similarity
+                self._top_similarity.record(results[0].similarity, self._label)
+            # Nothing is added, too: a share of empty searches needs a series before the first.
+            self._empty.add(0 if results else 1, self._label)
             for result in results:
                 self._similarity.record(result.similarity, self._label)
                 self._distance.record(result.distance, self._label)

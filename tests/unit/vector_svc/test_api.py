@@ -61,7 +61,16 @@ async def test_metrics_count_operations_and_quality(running: Running) -> None:
     assert f'{prefix}{{collection="documents",operation="store",status="ok"}} 1.0' in text
     assert f'{prefix}{{collection="documents",operation="search",status="error"}} 1.0' in text
     assert 'vector_search_similarity_count{collection="documents"} 2.0' in text
+    assert 'vector_search_top_similarity_count{collection="documents"} 1.0' in text
+    assert 'vector_search_empty_total{collection="documents"} 0.0' in text
     assert 'vector_documents{collection="documents"} 2.0' in text
+
+
+async def test_a_search_that_finds_nothing_is_counted(running: Running) -> None:
+    await running.http.post("/search", json=SEARCH)
+    text = running.metrics()
+    assert 'vector_search_empty_total{collection="documents"} 1.0' in text
+    assert "vector_search_top_similarity_count" not in text
 
 
 @pytest.mark.parametrize(

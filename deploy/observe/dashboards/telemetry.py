@@ -1,0 +1,228 @@
+"""Does telemetry itself arrive, and what is thrown away on the way?"""
+
+from deploy.observe import names, others
+from deploy.observe.others import collector
+from deploy.observe.page import Dashboard
+from deploy.observe.panels import Row, query, stat, timeseries
+from deploy.observe.promql import rate
+from o11y import schema
+
+OVER = "[$__rate_interval]"
+LOST = {schema.ERROR_TYPE: '!=""'}
+TRACES = "processor_tail_sampling_global_count_traces_sampled"
+SAMPLED = 'sampled="true"'
+SIGNALS = ("spans", "metric_points", "log_records")
+
+
+def _each(stem: str) -> list[str]:
+    return [f"{stem}_{signal}" for signal in SIGNALS]
+
+
+DASHBOARD = Dashboard(
+    "o11y-telemetry",
+    "Telemetry itself",
+    "What services send, what the Collector keeps, and what is lost.",
+    [
+        stat(
+            "Spans in",
+            "Spans the Collector takes a second.",
+            "short",
+            query(f"sum(rate({collector('receiver_accepted_spans')}{OVER}))"),
+            width=6,
+        ),
+        stat(
+            "Traces kept",
+            "Share of the traces that tail sampling keeps.",
+            "percentunit",
+            query(
+                f"sum(rate({collector(TRACES, SAMPLED)}{OVER}))"
+                f" / sum(rate({collector(TRACES)}{OVER}))"
+            ),
+            width=6,
+        ),
+        stat(
+            "Lost by services",
+            "Spans, log records and metric points a second that did not leave a service.",
+            "short",
+            query(
+                " + ".join(
+                    f"({rate(metric, where=LOST)} or vector(0))"
+                    for metric in (
+                        schema.SPANS_PROCESSED,
+                        schema.SPANS_EXPORTED,
+                        schema.LOGS_PROCESSED,
+                        schema.LOGS_EXPORTED,
+                        schema.POINTS_EXPORTED,
+                    )
+                )
+            ),
+            width=6,
+            thresholds=[(0.001, "red")],
+        ),
+        stat(
+            "Lost by the Collector",
+            "Spans, log records and metric points a second that no backend took.",
+            "short",
+            query(
+                " + ".join(
+                    f"(sum(rate({collector(name)}{OVER})) or vector(0))"
+                    for name in _each("exporter_send_failed") + _each("exporter_enqueue_failed")
+                )
+            ),
+            width=6,
+            thresholds=[(0.001, "red")],
+        ),
+        Row("Services"),
+        timeseries(
+            "Spans sent",
+            "Spans a second that arrived, by service.",
+            "short",
+            query(
+                rate(schema.SPANS_EXPORTED, ["service_name"], {schema.ERROR_TYPE: '=""'}),
+                "{{service_name}}",
+            ),
+        ),
+        timeseries(
+            "Spans lost",
+            "Spans a second that did not arrive, by service and why.",
+            "short",
+            query(
+                rate(schema.SPANS_PROCESSED, ["service_name", schema.ERROR_TYPE], LOST),
+                "{{service_name}} {{error_type}} before sending",
+            ),
+            query(
+                rate(schema.SPANS_EXPORTED, ["service_name", schema.ERROR_TYPE], LOST),
+                "{{service_name}} {{error_type}}",
+            ),
+        ),
+        timeseries(
+            "Log records and metric points lost",
+            "A second, by service and why.",
+            "short",
+            *(
+                query(
+                    rate(metric, ["service_name", schema.ERROR_TYPE], LOST),
+                    f"{what} {{{{service_name}}}} {{{{error_type}}}}",
+                )
+                for what, metric in (
+                    ("log records", schema.LOGS_PROCESSED),
+                    ("log records", schema.LOGS_EXPORTED),
+                    ("metric points", schema.POINTS_EXPORTED),
+                )
+            ),
+        ),
+        timeseries(
+            "Memory of services",
+            "Resident memory, by replica.",
+            "bytes",
+            query(
+                f"max by (service_name, instance) ({names.series(schema.MEMORY_USED)})",
+                "{{service_name}} {{instance}}",
+            ),
+        ),
+        timeseries(
+            "CPU of services",
+            "In percent of one core, by replica.",
+            "percent",
+            query(
+                f"max by (service_name, instance) ({names.series(schema.CPU_USAGE)})",
+                "{{service_name}} {{instance}}",
+            ),
+        ),
+        timeseries(
+            "Backends that answer",
+            "1 for each part of the stack that Prometheus reaches.",
+            "short",
+            query(f"min by (job) ({others.UP})", "{{job}}"),
+        ),
+        Row("The Collector"),
+        timeseries(
+            "Taken",
+            "A second, by signal.",
+            "short",
+            *(
+                query(f"sum(rate({collector(name)}{OVER}))", name.removeprefix("receiver_"))
+                for name in _each("receiver_accepted")
+            ),
+        ),
+        timeseries(
+            "Refused",
+            "A second, by signal: its memory is full, or what came is wrong.",
+            "short",
+            *(
+                query(f"sum(rate({collector(name)}{OVER}))", name.removeprefix("receiver_"))
+                for name in _each("receiver_refused")
+            ),
+        ),
+        timeseries(
+            "Traces kept, by why",
+            "Traces a second that a policy of tail sampling wants; several may want one.",
+            "short",
+            query(
+                "sum by (policy) (rate("
+                f"{collector('processor_tail_sampling_count_traces_sampled', SAMPLED)}"
+                f"{OVER}))",
+                "{{policy}}",
+            ),
+        ),
+        timeseries(
+            "Traces kept and dropped",
+            "Traces a second, by the decision.",
+            "short",
+            query(f"sum by (sampled) (rate({collector(TRACES)}{OVER}))", "sampled {{sampled}}"),
+            stacked=True,
+        ),
+        timeseries(
+            "Sent to backends",
+            "A second, by exporter and signal.",
+            "short",
+            *(
+                query(
+                    f"sum by (exporter) (rate({collector(name)}{OVER}))",
+                    "{{exporter}} " + name.removeprefix("exporter_sent_"),
+                )
+                for name in _each("exporter_sent")
+            ),
+        ),
+        timeseries(
+            "Not taken by backends",
+            "A second, by exporter: after all retries, or because the queue is full.",
+            "short",
+            *(
+                query(f"sum by (exporter) (rate({collector(name)}{OVER}))", "{{exporter}} " + name)
+                for name in _each("exporter_send_failed") + _each("exporter_enqueue_failed")
+            ),
+        ),
+        timeseries(
+            "Queues",
+            "How full each exporter's queue on disk is.",
+            "percentunit",
+            query(
+                f"sum by (exporter) ({collector('exporter_queue_size')})"
+                f" / sum by (exporter) ({collector('exporter_queue_capacity')})",
+                "{{exporter}}",
+            ),
+            limits={"min": 0, "max": 1},
+        ),
+        timeseries(
+            "Traces that wait for a decision",
+            "And those that had to go before their time, a second: num_traces is too small then.",
+            "short",
+            query(
+                f"sum({collector('processor_tail_sampling_sampling_traces_on_memory')})", "waiting"
+            ),
+            query(
+                "sum(rate("
+                f"{collector('processor_tail_sampling_sampling_trace_dropped_too_early')}{OVER}))",
+                "dropped too early",
+            ),
+        ),
+        timeseries(
+            "Memory of the Collector",
+            "Resident memory.",
+            "bytes",
+            query(f"sum({collector('process_memory_rss')})", "resident"),
+        ),
+    ],
+    [],
+)
