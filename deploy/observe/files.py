@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from deploy.observe import grafana
+from deploy.observe import grafana, rules
 
 
 def files() -> dict[Path, str]:
     """Path and text of each."""
-    return grafana.files()
+    return {**grafana.files(), **rules.files()}

@@ -74,11 +74,24 @@ def share(
     """What part of the events is `wanted`; 0 where there are others only, nothing without any."""
     keys = list(by)
     every = rate(metric, keys, where, over)
-    return f"({rate(metric, keys, {**(where or {}), **wanted}, over)} or 0 * {every}) / {every}"
+    part = rate(metric, keys, {**(where or {}), **wanted}, over)
+    return f"({part} or 0 * {every}) / ({every} > 0)"
+
+
+def happened(
+    metric: Metric, by: Iterable[str] = (), where: Where | None = None, over: str = "1h"
+) -> str:
+    """How often a counter counted in `over`, where it did; also what made its series appear."""
+    keys = [_label(metric, key) for key in by]
+    now = summed(selector(metric, where), keys)
+    before = summed(f"{selector(metric, where)} offset {over}", keys)
+    return f"{increase(metric, keys, where, over)} > 0 or ({now} unless {before}) > 0"
 
 
 def _label(metric: Metric, key: str) -> str:
     found = names.label(key)
+    if found == "le" and metric.kind == "histogram":
+        return found
     if found not in names.labels(metric):
         raise ValueError(f"{metric.name} has no label {key}")
     return found

@@ -13,11 +13,12 @@ SEARCHES = CHOSEN | {schema.LABEL_OPERATION: '="search"'}
 POOR = 0.3
 
 
-def mean_over(metric: schema.Metric, hours: str, ago: str = "") -> str:
-    """The mean in a time of its own, which a week later can be compared."""
+def mean_over(metric: schema.Metric, hours: str, ago: str = "", chosen: bool = True) -> str:
+    """The mean in a time of its own, which can be compared with that of another week."""
     part = f"[{hours}]{f' offset {ago}' if ago else ''}"
-    total = f"sum(increase({selector(metric, CHOSEN, '_sum')}{part}))"
-    return f"{total} / sum(increase({selector(metric, CHOSEN, '_count')}{part}))"
+    where = CHOSEN if chosen else {}
+    total = f"sum(increase({selector(metric, where, '_sum')}{part}))"
+    return f"{total} / (sum(increase({selector(metric, where, '_count')}{part})) > 0)"
 
 
 SHARE_EMPTY = f"{rate(EMPTY, where=CHOSEN)} / {rate(DURATION, where=SEARCHES)}"

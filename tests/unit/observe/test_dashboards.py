@@ -124,5 +124,5 @@ def test_every_variable_is_used_and_every_one_used_is_there() -> None:
     ],
 )
 def test_a_query_with_a_name_that_is_not_there_is_not_written(wrong: Any) -> None:
-    with pytest.raises(ValueError, match="no label|no part"):
+    with pytest.raises(ValueError, match=r"no label|no part"):
         wrong()

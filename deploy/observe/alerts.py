@@ -1,0 +1,253 @@
+"""Alerts: when somebody is told, how urgently, and where to look first."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from deploy.observe import names, others, slo
+from deploy.observe.dashboards import retrieval
+from deploy.observe.promql import happened, increase, rate, summed
+from o11y import schema
+
+HOURLY_BUDGET_USD = 10.0
+TENANT_BUDGET_USD = 5.0
+"""What an hour may cost, overall and for each tenant: change them here, and `make observe`."""
+
+FAILED = {schema.ERROR_TYPE: '!=""'}
+SEARCH = {schema.LABEL_OPERATION: '="search"'}
+GPU = [schema.HW_ID, "instance"]
+
+
+@dataclass(frozen=True)
+class Alert:
+    """One alert. A page wakes somebody, a ticket waits for the morning. Each has a section of its
+    name in RUNBOOK.md.
+    """
+
+    name: str
+    expression: str
+    after: str
+    severity: Literal["page", "ticket"]
+    summary: str
+    description: str
+    dashboard: str
+
+    def json(self) -> dict[str, Any]:
+        return {
+            "alert": self.name,
+            "expr": self.expression,
+            "for": self.after,
+            "labels": {"severity": self.severity},
+            "annotations": {
+                "summary": self.summary,
+                "description": self.description,
+                "dashboard": f"/d/{self.dashboard}",
+                "runbook": f"deploy/RUNBOOK.md#{self.name.lower()}",
+            },
+        }
+
+
+def _lost(metric: schema.Metric) -> str:
+    return f"({happened(metric, ['service_name'], FAILED, '10m')})"
+
+
+def _collector_lost(name: str) -> str:
+    return f"sum by (exporter) (increase({others.collector(name)}[10m])) > 0"
+
+
+CACHE_USED = summed(names.series(schema.MODEL_CACHE_USED), ["instance"])
+CACHE_BLOCKS = summed(names.series(schema.MODEL_CACHE_BLOCKS), ["instance"])
+ALERTS = [
+    Alert(
+        "SloBurnsFast",
+        f"{slo.burning(14.4, '1h', '5m')} or {slo.burning(6, '6h', '30m')}",
+        "2m",
+        "page",
+        "{{ $labels.slo }}: {{ $value | humanizePercentage }} of the requests fail the objective",
+        "At this rate the error budget of 30 days is gone within days.",
+        "o11y-slo",
+    ),
+    Alert(
+        "SloBurnsSlowly",
+        f"{slo.burning(3, '1d', '2h')} or {slo.burning(1, '3d', '6h')}",
+        "15m",
+        "ticket",
+        "{{ $labels.slo }}: {{ $value | humanizePercentage }} of the requests fail the objective",
+        "At this rate the error budget does not last its 30 days.",
+        "o11y-slo",
+    ),
+    Alert(
+        "CostAboveBudget",
+        f"{increase(schema.OPENAI_COST)} > scalar({others.HOURLY_BUDGET})",
+        "5m",
+        "ticket",
+        'LLM calls cost {{ $value | printf "%.2f" }} USD in the last hour: more than the budget',
+        "The budget of an hour is set in deploy/observe/alerts.py.",
+        "o11y-cost",
+    ),
+    Alert(
+        "TenantCostAboveBudget",
+        f"{increase(schema.OPENAI_COST, [schema.LABEL_TENANT])} > scalar({others.TENANT_BUDGET})",
+        "5m",
+        "ticket",
+        'Tenant {{ $labels.tenant }} cost {{ $value | printf "%.2f" }} USD in the last hour',
+        "That is more than the budget of a tenant, which deploy/observe/alerts.py sets.",
+        "o11y-cost",
+    ),
+    Alert(
+        "CallsWithoutPrice",
+        happened(schema.OPENAI_UNPRICED, [schema.LABEL_PROVIDER, schema.LABEL_MODEL]),
+        "0m",
+        "ticket",
+        "Nobody knows what {{ $labels.model }} of {{ $labels.provider }} costs",
+        "Its calls are in no sum of cost, and in no budget.",
+        "o11y-cost",
+    ),
+    Alert(
+        "BreakerOpen",
+        f"max by (provider) ({names.series(schema.OPENAI_CIRCUIT)}) == 2",
+        "1m",
+        "page",
+        "Provider {{ $labels.provider }} fails so often that it is left alone",
+        "Calls go to the next provider, or fail where there is none.",
+        "o11y-cost",
+    ),
+    Alert(
+        "QueueGrows",
+        f"sum by (instance) ({names.series(schema.MODEL_WAITING)}) > 32",
+        "5m",
+        "ticket",
+        "{{ $value }} sequences wait for the local model of {{ $labels.instance }}",
+        "Callers wait longer for their first token than for the rest of the answer.",
+        "o11y-inference",
+    ),
+    Alert(
+        "CallsTurnedAway",
+        happened(schema.MODEL_REJECTED, ["instance", schema.LABEL_REASON], over="10m"),
+        "0m",
+        "page",
+        "inference-svc turns calls away: {{ $labels.reason }}",
+        "Its queue or its cache is full; callers get 429.",
+        "o11y-inference",
+    ),
+    Alert(
+        "CacheFull",
+        f"{CACHE_USED} / {CACHE_BLOCKS} > 0.95",
+        "10m",
+        "ticket",
+        "The key-value cache of {{ $labels.instance }} is {{ $value | humanizePercentage }} full",
+        "Sequences are evicted and computed again; tokens come slower.",
+        "o11y-inference",
+    ),
+    Alert(
+        "EngineFails",
+        happened(schema.MODEL_FAILURES, ["instance", schema.ERROR_TYPE], over="10m"),
+        "0m",
+        "page",
+        "Steps of the local model fail at {{ $labels.instance }}: {{ $labels.error_type }}",
+        "Every call that was in the step got an error.",
+        "o11y-inference",
+    ),
+    Alert(
+        "GpuMemoryFull",
+        f"{summed(names.series(schema.GPU_MEMORY_USED), GPU)}"
+        f" / {summed(names.series(schema.GPU_MEMORY_TOTAL), GPU)} > 0.95",
+        "10m",
+        "ticket",
+        "GPU {{ $labels.hw_id }} has {{ $value | humanizePercentage }} of its memory in use",
+        "The next large allocation fails.",
+        "o11y-inference",
+    ),
+    Alert(
+        "GpuHot",
+        f"max by (hw_id, instance) ({names.series(schema.GPU_TEMPERATURE)}) > 87",
+        "5m",
+        "page",
+        "GPU {{ $labels.hw_id }} has {{ $value }} degrees Celsius",
+        "It slows itself down now, and switches off a few degrees later.",
+        "o11y-inference",
+    ),
+    Alert(
+        "RetrievalEmpty",
+        f"{rate(schema.VECTOR_EMPTY, [schema.LABEL_COLLECTION], over='15m')} / ("
+        f"{rate(schema.VECTOR_OPERATION_DURATION, [schema.LABEL_COLLECTION], SEARCH, '15m')} > 0)"
+        " > 0.2",
+        "15m",
+        "page",
+        "{{ $labels.collection }}: {{ $value | humanizePercentage }} of the searches find nothing",
+        "Answers are made without context, and sound as sure as before.",
+        "o11y-retrieval",
+    ),
+    Alert(
+        "RetrievalDrifts",
+        f"({retrieval.mean_over(schema.VECTOR_TOP_SIMILARITY, '6h', chosen=False)})"
+        f" / ({retrieval.mean_over(schema.VECTOR_TOP_SIMILARITY, '6h', '1w', chosen=False)}) < 0.8",
+        "1h",
+        "ticket",
+        "Searches find documents {{ $value | humanizePercentage }} as similar as a week ago",
+        "The questions have changed, or the documents, or the embedding model.",
+        "o11y-retrieval",
+    ),
+    Alert(
+        "TelemetryLost",
+        " or ".join(
+            _lost(metric)
+            for metric in (
+                schema.SPANS_PROCESSED,
+                schema.SPANS_EXPORTED,
+                schema.LOGS_PROCESSED,
+                schema.LOGS_EXPORTED,
+                schema.POINTS_EXPORTED,
+            )
+        ),
+        "5m",
+        "ticket",
+        "{{ $labels.service_name }} loses telemetry",
+        "Requests are not hurt; what the dashboards show of them is not complete.",
+        "o11y-telemetry",
+    ),
+    Alert(
+        "CollectorLoses",
+        " or ".join(
+            _collector_lost(f"exporter_{how}_{what}")
+            for how in ("send_failed", "enqueue_failed")
+            for what in ("spans", "metric_points", "log_records")
+        ),
+        "5m",
+        "ticket",
+        "The Collector throws away what {{ $labels.exporter }} does not take",
+        "The backend refuses it, or was away for longer than the queue on disk lasts.",
+        "o11y-telemetry",
+    ),
+    Alert(
+        "BackendDown",
+        f"{others.UP} == 0",
+        "2m",
+        "page",
+        "{{ $labels.job }} does not answer at {{ $labels.instance }}",
+        "Telemetry waits in queues; dashboards of it are empty.",
+        "o11y-telemetry",
+    ),
+    Alert(
+        "ServiceSilent",
+        f"count by (service_name) ({names.series(schema.MEMORY_USED)} offset 15m)"
+        f" unless count by (service_name) ({names.series(schema.MEMORY_USED)})",
+        "5m",
+        "page",
+        "{{ $labels.service_name }} sends no metrics any more",
+        "No replica of it runs, or none reaches the Collector.",
+        "o11y-pipeline",
+    ),
+]
+
+
+def groups() -> Iterator[dict[str, Any]]:
+    """The budgets as series, and the alerts."""
+    yield {
+        "name": "budgets",
+        "rules": [
+            {"record": others.HOURLY_BUDGET, "expr": f"vector({HOURLY_BUDGET_USD})"},
+            {"record": others.TENANT_BUDGET, "expr": f"vector({TENANT_BUDGET_USD})"},
+        ],
+    }
+    yield {"name": "alerts", "rules": [alert.json() for alert in ALERTS]}
