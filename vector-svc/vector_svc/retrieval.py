@@ -113,11 +113,12 @@ class Retrieval:
             invocation.attributes[schema.RESULT_COUNT] = len(results)
             if results:
                 invocation.attributes[schema.TOP_SIMILARITY] = results[0].similarity
-                self._top_similarity.record(results[0].similarity, self._label)
+                self._top_similarity.record(max(0.0, results[0].similarity), self._label)
             # Nothing is added, too: a share of empty searches needs a series before the first.
             self._empty.add(0 if results else 1, self._label)
             for result in results:
-                self._similarity.record(result.similarity, self._label)
+                # A histogram's sum must not fall: readers of OpenMetrics refuse the page then.
+                self._similarity.record(max(0.0, result.similarity), self._label)
                 self._distance.record(result.distance, self._label)
         return VectorSearchAnswer(results=results, duration_seconds=time.perf_counter() - started)
 

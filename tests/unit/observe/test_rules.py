@@ -67,7 +67,7 @@ def rising(series: str, by: float, minutes: int = 120) -> dict[str, str]:
 
 
 def a_week(now: float, before: float) -> dict[str, str]:
-    """Ten searches every ten minutes with this mean of the top similarity, and another a week before."""
+    """Ten searches every ten minutes: their mean top similarity, and that of a week before."""
     name = 'vector_search_top_similarity{}_{}{{collection="documents"}}'.replace("{}_", "_", 1)
     return {
         name.format("count"): "0+10x1080",

@@ -6,6 +6,7 @@ import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import generate_latest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from o11y.telemetry import Telemetry
 from vector_svc.app import build
@@ -64,6 +65,18 @@ async def test_metrics_count_operations_and_quality(running: Running) -> None:
     assert 'vector_search_top_similarity_count{collection="documents"} 1.0' in text
     assert 'vector_search_empty_total{collection="documents"} 0.0' in text
     assert 'vector_documents{collection="documents"} 2.0' in text
+
+
+async def test_documents_that_are_the_opposite_leave_a_page_that_can_be_read(
+    running: Running,
+) -> None:
+    await running.http.post("/documents", json=STORE)
+    await running.http.post("/search", json={**SEARCH, "embedding": [-1, -1]})
+    page = await running.http.get("/metrics", headers={"accept": "application/openmetrics-text"})
+    families = {family.name: family for family in text_string_to_metric_families(page.text)}
+    for name in ("vector_search_similarity", "vector_search_top_similarity"):
+        [total] = [each for each in families[name].samples if each.name == f"{name}_sum"]
+        assert total.value >= 0
 
 
 async def test_a_search_that_finds_nothing_is_counted(running: Running) -> None:
