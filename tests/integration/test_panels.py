@@ -157,10 +157,10 @@ def after_the_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         "OTEL_BLRP_SCHEDULE_DELAY": "100",
         "OTEL_METRIC_EXPORT_INTERVAL": "1000",
         # So few that they are full when nobody takes them.
-        **dict.fromkeys(("OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_BLRP_MAX_QUEUE_SIZE"), "60"),
-        **dict.fromkeys(
-            ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE"), "30"
-        ),
+        "OTEL_BSP_MAX_QUEUE_SIZE": "30",
+        "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "15",
+        "OTEL_BLRP_MAX_QUEUE_SIZE": "20",
+        "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE": "10",
     }
     try:
         with (
@@ -243,6 +243,7 @@ def made_up() -> Iterator[Page]:
     telemetry = Telemetry("inference-svc", Settings(), metric_readers=[InMemoryMetricReader()])
     gpus = Gpus("cuda:0", {"cuda:0": FIRST}, FakeNvml(FakeGpu(f"GPU-{FIRST}")), time.monotonic)
     gpus.observe(telemetry)
+    gpus.start()
     began = time.time()
 
     class Answer(BaseHTTPRequestHandler):
@@ -267,6 +268,7 @@ def made_up() -> Iterator[Page]:
         server.shutdown()
         thread.join()
         server.server_close()
+        gpus.close()
         telemetry.shutdown()
 
 
