@@ -13,7 +13,7 @@ LITE := -f docker-compose.yml -f deploy/compose.lite.yml
 REPLICAS ?= --scale inference-svc=3 --scale vector-svc=2 --scale llm-proxy=2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status logs trace load demo-scale test test-containers bench-llm bench-telemetry bench-failures bench-inference telemetry-docs observe pictures lint format lock clean
+.PHONY: help setup demo up down status logs trace load demo-scale test test-containers bench-llm bench-telemetry bench-failures bench-inference telemetry-docs observe pictures stories lint format lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,9 +70,13 @@ telemetry-docs: setup ## Write deploy/TELEMETRY.md anew from the telemetry schem
 observe: setup ## Write dashboards and alert rules anew from deploy/observe
 	@$(BIN)/python -m deploy.observe
 
-pictures: setup ## Draw the dashboards and a trace from two minutes of demo (needs Debian's prometheus)
-	@$(BIN)/python -m deploy.local up
+pictures: setup ## Draw the dashboards and a trace from a minute of demo (needs Debian's prometheus; after make down)
+	@LLM_PROVIDERS="$$(cat deploy/demo/priced.json)" $(BIN)/python -m deploy.local up
 	@$(BIN)/python -m deploy.observe.picture
+
+stories: setup ## Three kinds of trouble, from the first panel to the span (needs Debian's prometheus; after make down)
+	@LLM_PROVIDERS="$$(cat deploy/demo/priced.json)" $(BIN)/python -m deploy.local up
+	@$(BIN)/python -m deploy.observe.stories
 
 lint: $(VENV)/.installed-dev ## Check style and types
 	@$(BIN)/ruff check $(SOURCES)

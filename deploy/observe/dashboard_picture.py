@@ -99,7 +99,7 @@ def _source(panel: Mapping[str, Any]) -> str:
         case "loki":
             return "log lines, from Loki"
         case "prometheus":
-            return "nothing happened"
+            return "nothing in this run"
     return ""
 
 

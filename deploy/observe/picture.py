@@ -6,12 +6,12 @@ gateway meanwhile, and writes deploy/grafana/pictures.
 
 import argparse
 import asyncio
-import json
 import os
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx2
 
@@ -21,12 +21,12 @@ from deploy.demo.scenarios import CALL_SECONDS, GATEWAY_URL, SERVICES, SETTLE_SE
 from deploy.demo.trace import TEMPO_URL
 from deploy.demo.workload import SCENARIOS, mixed
 from deploy.observe.dashboard_picture import dashboards_picture
+from deploy.observe.grafana import DASHBOARDS
 from deploy.observe.prometheus import PrometheusError, prometheus
 from deploy.observe.querying import Curve, curves
 from deploy.observe.trace_picture import trace_picture
 
-GRAFANA = Path(__file__).parents[1] / "grafana"
-PICTURES = GRAFANA / "pictures"
+PICTURES = Path(__file__).parents[1] / "grafana" / "pictures"
 RULES = Path(__file__).parents[1] / "prometheus" / "rules"
 OVER = "15s"
 STEP_SECONDS = 2.0
@@ -44,15 +44,13 @@ async def play(http: httpx2.AsyncClient, gateway_url: str, seconds: float) -> st
 
 
 async def panels(
-    http: httpx2.AsyncClient, url: str, dashboards: list[dict[str, object]], start: float
+    http: httpx2.AsyncClient, url: str, dashboards: list[dict[str, Any]], start: float
 ) -> dict[tuple[str, int], list[Curve]]:
     """What Prometheus has for every panel since `start`."""
     found: dict[tuple[str, int], list[Curve]] = {}
     end = time.time()
     for dashboard in dashboards:
-        listed = dashboard["panels"]
-        assert isinstance(listed, list)
-        for panel in listed:
+        for panel in dashboard["panels"]:
             found[str(dashboard["uid"]), panel["id"]] = [
                 curve
                 for target in panel.get("targets", ())
@@ -64,8 +62,7 @@ async def panels(
 
 async def draw(asked: argparse.Namespace, folder: Path) -> None:
     """Write the pictures. Raises PrometheusError, TraceError and httpx2.HTTPError."""
-    names = sorted((GRAFANA / "dashboards").glob("*.json"))
-    dashboards = [json.loads(name.read_text()) for name in names]
+    dashboards = [dashboard.json() for dashboard in DASHBOARDS]
     rules = sorted(RULES.glob("*.yaml"))
     with prometheus(folder, {"gateway": f"{asked.gateway_url}/metrics"}, rules) as url:
         async with httpx2.AsyncClient(timeout=CALL_SECONDS) as http:

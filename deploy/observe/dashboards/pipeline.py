@@ -112,9 +112,11 @@ DASHBOARD = Dashboard(
         ),
         timeseries(
             "Stages that failed",
-            "Share of a stage's runs that did not end well. The other stages go on without it.",
+            "Share of a stage's runs that ended with an error. The other stages go on without it.",
             "percentunit",
-            query(share(STAGE, {schema.LABEL_STATUS: '!="ok"'}, [schema.LABEL_STAGE]), "{{stage}}"),
+            query(
+                share(STAGE, {schema.LABEL_STATUS: '="error"'}, [schema.LABEL_STAGE]), "{{stage}}"
+            ),
         ),
         Row("Hops"),
         timeseries(
