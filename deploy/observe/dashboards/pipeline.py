@@ -115,7 +115,8 @@ DASHBOARD = Dashboard(
             "Share of a stage's runs that ended with an error. The other stages go on without it.",
             "percentunit",
             query(
-                share(STAGE, {schema.LABEL_STATUS: '="error"'}, [schema.LABEL_STAGE]), "{{stage}}"
+                share(STAGE, {schema.LABEL_STATUS: '="error"'}, [schema.LABEL_STAGE]),
+                "{{stage}}",
             ),
         ),
         Row("Hops"),
