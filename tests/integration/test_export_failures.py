@@ -290,3 +290,26 @@ def test_of_a_trace_all_spans_are_there_or_none(
         until(lambda: wanted <= set(seen()) and min(seen().values()) == max(seen().values()))
     assert 15 <= len(wanted) <= 75
     assert seen() == dict.fromkeys(wanted, 4)
+
+
+def test_a_callers_mark_for_the_collector_is_on_every_span(
+    collector: Collector, protocol: str, standin: Standin, tmp_path: Path
+) -> None:
+    exports = {
+        **EXPORTING,
+        "OTEL_METRICS_EXPORTER": "none",
+        "OTEL_LOGS_EXPORTER": "none",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.port}",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+    }
+    trace_id = "ab" * 16
+    marked = {"traceparent": f"00-{trace_id}-{'cd' * 8}-01", "tracestate": "o11y=debug"}
+    with (
+        llm_proxy(tmp_path, provider("openai", standin), **exports) as llm,
+        gateway(tmp_path, llm, **exports) as edge,
+    ):
+        one = chat()
+        answer = httpx2.post(f"{edge.url}{one.path}", json=one.body, headers=marked, timeout=10)
+        assert answer.headers["x-trace-id"] == trace_id
+        until(lambda: len(spans(collector)) == 4)
+    assert {span.trace_state for span in spans(collector)} == {"o11y=debug"}
