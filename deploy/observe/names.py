@@ -1,7 +1,8 @@
 """The telemetry schema's names as Prometheus shows them.
 
 Prometheus' OTLP endpoint makes underscores of dots, appends the unit and, to counters, `_total`
-(translation strategy UnderscoreEscapingWithSuffixes); so does the services' own `/metrics`.
+(translation strategy UnderscoreEscapingWithSuffixes). So does the services' own `/metrics`, but for
+the `_ratio` of gauges of unit 1.
 """
 
 import re

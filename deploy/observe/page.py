@@ -34,7 +34,7 @@ class Variable:
             "sort": 1,
             "multi": True,
             "includeAll": True,
-            "allValue": ".*",
+            "allValue": ".+",  # Loki refuses a selector that may be empty
             "current": {"text": ["All"], "value": ["$__all"]},
         }
 

@@ -21,7 +21,7 @@ class Curve:
 def concrete(expression: str, over: str) -> str:
     """A panel's query as Grafana would send it: every duration `over`, every variable All."""
     return VARIABLE.sub(
-        lambda found: over if found[1].startswith("__") else ".*",
+        lambda found: over if found[1].startswith("__") else ".+",
         expression,
     )
 

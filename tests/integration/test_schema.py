@@ -12,10 +12,10 @@ from typing import Any
 
 import httpx2
 import pytest
-from opentelemetry.exporter.prometheus._mapping import map_unit, sanitize_attribute
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from deploy.demo.workload import SCENARIOS
+from deploy.observe import names as names_of
 from o11y import schema
 from tests import openai_standin
 from tests.collectors import HttpCollector
@@ -129,14 +129,6 @@ def _metric_names() -> dict[str, Names]:
     return found
 
 
-def _as_scraped(metric: schema.Metric) -> str:
-    unit = map_unit(metric.unit)
-    if metric.unit == "1":
-        unit = "ratio" if metric.kind == "gauge" else ""
-    name = sanitize_attribute(metric.name)
-    return name if not unit or name.endswith(f"_{unit}") else f"{name}_{unit}"
-
-
 def _sort(span: Span) -> schema.SpanName | None:
     """The span's sort in the schema: of several that fit, the most literal."""
     fitting = [
@@ -232,8 +224,8 @@ def test_metrics_pages_have_only_names_of_the_schema(told: Told) -> None:
     for service, names in told.scraped.items():
         allowed: Names = set()
         for metric in schema.METRICS:
-            name = _as_scraped(metric)
-            allowed |= {(name,), *((name, sanitize_attribute(key)) for key in metric.labels)}
+            name = names_of.series(metric).removesuffix("_total")
+            allowed |= {(name,), *((name, names_of.label(key)) for key in metric.labels)}
         assert not names - allowed, service
 
 

@@ -67,6 +67,6 @@ def test_figures_are_short(value: float, unit: str, said: str) -> None:
 
 def test_a_query_is_made_concrete_and_its_series_named() -> None:
     asked = concrete('sum(rate(a{model=~"$model", b=~"${tenant}"}[$__rate_interval]))', "5m")
-    assert asked == 'sum(rate(a{model=~".*", b=~".*"}[5m]))'
+    assert asked == 'sum(rate(a{model=~".+", b=~".+"}[5m]))'
     assert legend("{{model}} at {{ host }}", {"model": "m", "host": "h"}) == "m at h"
     assert legend("__auto", {"__name__": "n", "model": "m"}) == "m"
