@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from deploy.local.trace_store.traceql import Condition
 from deploy.observe import names, promql
 from deploy.observe.files import files
 from deploy.observe.grafana import DASHBOARDS
@@ -99,6 +100,12 @@ def test_traceql_names_attributes_of_the_schema() -> None:
     resource = [key for t in found for key in re.findall(r"resource\.([\w.]+)", t.get("query", ""))]
     assert resource
     assert set(resource) <= RESOURCE
+
+
+def test_the_embedded_trace_store_understands_every_search() -> None:
+    for target in targets("tempo"):
+        if target["queryType"] == "traceql":
+            assert Condition(target["query"].partition(" | select")[0]).sql
 
 
 def test_logql_names_labels_loki_has() -> None:
