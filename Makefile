@@ -71,11 +71,11 @@ observe: setup ## Write dashboards and alert rules anew from deploy/observe
 	@$(BIN)/python -m deploy.observe
 
 pictures: setup ## Draw the dashboards and a trace from a minute of demo (needs Debian's prometheus; after make down)
-	@LLM_PROVIDERS="$$(cat deploy/demo/priced.json)" $(BIN)/python -m deploy.local up
+	@LLM_PROVIDERS="$$(sed "s/8083/$${INFERENCE_SVC_PORT:-8083}/" deploy/demo/priced.json)" $(BIN)/python -m deploy.local up
 	@$(BIN)/python -m deploy.observe.picture
 
 stories: setup ## Three kinds of trouble, from the first panel to the span (needs Debian's prometheus; after make down)
-	@LLM_PROVIDERS="$$(cat deploy/demo/priced.json)" $(BIN)/python -m deploy.local up
+	@LLM_PROVIDERS="$$(sed "s/8083/$${INFERENCE_SVC_PORT:-8083}/" deploy/demo/priced.json)" $(BIN)/python -m deploy.local up
 	@$(BIN)/python -m deploy.observe.stories
 
 lint: $(VENV)/.installed-dev ## Check style and types
