@@ -67,6 +67,7 @@ class _Whole(msgspec.Struct):
     service_tier: str | None = None
     choices: list[_Chosen] | None = None
     usage: _Usage | None = None
+    error: Any = None
 
 
 class _Written(msgspec.Struct):
@@ -115,7 +116,8 @@ class Said(msgspec.Struct):
 
 
 def read(content: bytes) -> Said:
-    """Of a whole answer. Raises NotReadable unless it is a JSON object.
+    """Of a whole answer. Raises NotReadable unless it is a JSON object, and ProviderFailed for one
+    that tells of an error in an answer's place.
 
     An object that isn't the answer it should be is the caller's to read; it says nothing here.
     """
@@ -126,6 +128,8 @@ def read(content: bytes) -> Said:
         return Said()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise NotReadable(f"the LLM provider's answer is no JSON object: {error}") from error
+    if answer.error is not None and not answer.choices:
+        raise ProviderFailed("the LLM provider reported an error", answer.error, content)
     reasons = tuple(each.finish_reason for each in answer.choices or () if each.finish_reason)
     return Said(answer.id, answer.model, answer.service_tier, _tokens(answer.usage), reasons)
 
@@ -185,7 +189,8 @@ class Tally:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise NotReadable(f"an event of the stream is no JSON object: {error}") from error
         if event.error is not None:
-            raise ProviderFailed("the LLM provider reported an error in its stream")
+            words = "the LLM provider reported an error in its stream"
+            raise ProviderFailed(words, event.error, data)
         said = self.said
         said.id = said.id or event.id
         said.model = said.model or event.model
@@ -205,7 +210,18 @@ class Tally:
 
 
 class ProviderFailed(NotReadable):
-    """The provider itself says, within a stream, that it failed."""
+    """The provider itself says, within what began as a good answer, that it failed.
+
+    Some give the HTTP status it would else have had as `code`
+    (https://openrouter.ai/docs/api/reference/errors-and-debugging).
+    """
+
+    def __init__(self, words: str, error: Any, content: bytes) -> None:
+        super().__init__(words)
+        code = error.get("code") if isinstance(error, dict) else None
+        self.status = code if isinstance(code, int) and 400 <= code <= 599 else None
+        self.content = content
+        """The object that tells of it."""
 
 
 def _text_bytes(message: _Message | None) -> int:

@@ -11,10 +11,10 @@ from opentelemetry import trace
 from opentelemetry.metrics import Observation
 
 from llm_proxy import answers, backoff
-from llm_proxy.answers import NotReadable, Said, Tokens
+from llm_proxy.answers import NotReadable, ProviderFailed, Said, Tokens
 from llm_proxy.attempt import Attempt, Meters
 from llm_proxy.breaker import State
-from llm_proxy.failures import BUSY, NOT_READABLE, OPEN, Failed, Refused, judged, verdict
+from llm_proxy.failures import BUSY, NOT_READABLE, OPEN, Failed, Refused, judged, reported, verdict
 from llm_proxy.provider import Provider, replica_of
 from llm_proxy.requests import Request
 from llm_proxy.routing import Candidate, Routing
@@ -151,7 +151,7 @@ class _Call:
             return await self._whole(provider, reply, attempt, ending, received)
         except BaseException as error:
             reason = _reason(error)
-            attempt.end(Said(), self._spoilt(attempt, received), reason)
+            attempt.end(Said(), self._spoilt(attempt, received, error), reason)
             self._add(attempt.cost_usd)
             ending(reason)
             explained = _explained(provider, error)
@@ -174,9 +174,9 @@ class _Call:
             headers={"retry-after": f"{wait:.3f}"},
         )
 
-    def _spoilt(self, attempt: Attempt, received: bytearray) -> Tokens | None:
+    def _spoilt(self, attempt: Attempt, received: bytearray, error: BaseException) -> Tokens | None:
         """What a provider bills for a good answer that did not come whole."""
-        if not attempt.accepted:
+        if not attempt.accepted or isinstance(error, Failed | Refused):
             return None
         return answers.guess(self._request.input_bytes, len(received))
 
@@ -233,7 +233,10 @@ class _Call:
         received: bytearray,
     ) -> Whole:
         content = await _read(reply, provider.settings.idle_seconds, received)
-        said = answers.read(content)
+        try:
+            said = answers.read(content)
+        except ProviderFailed as failed:
+            raise reported(provider.title, failed, reply.headers) from failed
         if attempt.answer:
             attempt.answer.add(content)
         attempt.end(said, said.tokens or answers.estimate(content, self._request.input_bytes))
@@ -250,6 +253,10 @@ class _Call:
                 raise NotReadable(f"{provider.title} does not stream")
             async with asyncio.timeout(deadline.limit(provider.settings.first_byte_seconds)):
                 await stream.begin()
+        except ProviderFailed as failed:
+            error = reported(provider.title, failed, reply.headers)
+            stream.close(_reason(error))
+            raise error from failed
         except BaseException as error:
             stream.close(_reason(error))
             raise

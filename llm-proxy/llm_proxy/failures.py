@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from llm_proxy.answers import ProviderFailed
 from llm_proxy.backoff import asked_for
 from o11y import schema
 from o11y.openai_headers import passed
@@ -72,6 +73,16 @@ def judged(provider: str, status: int, content: bytes, headers: Mapping[str, str
             headers=kept(headers),
         )
     return Refused(status, content, headers)
+
+
+def reported(provider: str, error: ProviderFailed, headers: Mapping[str, str]) -> Exception:
+    """What an error means that came with a good status, in an answer's place."""
+    if error.status is None:
+        detail = f"{provider} reported an error in an answer's place"
+        return Failed(provider, NOT_READABLE, detail, again=False)
+    told = {name.lower(): value for name, value in headers.items()}
+    told["content-type"] = "application/json"
+    return judged(provider, error.status, error.content, told)
 
 
 def verdict(failures: Sequence[Failed]) -> Exception:

@@ -108,7 +108,9 @@ class Stream:
         self._closed = True
         self._reply.close()
         told = self.said.tokens
-        if told is None:
+        if isinstance(self._broken, ProviderFailed) and not self._tally.text_bytes:
+            self.tokens = told  # nobody bills an error in an answer's place
+        elif told is None:
             self.tokens = guess(self._request.input_bytes, self._tally.text_bytes)
         else:  # what is told in every chunk is the whole only at the end
             self.tokens = (

@@ -93,6 +93,34 @@ def test_what_is_no_json_object_is_not_readable(content: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        ({"message": "overloaded", "code": 503}, 503),
+        ({"message": "no", "code": "model_not_found"}, None),
+        ({"message": "no", "code": 200}, None),
+        ({"message": "no", "code": 10**9}, None),
+        ({"message": "no", "code": True}, None),
+        ("model not found", None),
+        ({}, None),
+    ],
+)
+@pytest.mark.parametrize("choices", [{}, {"choices": None}, {"choices": []}])
+def test_an_error_in_an_answers_place_is_the_providers(
+    error: object, status: int | None, choices: dict[str, Any]
+) -> None:
+    content = json.dumps({"error": error, **choices}).encode()
+    with pytest.raises(ProviderFailed) as raised:
+        read(content)
+    assert (raised.value.status, raised.value.content) == (status, content)
+
+
+@pytest.mark.parametrize("error", [None, {"message": "one of the choices was cut"}])
+def test_an_answer_may_have_a_field_for_errors(error: object) -> None:
+    said = read(json.dumps({**CHAT_ANSWER, "error": error}).encode())
+    assert said.tokens is not None
+
+
+@pytest.mark.parametrize(
     ("answer", "output"),
     [
         ({"choices": [{"message": {"content": "a" * 8}}]}, 2),

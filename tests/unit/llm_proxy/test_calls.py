@@ -1,5 +1,6 @@
 """The attempts of a call: who is asked, how often, after how long, and when it is over."""
 
+import json
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +9,7 @@ import httpx2
 import pytest
 from httpx2 import Response
 
+from llm_proxy.failures import Refused
 from llm_proxy.requests import Operation
 from o11y import deadline, schema
 from o11y.problems import Problem
@@ -55,6 +57,65 @@ async def test_only_what_another_try_may_make_good_is_tried_again(
     assert await outcome(caller) == status
     assert len(caller.upstream.calls) == attempts
     assert caller.is_idle()
+
+
+def spoken(code: object, stream: bool) -> Response | Streamed:
+    """An error that comes with the status of a good answer."""
+    words = {"error": {"message": "no", "code": code}}
+    if stream:
+        return Streamed(b"data: " + json.dumps(words).encode() + b"\n\n")
+    return Response(200, json=words, headers={"x-request-id": "7"})
+
+
+@pytest.mark.parametrize(
+    ("code", "attempts", "status"),
+    [
+        (429, 3, 429),
+        (502, 3, 502),
+        (503, 3, 503),
+        (400, 1, 400),
+        (402, 1, 402),
+        (None, 1, 502),
+        ("overloaded", 1, 502),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_error_in_an_answers_place_counts_as_its_code_says(
+    code: object, attempts: int, status: int, stream: bool, calling: Calling
+) -> None:
+    caller = calling({"retries": 2, "breaker_failures": 100})
+    caller.upstream.answers[CHAT_CALL] = lambda: spoken(code, stream)
+    assert await outcome(caller, stream=stream) == status
+    found = [span.attributes or {} for span in caller.recorded.spans()]
+    assert len(found) == attempts
+    for each in found:
+        expected = str(code) if isinstance(code, int) else "invalid_answer"
+        assert each[schema.ERROR_TYPE] == expected
+        assert schema.COST_USD not in each
+    assert caller.is_idle()
+
+
+@pytest.mark.parametrize("code", [503, None])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_error_in_an_answers_place_is_made_good_by_another(
+    code: int | None, stream: bool, calling: Calling
+) -> None:
+    caller = calling({"retries": 0}, {})
+    caller.upstream.answers[f"a.test{CHAT_CALL}"] = lambda: spoken(code, stream)
+    assert b"hel" in await caller.answer(stream=stream)
+    assert caller.upstream.hosts == ["a.test", "b.test"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_is_wrong_with_a_call_is_told_in_the_providers_words(
+    stream: bool, calling: Calling
+) -> None:
+    caller = calling({})
+    caller.upstream.answers[CHAT_CALL] = spoken(400, stream)
+    with pytest.raises(Refused) as raised:
+        await caller.make(stream=stream)
+    assert json.loads(raised.value.content) == {"error": {"message": "no", "code": 400}}
+    assert raised.value.headers["content-type"] == "application/json"
 
 
 @pytest.mark.parametrize("retries", [0, 1, 5])
