@@ -26,21 +26,31 @@ ARGUMENT = "sampling"
 """The keyword under which `add_request` takes a `Sampling`."""
 
 COLDEST = 1e-6
-"""The lowest temperature that is divided by; colder ones pick the same tokens."""
+"""The lowest temperature that is divided by: the likeliest token has all the weight there."""
 
 LEAST = 1e-30
 """No random number is less, so that none divides by zero."""
 
+PIECE = 2**20
+"""Scores that are worked on together: what they need besides fits a processor's cache, and is
+little beside a GPU's memory.
+"""
+
 _WORD = 2**64
+_ONE = 0x3F800000  # the bits of 1.0 in float32
+_DIGIT = 15
+_NINES = (1 << _DIGIT) - 1
 
 
 @dataclass(frozen=True)
 class Sampling:
     """How one sequence's tokens are drawn.
 
-    `temperature` 0 takes the likeliest token. `top_k` keeps the k likeliest, `top_p` (0 < p ≤ 1)
-    the fewest likeliest of those that have the share p of their probability, as Transformers'
-    `TopKLogitsWarper` and `TopPLogitsWarper` do in this order. `seed` and `choice` (the number of
+    `temperature` 0 takes the likeliest token; a lower one than COLDEST counts as that. `top_k`
+    keeps the k likeliest and those as likely as the last of them, `top_p` (0 < p ≤ 1) the fewest
+    likeliest of those that have the share p of their probability, but one at least, as
+    Transformers' `TopKLogitsWarper` and `TopPLogitsWarper` do in this order; so a `top_p` too small
+    for float32 is the likeliest token too. `seed` and `choice` (the number of
     the sequence in its call) name the stream of random numbers; a token's share of it depends on
     its position alone, whatever else is in the batch.
     """
@@ -111,45 +121,64 @@ class Sampler(ContinuousBatchingLogitsProcessorList):  # type: ignore[misc]  # u
 def draw(scores: torch.Tensor, rows: list[tuple[Sampling, np.random.Generator]]) -> torch.Tensor:
     """One token for each row of the scores `[rows, vocabulary]`, which are used up: `[rows]`.
 
-    A nucleus is found without a sort: a token is drawn from the whole row and kept if the tokens
-    before it (likelier, or as likely with a higher id: the library leaves the order of ties open)
-    have less than `top_p` of the probability. If they have more, all behind them is outside as
-    well, and the next draw is among those before it. What is kept has the nucleus' distribution.
+    The rows go through in pieces, and each piece through the same operations whatever the values of
+    its settings are: nothing is repeated until something holds, so no request makes a step long.
     """
+    height = max(1, PIECE // max(scores.shape[-1], 1 << _DIGIT))
+    pieces = zip(
+        scores.split(height),
+        (rows[start : start + height] for start in range(0, len(rows), height)),
+        strict=True,
+    )
+    return torch.cat([_draw(piece, of) for piece, of in pieces])
 
+
+def _draw(scores: torch.Tensor, rows: list[tuple[Sampling, np.random.Generator]]) -> torch.Tensor:
     def column(values: list[float]) -> torch.Tensor:
-        return torch.tensor(values, device=scores.device).unsqueeze(-1)
+        return torch.tensor(values, dtype=scores.dtype, device=scores.device).unsqueeze(-1)
 
     settings = [sampling for sampling, _ in rows]
     scores.div_(column([max(each.temperature, COLDEST) for each in settings]))
     weights = torch.exp(scores - scores.amax(-1, keepdim=True))
-    _keep_top_k(weights, scores, settings)
-    tokens = _pick(weights, [noise for _, noise in rows])
-    pending = [at for at, each in enumerate(settings) if each.top_p < 1]
-    if pending:
-        weights = weights[pending]
-        most = weights.sum(-1) * column([settings[at].top_p for at in pending]).squeeze(-1)
-    while pending:
-        drawn = tokens[pending]
-        before = _before(weights, drawn)
-        outside = (before.sum(-1) >= most).nonzero().squeeze(-1)
-        pending = [pending[at] for at in outside.tolist()]
-        if pending:
-            weights, most = before[outside], most[outside]
-            tokens[pending] = _pick(weights, [rows[at][1] for at in pending])
-    return tokens
+    if limited := [at for at, each in enumerate(settings) if each.top_k]:
+        some = weights[limited]
+        counts = column([settings[at].top_k or 0 for at in limited])
+        last, _ = _border(some, torch.ones_like(some), counts)
+        weights[limited] = some * (some >= last)
+    if limited := [at for at, each in enumerate(settings) if each.top_p < 1]:
+        some = weights[limited]
+        share = some.sum(-1, keepdim=True) * column([settings[at].top_p for at in limited])
+        last, left = _border(some, some, share)
+        equal = some == last
+        places = (left / last).ceil_().clamp_(min=1)
+        among = equal & (equal.cumsum(-1, dtype=torch.int32) <= places)
+        weights[limited] = some * ((some > last) | among)
+    return _pick(weights, [noise for _, noise in rows])
 
 
-def _keep_top_k(weights: torch.Tensor, scores: torch.Tensor, settings: list[Sampling]) -> None:
-    """Weigh nothing below the k-th score of the rows that have a `top_k`."""
-    size = scores.shape[-1]
-    limited = [(at, each.top_k) for at, each in enumerate(settings) if each.top_k]
-    if limited:
-        at = [row for row, _ in limited]
-        ranks = torch.tensor([[min(k, size) - 1] for _, k in limited], device=scores.device)
-        chosen = scores[at]
-        last = chosen.topk(min(max(k for _, k in limited), size)).values.gather(-1, ranks)
-        weights[at] *= (chosen - last).sign_().add_(1).clamp_(max=1)
+def _border(
+    weights: torch.Tensor, shares: torch.Tensor, most: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The least weight among the fewest likeliest tokens whose shares add up to `most`, and what
+    the tokens of that very weight have to bring of it: `[rows, 1]` each.
+
+    Weights are between 0 and 1, and the heaviest token of a row is always among those tokens. The
+    weight is found without a sort, digit by digit (radix select): of non-negative floats the bits
+    have the order of the numbers, and each half of them is a digit.
+    """
+    bits = weights.view(torch.int32).clamp(0, _ONE)  # what is no number stays within the digits
+    found = torch.zeros_like(bits[:, :1])
+    left = most.clamp(min=torch.finfo(most.dtype).tiny)
+    for digit in (bits >> _DIGIT, bits & _NINES):
+        sums = torch.zeros(len(bits), 1 << _DIGIT, dtype=shares.dtype, device=shares.device)
+        sums = sums.scatter_add_(-1, digit.long(), shares).flip(-1).cumsum(-1)
+        left = left.minimum(sums[:, -1:])
+        at = torch.searchsorted(sums, left)
+        left = left - torch.where(at > 0, sums.gather(-1, (at - 1).clamp_(min=0)), 0)
+        chosen = _NINES - at.int()
+        shares = shares * (digit == chosen)
+        found = found << _DIGIT | chosen
+    return found.view(weights.dtype), left
 
 
 def _pick(weights: torch.Tensor, noises: list[np.random.Generator]) -> torch.Tensor:
@@ -171,14 +200,3 @@ def _pick(weights: torch.Tensor, noises: list[np.random.Generator]) -> torch.Ten
     block = (grid.sum(-1) / noise[:, :blocks]).argmax(-1)
     inside = grid[torch.arange(count, device=weights.device), block] / noise[:, blocks:]
     return block * width + inside.argmax(-1)
-
-
-def _before(weights: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """The weights without those of each row's token and all behind it in the order of `draw`."""
-    own = weights.gather(-1, tokens.unsqueeze(-1))
-    side = torch.sign(weights - own)
-    before = weights * side.clamp(min=0)
-    for row in (side.shape[-1] - side.abs().sum(-1) > 1).nonzero().squeeze(-1).tolist():
-        behind = int(tokens[row]) + 1
-        before[row, behind:] += own[row] * (side[row, behind:] == 0)
-    return before
