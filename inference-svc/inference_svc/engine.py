@@ -21,7 +21,7 @@ from inference_svc.admission import Admission
 from inference_svc.entry import Entry
 from inference_svc.manager import Manager
 from inference_svc.model import LanguageModel
-from inference_svc.recovery import EngineFailed, Failures
+from inference_svc.recovery import EngineFailed, Failures, StepStalled
 from inference_svc.sampling import Sampling
 from inference_svc.steps import Step, Steps, Work
 from inference_svc.text import TextStream
@@ -78,14 +78,18 @@ class Generation:
 
 @dataclass(frozen=True)
 class EngineLimits:
-    """Bounds in tokens, requests and seconds; see the settings of the same names."""
+    """Bounds in tokens, requests and seconds; see the settings of the same names.
+
+    Who is in a step for longer than `stall_seconds` gets an error and the step is interrupted; one
+    that goes on for twice as long is the end of the engine.
+    """
 
     max_context: int
     max_requests: int
     max_batch_tokens: int
     cache_blocks: int
     max_waiting: int
-    stall_seconds: float = 120.0
+    stall_seconds: float = 15.0
 
 
 Emit = Callable[[int, str], None]
@@ -180,14 +184,30 @@ class Engine:
         """Why the engine can't serve now, or None while it can."""
         if self._manager.recovering:
             return "the engine begins again after a failure"
-        return self._lost()
+        if (reason := self._lost()) is None and self._stalled(self.limits.stall_seconds):
+            reason = str(StepStalled())
+        return reason
 
     async def lost(self) -> str:
-        """Wait until the engine can't be helped any more, fail who waits for it, and say why."""
+        """Wait until the engine can't be helped any more, fail who waits for it, and say why.
+
+        Meanwhile interrupt the steps that take too long; who is in one that can't be interrupted
+        at once doesn't wait for it.
+        """
+        interrupted = abandoned = None
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             if (reason := self._lost()) and not self.admission.stopping:
                 break
+            since = self.steps.busy_since
+            if not self._stalled(self.limits.stall_seconds):
+                continue
+            if interrupted != since:
+                interrupted = since
+                self._manager.interrupt()
+            elif abandoned != since:
+                abandoned = since
+                self._fail(StepStalled(), self._manager.in_step())
         for entry in list(self._entries.values()):
             entry.fail(unavailable(reason))
         return reason
@@ -198,14 +218,24 @@ class Engine:
             return f"the engine failed: {error}"
         if not self._manager.is_running():
             return "the engine is not running"
-        since = self.steps.busy_since
-        if since is not None and time.monotonic() - since > self.limits.stall_seconds:
-            return f"a step of the engine takes longer than {self.limits.stall_seconds:g} s"
+        longest = 2 * self.limits.stall_seconds
+        if self._stalled(longest):
+            return f"a step of the engine takes longer than {longest:g} s"
         return None
+
+    def _stalled(self, seconds: float) -> bool:
+        since = self.steps.busy_since
+        return since is not None and time.monotonic() - since > seconds
 
     def _step_failed(self, error: Exception, entries: Sequence[Entry]) -> bool:
         """In the engine's thread: fail those in the step. Returns whether to go on."""
         goes_on = not self._failures.beyond_help()
+        self._fail(error, entries)
+        self.on_failure(error)
+        return goes_on
+
+    def _fail(self, error: Exception, entries: Sequence[Entry]) -> None:
+        """Fail those in a step, from any thread, and log whose traces they are."""
         failed = EngineFailed(error)
         traces = {format_trace_id(entry.work.context.trace_id) for entry in entries}
         logger.error(
@@ -215,10 +245,8 @@ class Engine:
             exc_info=error,
             extra={"trace_ids": sorted(traces), "error_type": failed.kind},
         )
-        self.on_failure(error)
         for entry in entries:
             entry.loop.call_soon_threadsafe(entry.fail, EngineFailed(error))
-        return goes_on
 
     async def generate(
         self,

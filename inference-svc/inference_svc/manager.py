@@ -4,6 +4,7 @@ All that is known of the library's insides is here. Its loop runs in a thread of
 what is overridden here at each step.
 """
 
+import ctypes
 import gc
 import threading
 import time
@@ -30,6 +31,7 @@ from transformers.generation.continuous_batching.scheduler import (
 )
 
 from inference_svc.entry import Entry
+from inference_svc.recovery import StepStalled
 from inference_svc.sampling import Sampler
 from inference_svc.steps import Part, Step, Steps
 
@@ -138,6 +140,24 @@ class Manager(ContinuousBatchingManager):  # type: ignore[misc]
             target=self._run_generation_loop, name="engine", daemon=True
         )
         self._generation_thread.start()
+
+    def in_step(self) -> list[Entry]:
+        """Who waits for the step that is computed now, or for all that run when there is none."""
+        ids = [each.state.request_id for each in list(self._batch)]
+        ids = ids or list(self._processor.scheduler.active_requests)
+        return [entry for each in ids if (entry := self._entries.get(each)) is not None]
+
+    def interrupt(self) -> None:
+        """Raise StepStalled in the engine's thread before its next Python instruction.
+
+        The interpreter can't end a thread; this is what it offers (`PyThreadState_SetAsyncExc`).
+        A loop ends by it, a call into a library of C only when it returns.
+        """
+        thread = self._generation_thread
+        if thread is not None and thread.ident is not None:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(thread.ident), ctypes.py_object(StepStalled)
+            )
 
     @property
     def _processor(self) -> ContinuousBatchProcessor:

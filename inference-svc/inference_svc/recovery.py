@@ -21,6 +21,15 @@ class EngineFailed(Problem):
         )
 
 
+class StepStalled(Exception):
+    """A step that takes longer than ENGINE_STALL_SECONDS. Raised in the engine's thread, so that it
+    is made without arguments.
+    """
+
+    def __str__(self) -> str:
+        return "a step of the engine took longer than ENGINE_STALL_SECONDS allows"
+
+
 class Failures:
     """Counts failures: an engine that fails MOST_FAILURES times within a minute is beyond help."""
 

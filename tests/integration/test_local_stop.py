@@ -1,12 +1,19 @@
 """inference-svc as a process: how it ends when it is told to, and when its engine is lost."""
 
+import asyncio
 import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
 import pytest
 
-from tests.processes import service
+from tests import tiny_model
+from tests.processes import ROOT, Service, service
+from tests.stalling_service import HANGS, LOOPS
 
 SECONDS = 60.0
 
@@ -34,18 +41,57 @@ def test_a_stop_finishes_the_streams_that_run_and_refuses_what_is_new(tmp_path: 
     assert "Traceback" not in running.log.read_text()
 
 
-def test_a_step_that_never_ends_fails_its_callers_and_ends_the_process(tmp_path: Path) -> None:
-    """A prompt of 1,500 tokens on CPU cores stands for it: its step outlasts the patience."""
-    body = {"prompt": "trace " * 1500, "max_tokens": 1}
+@dataclass
+class Stalled:
+    """A caller whose step never ends, and one who waits for the engine meanwhile."""
+
+    running: Service
+    inside: httpx2.Response
+    waiting: httpx2.Response
+
+
+@asynccontextmanager
+async def stalled(folder: Path, word: int) -> AsyncIterator[Stalled]:
     with service(
-        "inference_svc",
-        tmp_path,
+        "tests.stalling_service",
+        folder,
+        PYTHONPATH=f"{ROOT}:{os.environ.get('PYTHONPATH', '')}",
+        LOCAL_MODEL_NAME=str(tiny_model.save(folder / "tiny")),
         USE_GPU="false",
-        ENGINE_STALL_SECONDS="0.3",
-        ENGINE_MAX_BATCH_TOKENS="1600",
+        ENGINE_MAX_REQUESTS="1",
+        ENGINE_STALL_SECONDS="1",
     ) as running:
-        answer = httpx2.post(f"{running.url}/v1/completions", json=body, timeout=SECONDS)
-        assert answer.status_code == 503
-        assert "a step of the engine takes longer than 0.3 s" in answer.json()["error"]["message"]
-        assert running.process.wait(30) == 1
-    assert "a step of the engine takes longer" in running.log.read_text()
+        async with httpx2.AsyncClient(base_url=running.url, timeout=SECONDS) as http:
+
+            def ask(prompt: str) -> asyncio.Task[httpx2.Response]:
+                body = {"prompt": prompt, "max_tokens": 3}
+                return asyncio.create_task(http.post("/v1/completions", json=body))
+
+            async def load() -> dict[str, int]:
+                stats = (await http.get("/stats")).json()
+                return {"running": stats["running"], "waiting": stats["waiting"]}
+
+            inside = ask(f"w{word} " * 3)
+            async with asyncio.timeout(SECONDS):
+                while (await load())["running"] != 1:  # noqa: ASYNC110 - another process
+                    await asyncio.sleep(0.01)
+            waiting = ask("w1 w2")
+            yield Stalled(running, await inside, await waiting)
+
+
+async def test_a_step_that_runs_on_fails_its_callers_and_nobody_else(tmp_path: Path) -> None:
+    async with stalled(tmp_path, LOOPS) as seen:
+        assert seen.inside.status_code == 503
+        assert "ENGINE_STALL_SECONDS" in seen.inside.json()["error"]["message"]
+        assert seen.waiting.status_code == 200
+        assert httpx2.get(f"{seen.running.url}/readyz", timeout=SECONDS).status_code == 200
+
+
+async def test_a_step_that_cannot_be_interrupted_is_the_end_of_the_process(tmp_path: Path) -> None:
+    async with stalled(tmp_path, HANGS) as seen:
+        assert seen.inside.status_code == 503
+        assert "ENGINE_STALL_SECONDS" in seen.inside.json()["error"]["message"]
+        assert seen.waiting.status_code == 503
+        assert "takes longer than 2 s" in seen.waiting.json()["error"]["message"]
+        assert await asyncio.to_thread(seen.running.process.wait, 30) == 1
+    assert "a step of the engine takes longer" in seen.running.log.read_text()

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,9 @@ SECONDS = 10.0
 
 
 class Steered:
-    """`hold` stops the model inside its next step; `errors` are raised by the steps to come."""
+    """`hold` stops the model inside its next step, in a call that can't be interrupted, and `spin`
+    in a loop that can; `errors` are raised by the steps to come.
+    """
 
     def __init__(self, model: transformers.PreTrainedModel) -> None:
         self.errors: list[Exception] = []
@@ -20,6 +23,7 @@ class Steered:
         self.steps = 0
         self._go = threading.Event()
         self._go.set()
+        self._spins = False
         self._inside = threading.Event()
         self._loop_go = threading.Event()
         forward = model.forward
@@ -31,6 +35,12 @@ class Steered:
             if not self._go.is_set():
                 self._inside.set()
                 assert self._go.wait(SECONDS)
+            if self._spins:
+                self._spins = False
+                self._inside.set()
+                ends = time.monotonic() + SECONDS
+                while time.monotonic() < ends:
+                    pass
             if self.errors:
                 raise self.errors.pop(0)
             return forward(*args, **kwargs)
@@ -40,6 +50,10 @@ class Steered:
     def hold(self) -> None:
         self._inside.clear()
         self._go.clear()
+
+    def spin(self) -> None:
+        self._inside.clear()
+        self._spins = True
 
     async def held(self) -> None:
         """Wait until the model is inside the step that is held."""

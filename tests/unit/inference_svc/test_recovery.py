@@ -154,17 +154,57 @@ async def test_a_step_that_hangs_holds_nobody_past_its_deadline(
     steered.release()
 
 
+async def test_a_step_that_runs_on_is_interrupted_and_the_others_go_on(
+    engine: Engine, steered: Steered
+) -> None:
+    engine.limits = dataclasses.replace(engine.limits, stall_seconds=0.5)
+    (alone,) = await engine.generate([greedy([2])])
+    steered.spin()
+    watching = asyncio.create_task(engine.lost())
+    stuck = asyncio.create_task(engine.generate([greedy([1])]))
+    await steered.held()
+    waiting = asyncio.create_task(engine.generate([greedy([2])]))
+    async with asyncio.timeout(10):
+        with pytest.raises(EngineFailed, match="ENGINE_STALL_SECONDS") as failed:
+            await stuck
+        assert failed.value.kind == "StepStalled"
+        assert (await waiting)[0].text == alone.text
+    assert engine.failure() is None
+    watching.cancel()
+
+
+async def test_who_is_in_a_step_that_cannot_be_interrupted_does_not_wait_for_it(
+    engine: Engine, steered: Steered
+) -> None:
+    engine.limits = dataclasses.replace(engine.limits, stall_seconds=2)
+    steered.hold()
+    watching = asyncio.create_task(engine.lost())
+    stuck = asyncio.create_task(engine.generate([greedy([1])]))
+    async with asyncio.timeout(10):
+        with pytest.raises(EngineFailed, match="ENGINE_STALL_SECONDS"):
+            await stuck
+    assert engine.failure() == "a step of the engine took longer than ENGINE_STALL_SECONDS allows"
+    steered.release()
+    assert await engine.generate([greedy([2])])
+    assert engine.failure() is None
+    watching.cancel()
+
+
 async def test_a_step_that_never_ends_is_the_end_of_the_engine(
     engine: Engine, steered: Steered
 ) -> None:
     engine.limits = dataclasses.replace(engine.limits, stall_seconds=0.5)
     steered.hold()
     stuck = asyncio.create_task(engine.generate([greedy([1])]))
+    await steered.held()
+    waiting = asyncio.create_task(engine.generate([greedy([2])]))
     async with asyncio.timeout(10):
-        assert await engine.lost() == "a step of the engine takes longer than 0.5 s"
-        with pytest.raises(Problem, match="takes longer"):
+        assert await engine.lost() == "a step of the engine takes longer than 1 s"
+        with pytest.raises(Problem, match="ENGINE_STALL_SECONDS"):
             await stuck
-    assert engine.failure() == "a step of the engine takes longer than 0.5 s"
+        with pytest.raises(Problem, match="takes longer than 1 s"):
+            await waiting
+    assert engine.failure() == "a step of the engine takes longer than 1 s"
 
 
 def test_three_failures_within_a_minute_are_one_too_many() -> None:
