@@ -15,6 +15,7 @@ from inference_svc.embedder import Embedder
 from inference_svc.engine import Engine
 from inference_svc.generation import Generator
 from inference_svc.gpu import Gpus, visible
+from inference_svc.prompt import Prompts
 from inference_svc.settings import Settings
 from o11y.service import Service, StartError, create_app, metrics_router
 from o11y.telemetry import Telemetry
@@ -36,7 +37,7 @@ def load(settings: Settings, chosen: Device, telemetry: Telemetry) -> tuple[Engi
 
 def build(settings: Settings, telemetry: Telemetry) -> Service:
     """Load the models and build the application. Raises StartError when a model can't be had."""
-    chosen = device.choose(settings.use_gpu, settings.gpu_device_id)
+    chosen = device.choose(settings.use_gpu, settings.gpu_device_id, settings.local_model_dtype)
     gpus = Gpus(chosen.name, visible(chosen.name))
     gpus.observe(telemetry)
     allocator.observe(chosen.name, telemetry)
@@ -47,6 +48,8 @@ def build(settings: Settings, telemetry: Telemetry) -> Service:
     batching.setLevel("WARNING")
     engine, embedder = threads.submit("load", partial(load, settings, chosen, telemetry)).result()
     generator = Generator(engine, telemetry)
+    prompts = Prompts(engine.language_model.tokenizer, engine.window)
+    seconds = settings.stream_timeout_seconds
 
     async def watch() -> None:
         app.fail(await engine.lost())
@@ -71,8 +74,8 @@ def build(settings: Settings, telemetry: Telemetry) -> Service:
         "inference-svc",
         telemetry,
         [
-            local_api.router(generator, embedder, gpus, settings.stream_timeout_seconds),
-            openai_api.router(generator, embedder, settings.stream_timeout_seconds),
+            local_api.router(generator, embedder, prompts, gpus, seconds),
+            openai_api.router(generator, embedder, prompts, seconds),
             metrics_router(telemetry.registry),
         ],
         lifespan,

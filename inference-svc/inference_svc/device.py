@@ -1,10 +1,14 @@
 """Where the models run: CUDA, else Apple MPS, else the CPU, and in which number format."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from o11y.service import StartError
+
+DType = Literal["bfloat16", "float16", "float32"]
+"""The number formats a model can be loaded in."""
 
 
 @dataclass(frozen=True)
@@ -15,8 +19,8 @@ class Device:
     dtype: torch.dtype
 
 
-def choose(use_gpu: bool, gpu_device_id: int) -> Device:
-    """The best device there is.
+def choose(use_gpu: bool, gpu_device_id: int, dtype: DType | None = None) -> Device:
+    """The best device there is, with the number format asked for or the fastest it has.
 
     Without an accelerator `use_gpu` falls back to the CPU; a GPU number that doesn't exist is an
     error, since the person meant a certain card.
@@ -26,8 +30,10 @@ def choose(use_gpu: bool, gpu_device_id: int) -> Device:
         if gpu_device_id >= count:
             raise StartError(f"GPU_DEVICE_ID={gpu_device_id}: this machine has {count} GPU(s)")
         bfloat = torch.cuda.is_bf16_supported(including_emulation=False)
-        return Device(f"cuda:{gpu_device_id}", torch.bfloat16 if bfloat else torch.float16)
-    if use_gpu and torch.backends.mps.is_available():
-        return Device("mps", torch.float16)
-    bfloat = torch.cpu.get_capabilities().get("avx512_bf16", False)
-    return Device("cpu", torch.bfloat16 if bfloat else torch.float32)
+        name, fastest = f"cuda:{gpu_device_id}", torch.bfloat16 if bfloat else torch.float16
+    elif use_gpu and torch.backends.mps.is_available():
+        name, fastest = "mps", torch.float16
+    else:
+        bfloat = torch.cpu.get_capabilities().get("avx512_bf16", False)
+        name, fastest = "cpu", torch.bfloat16 if bfloat else torch.float32
+    return Device(name, getattr(torch, dtype) if dtype else fastest)

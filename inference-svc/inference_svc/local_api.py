@@ -7,11 +7,11 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from inference_svc import prompt
 from inference_svc.embedder import Embedder
 from inference_svc.engine import GenerationRequest
 from inference_svc.generation import Generator
 from inference_svc.gpu import Gpus
+from inference_svc.prompt import Prompts
 from inference_svc.running import Running
 from o11y import deadline, problems
 from o11y.contracts import LocalInferenceAnswer, LocalInferenceRequest
@@ -35,7 +35,11 @@ async def _events(running: Running) -> AsyncGenerator[bytes, None]:
 
 
 def router(
-    generator: Generator, embedder: Embedder, gpus: Gpus, stream_timeout_seconds: float
+    generator: Generator,
+    embedder: Embedder,
+    prompts: Prompts,
+    gpus: Gpus,
+    stream_timeout_seconds: float,
 ) -> APIRouter:
     api = APIRouter()
     engine = generator.engine
@@ -47,7 +51,7 @@ def router(
         body: LocalInferenceRequest,
     ) -> LocalInferenceAnswer | EventStream:
         request = GenerationRequest(
-            prompt_ids=prompt.encode(model.tokenizer, body.prompt),
+            prompt_ids=await prompts.text(body.prompt),
             max_new_tokens=body.max_length,
             temperature=body.temperature,
             top_p=body.top_p,

@@ -11,18 +11,21 @@ import uuid
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Response
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from inference_svc import prompt
 from inference_svc.embedder import Embedder
 from inference_svc.engine import GenerationRequest
 from inference_svc.generation import Generator, Outcome
 from inference_svc.openai_stream import stream_chat, stream_text
+from inference_svc.prompt import PLAIN_STOP, Prompts
 from o11y import deadline
 from o11y.contracts import MAX_TEXTS, Seed, Text, TopK, TopP
 from o11y.problems import Problem
 
 DEFAULT_MAX_TOKENS = 128
+MAX_STOPS = 16
+MAX_STOP_LENGTH = 256
+"""Stop texts are looked for in each new piece of text, so their number and length are bounded."""
 
 
 def _only(*neutral: object) -> AfterValidator:
@@ -32,6 +35,18 @@ def _only(*neutral: object) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+def _stops(value: object) -> object:
+    """One stop text, several, or none, as OpenAI takes them; an empty string is none."""
+    if value is None or value == "":
+        return []
+    given = [value] if isinstance(value, str) else value
+    if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
+        raise ValueError("a text or a list of texts")
+    if len(given) > MAX_STOPS or not all(0 < len(each) <= MAX_STOP_LENGTH for each in given):
+        raise ValueError(f"at most {MAX_STOPS} texts of 1 to {MAX_STOP_LENGTH} characters")
+    return given
 
 
 class TextPart(BaseModel):
@@ -68,7 +83,7 @@ class Sampling(BaseModel):
     temperature: float = Field(1.0, ge=0, le=2)
     n: int = Field(1, ge=1, le=5)
     max_tokens: int | None = Field(None, ge=1)
-    stop: str | list[Annotated[str, StringConstraints(min_length=1)]] | None = None
+    stop: Annotated[tuple[str, ...], BeforeValidator(_stops)] = ()
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     top_p: TopP | None = None
@@ -79,10 +94,6 @@ class Sampling(BaseModel):
     logprobs: Annotated[bool | int | None, _only(None, False)] = None
     tools: Annotated[list[Any] | None, _only(None, [])] = None
     response_format: Annotated[dict[str, Any] | None, _only(None, {"type": "text"})] = None
-
-    def stops(self) -> tuple[str, ...]:
-        given = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        return tuple(text for text in given if text)
 
     def request(self, ids: list[int], new: int, stops: tuple[str, ...]) -> GenerationRequest:
         return GenerationRequest(
@@ -109,7 +120,9 @@ class EmbeddingRequest(BaseModel):
     dimensions: int | None = None
 
 
-def router(generator: Generator, embedder: Embedder, stream_timeout_seconds: float) -> APIRouter:
+def router(
+    generator: Generator, embedder: Embedder, prompts: Prompts, stream_timeout_seconds: float
+) -> APIRouter:
     api = APIRouter(prefix="/v1")
     engine = generator.engine
     model = engine.language_model
@@ -134,10 +147,10 @@ def router(generator: Generator, embedder: Embedder, stream_timeout_seconds: flo
     async def chat(body: ChatCompletionRequest) -> dict[str, Any] | Response:
         require(body.model, "chat")
         messages = [(message.role, message.text()) for message in body.messages]
-        ids = prompt.encode_chat(model.tokenizer, messages)
-        plain_stop = () if prompt.has_template(model.tokenizer) else prompt.PLAIN_STOP
+        ids = await prompts.chat(messages)
+        plain_stop = () if prompts.has_template else PLAIN_STOP
         new = budget(body.max_completion_tokens or body.max_tokens, ids)
-        requests = body.request(ids, new, body.stops() + plain_stop).choices(body.n)
+        requests = body.request(ids, new, body.stop + plain_stop).choices(body.n)
         if body.stream:
             deadline.stream(stream_timeout_seconds)
             return await stream_chat(generator, requests, messages, _wants_usage(body))
@@ -156,9 +169,9 @@ def router(generator: Generator, embedder: Embedder, stream_timeout_seconds: flo
     @api.post("/completions", response_model=None)
     async def completions(body: CompletionRequest) -> dict[str, Any] | Response:
         require(body.model, "chat")
-        ids = prompt.encode(model.tokenizer, body.prompt)
+        ids = await prompts.text(body.prompt)
         new = budget(body.max_tokens, ids)
-        requests = body.request(ids, new, body.stops()).choices(body.n)
+        requests = body.request(ids, new, body.stop).choices(body.n)
         asked = [("user", body.prompt)]
         if body.stream:
             deadline.stream(stream_timeout_seconds)

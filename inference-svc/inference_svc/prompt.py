@@ -1,17 +1,16 @@
 """Prompts as token ids: chat templates, and a plain one for models that have none."""
 
+import asyncio
 from collections.abc import Sequence
 
 import transformers
+
+from inference_svc.admission import Rejected
 
 PLAIN_STOP = ("\nUser:", "\nSystem:", "\nAssistant:", "\n\n\n")
 """Where an answer to the plain template ends: a base model would go on with the other side's
 part.
 """
-
-
-def has_template(tokenizer: transformers.PreTrainedTokenizerBase) -> bool:
-    return bool(getattr(tokenizer, "chat_template", None))
 
 
 def plain(messages: Sequence[tuple[str, str]]) -> str:
@@ -21,16 +20,52 @@ def plain(messages: Sequence[tuple[str, str]]) -> str:
     return "\n\n".join([*turns, "Assistant:"])
 
 
-def encode_chat(
-    tokenizer: transformers.PreTrainedTokenizerBase, messages: Sequence[tuple[str, str]]
-) -> list[int]:
-    if not has_template(tokenizer):
-        return encode(tokenizer, plain(messages))
-    turns = [{"role": role, "content": content} for role, content in messages]
-    text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-    return list(tokenizer(str(text), add_special_tokens=False)["input_ids"])
+class Prompts:
+    """Turns texts and chats into the token ids of a model that takes `window` of them.
 
+    A tokenizer reads about two million characters a second, so it works in a thread, and a text of
+    more characters than `window` of the vocabulary's longest tokens have is refused unread: its
+    methods raise Rejected 422.
+    """
 
-def encode(tokenizer: transformers.PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of a text, with the model's opening token when it has one."""
-    return list(tokenizer(text)["input_ids"])
+    def __init__(self, tokenizer: transformers.PreTrainedTokenizerBase, window: int) -> None:
+        self._tokenizer = tokenizer
+        self._window = window
+        self._longest = window * max(map(len, tokenizer.get_vocab()))
+
+    @property
+    def has_template(self) -> bool:
+        """Whether the model brings a chat template of its own."""
+        return bool(getattr(self._tokenizer, "chat_template", None))
+
+    async def text(self, text: str) -> list[int]:
+        """Token ids of a text, with the model's opening token when it has one."""
+        self._check(len(text))
+        return await asyncio.to_thread(self._encode, text)
+
+    async def chat(self, messages: Sequence[tuple[str, str]]) -> list[int]:
+        """Token ids of (role, content) pairs, up to where the assistant's answer begins."""
+        self._check(sum(len(content) for _, content in messages))
+        return await asyncio.to_thread(self._encode_chat, messages)
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self._tokenizer(text)["input_ids"])
+
+    def _encode_chat(self, messages: Sequence[tuple[str, str]]) -> list[int]:
+        if not self.has_template:
+            return self._encode(plain(messages))
+        turns = [{"role": role, "content": content} for role, content in messages]
+        text = self._tokenizer.apply_chat_template(
+            turns, add_generation_prompt=True, tokenize=False
+        )
+        return list(self._tokenizer(str(text), add_special_tokens=False)["input_ids"])
+
+    def _check(self, characters: int) -> None:
+        if characters > self._longest:
+            raise Rejected(
+                422,
+                f"the prompt has {characters} characters, and the {self._window} tokens that the "
+                f"model takes have {self._longest} at most",
+                code="context_length_exceeded",
+                field="prompt",
+            )

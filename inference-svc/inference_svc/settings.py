@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from inference_svc.device import DType
 from inference_svc.packaged import CACHE
 from o11y.contracts import MAX_TEXTS
 from o11y.settings import ServiceSettings
@@ -17,6 +18,7 @@ class Settings(ServiceSettings):
 
     app_port: int = Field(8083, ge=1, le=65535)
     local_model_name: str | None = None
+    local_model_dtype: DType | None = None
     use_gpu: bool = True
     gpu_device_id: int = Field(0, ge=0)
     model_cache_dir: Path = CACHE
@@ -26,6 +28,6 @@ class Settings(ServiceSettings):
     engine_cache_blocks: int | None = Field(None, ge=8)
     engine_max_waiting: int = Field(256, ge=1)
     embedding_max_waiting: int = Field(1024, ge=MAX_TEXTS)
-    engine_stall_seconds: float = Field(120, gt=0)
+    engine_stall_seconds: float = Field(15, gt=0)
     request_timeout_seconds: float = Field(60, gt=0)
     stream_timeout_seconds: float = Field(600, gt=0)

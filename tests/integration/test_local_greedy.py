@@ -4,9 +4,10 @@ import asyncio
 
 import torch
 
-from inference_svc import model, prompt
+from inference_svc import model
 from inference_svc.device import Device
 from inference_svc.engine import Engine, EngineLimits, GenerationRequest
+from inference_svc.prompt import Prompts
 from inference_svc.settings import Settings
 
 WORDS = "A span has a name, a start, an end, attributes, events and a parent: a trace is a tree."
@@ -21,9 +22,10 @@ async def test_greedy_is_plain_generate_and_a_seed_repeats_itself_in_a_batch_of_
     """
     loaded = model.load(None, Device("cpu", torch.float32), Settings().model_cache_dir)
     words = WORDS.split()
+    prompts = Prompts(loaded.tokenizer, LIMITS.max_context)
     requests = [
         GenerationRequest(
-            prompt_ids=prompt.encode(loaded.tokenizer, " ".join(words[: 1 + at % len(words)])),
+            prompt_ids=await prompts.text(" ".join(words[: 1 + at % len(words)])),
             max_new_tokens=4 + at % 9,
             temperature=[0.0, 0.8][at % 2],
             top_p=[None, 0.9][at // 2 % 2],

@@ -50,6 +50,11 @@ CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "w1"}], "max_to
         ({"tools": [{"type": "function"}]}, 422, "tools"),
         ({"response_format": {"type": "json_object"}}, 422, "response_format"),
         ({"temperature": 3}, 422, "temperature"),
+        ({"stop": ["a"] * 17}, 422, "stop"),
+        ({"stop": "a" * 257}, 422, "stop"),
+        ({"stop": [""]}, 422, "stop"),
+        ({"stop": False}, 422, "stop"),
+        ({"stop": [7]}, 422, "stop"),
         ({"max_tokens": 500}, 422, "prompt"),
     ],
 )

@@ -10,7 +10,7 @@ from inference_svc import model
 from inference_svc.device import Device
 from inference_svc.engine import Engine, GenerationRequest
 from inference_svc.model import LanguageModel
-from inference_svc.prompt import encode
+from inference_svc.prompt import Prompts
 from o11y import deadline
 from o11y.problems import Problem
 from tests.unit.inference_svc.conftest import LIMITS
@@ -138,8 +138,8 @@ async def test_the_shorter_of_model_and_setting_is_the_window(
     assert wide.window == language_model.window == 128
 
 
-def test_a_prompt_is_encoded_as_the_model_expects(language_model: LanguageModel) -> None:
-    assert encode(language_model.tokenizer, "w3 w9") == [3, 9]
+async def test_a_prompt_is_encoded_as_the_model_expects(language_model: LanguageModel) -> None:
+    assert await Prompts(language_model.tokenizer, 64).text("w3 w9") == [3, 9]
 
 
 async def idle(engine: Engine, callers: int = 0) -> None:

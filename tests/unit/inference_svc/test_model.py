@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from inference_svc import device, model, packaged
+from inference_svc.admission import Rejected
 from inference_svc.device import Device
 from inference_svc.model import LanguageModel
-from inference_svc.prompt import encode_chat, plain
+from inference_svc.prompt import Prompts, plain
 from o11y.service import StartError
 
 CPU = Device("cpu", torch.float32)
@@ -57,6 +58,8 @@ def test_the_device_is_the_best_there_is(
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     assert device.choose(use_gpu, gpu_device_id=1) == Device(name, dtype)
+    asked = device.choose(use_gpu, gpu_device_id=1, dtype="float32")
+    assert asked == Device(name, torch.float32)
 
 
 def test_two_starts_at_once_convert_the_packaged_model_once(
@@ -94,7 +97,7 @@ def test_the_plain_template_ends_where_the_answer_begins() -> None:
     )
 
 
-def test_a_models_own_template_is_used_and_ends_where_the_answer_begins(
+async def test_a_models_own_template_is_used_and_ends_where_the_answer_begins(
     language_model: LanguageModel,
 ) -> None:
     tokenizer = language_model.tokenizer
@@ -102,4 +105,17 @@ def test_a_models_own_template_is_used_and_ends_where_the_answer_begins(
         "{% for message in messages %}{{ message.content }} {% endfor %}"
         "{% if add_generation_prompt %}w9{% endif %}"
     )
-    assert encode_chat(tokenizer, [("system", "w1"), ("user", "w2 w3")]) == [1, 2, 3, 9]
+    prompts = Prompts(tokenizer, 64)
+    assert await prompts.chat([("system", "w1"), ("user", "w2 w3")]) == [1, 2, 3, 9]
+
+
+async def test_a_text_that_cannot_fit_is_refused_before_it_is_read(
+    language_model: LanguageModel,
+) -> None:
+    """The longest word of the tiny model has five characters, `<eos>`."""
+    prompts = Prompts(language_model.tokenizer, 8)
+    assert len(await prompts.text("w1 " * 13)) == 13
+    for refused in (prompts.text("w1 " * 14), prompts.chat([("user", "w1 " * 7)] * 2)):
+        with pytest.raises(Rejected, match=r"42 characters, and the 8 tokens .* 40 ") as why:
+            await refused
+        assert (why.value.status, why.value.code) == (422, "context_length_exceeded")
