@@ -21,7 +21,7 @@ from inference_svc.admission import Admission
 from inference_svc.entry import Entry
 from inference_svc.manager import Manager
 from inference_svc.model import LanguageModel
-from inference_svc.recovery import EngineFailed, Failures, StepStalled
+from inference_svc.recovery import EngineFailed, Failures, Stall, StepStalled
 from inference_svc.sampling import Sampling
 from inference_svc.steps import Step, Steps, Work
 from inference_svc.text import TextStream
@@ -35,6 +35,8 @@ PAGE_SIZE = 64
 
 STOP_SECONDS = 2.0
 WATCH_SECONDS = 0.2
+SLOW_WATCH_SECONDS = 1.0
+"""A look at the engine that comes later than this after the last was not kept waiting by it."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ class Engine:
         self.on_failure: Callable[[Exception], None] = lambda _: None
         self._entries: dict[str, Entry] = {}
         self._failures = Failures()
+        self._stall = Stall(SLOW_WATCH_SECONDS)
         self._manager = Manager(
             language_model.model,
             GenerationConfig(
@@ -184,8 +187,8 @@ class Engine:
         """Why the engine can't serve now, or None while it can."""
         if self._manager.recovering:
             return "the engine begins again after a failure"
-        if (reason := self._lost()) is None and self._stalled(self.limits.stall_seconds):
-            reason = str(StepStalled())
+        if (reason := self._lost()) is None and self._stalls:
+            return str(StepStalled())
         return reason
 
     async def lost(self) -> str:
@@ -197,15 +200,16 @@ class Engine:
         interrupted = abandoned = None
         while True:
             await asyncio.sleep(WATCH_SECONDS)
+            since = self.steps.busy_since
+            self._stall.look(since)
             if (reason := self._lost()) and not self.admission.stopping:
                 break
-            since = self.steps.busy_since
-            if not self._stalled(self.limits.stall_seconds):
+            if not self._stalls:
                 continue
             if interrupted != since:
                 interrupted = since
                 self._manager.interrupt()
-            elif abandoned != since:
+            elif abandoned != since and not self._manager.recovering:
                 abandoned = since
                 self._fail(StepStalled(), self._manager.in_step())
         for entry in list(self._entries.values()):
@@ -219,13 +223,13 @@ class Engine:
         if not self._manager.is_running():
             return "the engine is not running"
         longest = 2 * self.limits.stall_seconds
-        if self._stalled(longest):
+        if self._stall.seconds(self.steps.busy_since) > longest:
             return f"a step of the engine takes longer than {longest:g} s"
         return None
 
-    def _stalled(self, seconds: float) -> bool:
-        since = self.steps.busy_since
-        return since is not None and time.monotonic() - since > seconds
+    @property
+    def _stalls(self) -> bool:
+        return self._stall.seconds(self.steps.busy_since) > self.limits.stall_seconds
 
     def _step_failed(self, error: Exception, entries: Sequence[Entry]) -> bool:
         """In the engine's thread: fail those in the step. Returns whether to go on."""

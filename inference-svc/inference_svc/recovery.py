@@ -30,6 +30,33 @@ class StepStalled(Exception):
         return "a step of the engine took longer than ENGINE_STALL_SECONDS allows"
 
 
+class Stall:
+    """How long the engine's thread has been at what it does, in seconds during which this process
+    ran: one that was stopped, or a machine that slept, is not a stall.
+    """
+
+    def __init__(self, most_between: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds = 0.0
+        self._most_between = most_between
+        self._clock = clock
+        self._since: float | None = None
+        self._looked = clock()
+
+    def look(self, since: float | None) -> None:
+        """To be called at short intervals, with when the thread began; None while it rests. Between
+        two calls `most_between` seconds count at the most.
+        """
+        now = self._clock()
+        passed = min(now - self._looked, self._most_between)
+        same = since is not None and since == self._since
+        self._seconds = self._seconds + passed if same else 0.0
+        self._since, self._looked = since, now
+
+    def seconds(self, since: float | None) -> float:
+        """How long it has been at what it began then, as far as was looked."""
+        return self._seconds if since == self._since else 0.0
+
+
 class Failures:
     """Counts failures: an engine that fails MOST_FAILURES times within a minute is beyond help."""
 

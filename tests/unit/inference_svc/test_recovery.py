@@ -12,7 +12,7 @@ import torch
 from inference_svc.engine import Call, Engine, GenerationRequest
 from inference_svc.generation import Generator
 from inference_svc.model import LanguageModel
-from inference_svc.recovery import EngineFailed, Failures
+from inference_svc.recovery import EngineFailed, Failures, Stall
 from inference_svc.running import Running
 from o11y import deadline
 from o11y.problems import Problem
@@ -205,6 +205,17 @@ async def test_a_step_that_never_ends_is_the_end_of_the_engine(
         with pytest.raises(Problem, match="takes longer than 1 s"):
             await waiting
     assert engine.failure() == "a step of the engine takes longer than 1 s"
+
+
+def test_a_process_that_was_stopped_did_not_stall() -> None:
+    times = iter((0.0, 0.2, 0.4, 0.6, 3600.0, 3600.2, 3600.4, 3600.6))
+    stall = Stall(1.0, lambda: next(times))
+    seen = []
+    for since in (None, 5.0, 5.0, 5.0, 5.0, 6.0, None):
+        stall.look(since)
+        seen.append(round(stall.seconds(since), 6))
+    assert seen == [0, 0, 0.2, 1.2, 1.4, 0, 0]
+    assert stall.seconds(6.0) == 0
 
 
 def test_three_failures_within_a_minute_are_one_too_many() -> None:
