@@ -234,8 +234,8 @@ class Engine:
     def _step_failed(self, error: Exception, entries: Sequence[Entry]) -> bool:
         """In the engine's thread: fail those in the step. Returns whether to go on."""
         goes_on = not self._failures.beyond_help()
-        self._fail(error, entries)
         self.on_failure(error)
+        self._fail(error, entries)
         return goes_on
 
     def _fail(self, error: Exception, entries: Sequence[Entry]) -> None:
