@@ -103,6 +103,7 @@ COST_USD = "o11y.cost.usd"
 USAGE_ESTIMATED = "o11y.usage.estimated"
 LLM_ATTEMPT = "o11y.llm.attempt"
 LLM_ATTEMPTS = "o11y.llm.attempts"
+LLM_COST_USD = "o11y.llm.cost.usd"
 PIPELINE_STAGE = "o11y.pipeline.stage"
 PIPELINE_STEPS = "o11y.pipeline.steps_completed"
 QUEUE_SECONDS = "o11y.queue.seconds"
@@ -775,6 +776,11 @@ ATTRIBUTES = (
     Attribute(USAGE_ESTIMATED, "o11y", "Whether tokens are an estimate; absent if not."),
     Attribute(LLM_ATTEMPT, "o11y", "Which attempt of the call this is, from 1."),
     Attribute(LLM_ATTEMPTS, "o11y", "Attempts the call took."),
+    Attribute(
+        LLM_COST_USD,
+        "o11y",
+        "Cost of the call in US dollars: that of all attempts together, where it is known.",
+    ),
     Attribute(PIPELINE_STAGE, "o11y", "Stage of the pipeline this belongs to."),
     Attribute(PIPELINE_STEPS, "o11y", "Stages that worked."),
     Attribute(QUEUE_SECONDS, "o11y", "Seconds until the work began."),
@@ -822,7 +828,8 @@ EVENTS = (
 _FAILED = (ERROR_TYPE, ERROR_MESSAGE)
 _SERVER = (
     *(HTTP_METHOD, HTTP_METHOD_ORIGINAL, HTTP_ROUTE, HTTP_STATUS, URL_PATH, URL_QUERY),
-    *(URL_SCHEME, SERVER_ADDRESS, SERVER_PORT, PROTOCOL_VERSION, *_FAILED, LLM_ATTEMPTS),
+    *(URL_SCHEME, SERVER_ADDRESS, SERVER_PORT, PROTOCOL_VERSION, *_FAILED),
+    *(LLM_ATTEMPTS, LLM_COST_USD),
 )
 _CALLED = (OPERATION, PROVIDER, REQUEST_MODEL, ERROR_TYPE)
 _MODEL = (*_CALLED, RESPONSE_MODEL)
