@@ -43,6 +43,10 @@ ERROR_TIMEOUT = "timeout"
 ERROR_UNREADABLE = "unreadable_answer"
 ERROR_CANCELLED = "cancelled"
 ERROR_CLIENT_GONE = "client_disconnected"
+ERROR_CALLER_DEADLINE = "caller_deadline"
+"""Of a SERVER span: 504, and its caller had given it (`X-Request-Timeout`) less than half of the
+time that requests have.
+"""
 ERROR_STREAM_BROKEN = "stream_broken"
 """Of a SERVER span: its answer was a stream and ended with an error event."""
 
@@ -158,6 +162,7 @@ LABEL_COLLECTION = "collection"
 LABEL_TYPE = "type"
 LABEL_ESTIMATED = "estimated"
 LABEL_REASON = "reason"
+LABEL_FILTER = "filter"
 LABEL_NEXT = "next"
 LABEL_SERVICE = "service"
 LABEL_INSTANCE = "instance"
@@ -393,8 +398,8 @@ VECTOR_EMPTY = Metric(
     "vector_search_empty",
     "counter",
     "{search}",
-    "Searches that found no document.",
-    (LABEL_COLLECTION,),
+    "Searches that found no document; `filter` is `caller` where the caller chose one, or `none`.",
+    (LABEL_COLLECTION, LABEL_FILTER),
     "o11y",
 )
 VECTOR_DOCUMENTS = Metric(
@@ -501,6 +506,12 @@ MODEL_REJECTED = Metric(
     (LABEL_MODEL, LABEL_DEVICE, LABEL_REASON),
     "o11y",
 )
+REJECTED_FOR_ITSELF = (
+    *("cache_exceeded", "context_length_exceeded", "empty_prompt", "out_of_time"),
+)
+"""Reasons of MODEL_REJECTED that lie in the call: its prompt, or the time its caller gave it. They
+turn nobody else away.
+"""
 MODEL_CANCELLED = Metric(
     "model_requests_cancelled",
     "counter",
