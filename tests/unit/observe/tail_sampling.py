@@ -75,7 +75,7 @@ def wants(policy: Mapping[str, Any], trace_id: int, spans: Sequence[Span]) -> bo
             first = accumulate((span.start for span in spans), min)
             last = accumulate((span.end for span in spans), max)
             longest = max(end - start for start, end in zip(first, last, strict=True))
-            return longest * 1000 >= settings["threshold_ms"]
+            return longest * 1000 >= float(settings["threshold_ms"])
         case "ottl_condition":
             return any(_holds(each, span) for each in settings["span"] for span in spans)
         case "trace_state":
