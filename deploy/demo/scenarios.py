@@ -24,8 +24,8 @@ from o11y.contracts import PipelineAnswer
 GATEWAY_URL = "http://localhost:8080"
 PROBE_SECONDS = 5.0
 CALL_SECONDS = 120.0
-SETTLE_SECONDS = 30.0
-"""How long a trace may take to arrive: the Collector looks at it for ten seconds first."""
+SETTLE_SECONDS = 15.0
+"""How long a trace may take to arrive: services and Collector keep spans for a second each."""
 
 SERVICES = ("gateway", "llm-proxy", "vector-svc", "inference-svc")
 """A pipeline call goes through each of them."""

@@ -17,6 +17,12 @@ FAILED = {schema.ERROR_TYPE: '!=""'}
 SEARCH = {schema.LABEL_OPERATION: '="search"'}
 GPU = [schema.HW_ID, "instance"]
 
+NOT_FOR_ITSELF = {schema.LABEL_REASON: f'!~"{"|".join(schema.REJECTED_FOR_ITSELF)}"'}
+NOT_FILTERED = {schema.LABEL_FILTER: '!="caller"'}
+"""A caller alone must not wake anybody: with a prompt that is too long, or a filter that matches
+nothing.
+"""
+
 
 @dataclass(frozen=True)
 class Alert:
@@ -123,11 +129,13 @@ ALERTS = [
     ),
     Alert(
         "CallsTurnedAway",
-        happened(schema.MODEL_REJECTED, ["instance", schema.LABEL_REASON], over="10m"),
+        happened(
+            schema.MODEL_REJECTED, ["instance", schema.LABEL_REASON], NOT_FOR_ITSELF, over="10m"
+        ),
         "0m",
         "page",
         "inference-svc turns calls away: {{ $labels.reason }}",
-        "Its queue or its cache is full; callers get 429.",
+        "Its queue is full, or it can't work; callers get 429 or 503.",
         "o11y-inference",
     ),
     Alert(
@@ -169,7 +177,7 @@ ALERTS = [
     ),
     Alert(
         "RetrievalEmpty",
-        f"{rate(schema.VECTOR_EMPTY, [schema.LABEL_COLLECTION], over='15m')} / ("
+        f"{rate(schema.VECTOR_EMPTY, [schema.LABEL_COLLECTION], NOT_FILTERED, '15m')} / ("
         f"{rate(schema.VECTOR_OPERATION_DURATION, [schema.LABEL_COLLECTION], SEARCH, '15m')} > 0)"
         " > 0.2",
         "15m",
@@ -209,7 +217,7 @@ ALERTS = [
     Alert(
         "CollectorLoses",
         " or ".join(
-            _collector_lost(f"exporter_{how}_{what}")
+            _collector_lost(f"exporter_{how}_{what}_total")
             for how in ("send_failed", "enqueue_failed")
             for what in ("spans", "metric_points", "log_records")
         ),

@@ -11,7 +11,7 @@ from deploy.observe import others, promql
 from o11y import schema
 
 SERVER = schema.HTTP_SERVER_DURATION
-FAILED = {schema.HTTP_STATUS: '=~"5.."'}
+FAILED = {schema.HTTP_STATUS: '=~"5.."', schema.ERROR_TYPE: f'!="{schema.ERROR_CALLER_DEADLINE}"'}
 PERIOD = "30d"
 WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
 
@@ -26,7 +26,9 @@ class Slo:
 
 
 def availability(where: promql.Where) -> Callable[[str], str]:
-    """Requests answered with 5xx, of all. One whose caller left is no failure."""
+    """Requests answered with 5xx, of all. One whose caller left, or gave it hardly any time, is no
+    failure.
+    """
     return lambda over: promql.share(SERVER, FAILED, where=where, over=over)
 
 

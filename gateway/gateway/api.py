@@ -74,7 +74,13 @@ def router(backends: Backends, pipeline: Pipeline) -> APIRouter:
     async def search(body: SearchRequest) -> SearchAnswer:
         identify(body.user_id, body.session_id)
         embedded = await backends.embed([body.query])
-        return await backends.search(body.query, embedded, body.n_results, body.filter_metadata)
+        return await backends.search(
+            body.query,
+            embedded,
+            body.n_results,
+            body.filter_metadata,
+            caller_filters=bool(body.filter_metadata),
+        )
 
     @api.post("/local-inference", response_model=LocalInferenceAnswer)
     async def local_inference(body: LocalInferenceRequest) -> LocalInferenceAnswer | Response:

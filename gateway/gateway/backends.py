@@ -198,6 +198,7 @@ class Backends:
         n_results: int,
         filter_metadata: dict[str, Any] | None,
         *,
+        caller_filters: bool = False,
         stage: str | None = None,
     ) -> SearchAnswer:
         """The documents nearest to a query by its embedding; the total time includes that."""
@@ -207,6 +208,7 @@ class Backends:
             "embedding_model": embedded.metadata.model,
             "n_results": n_results,
             "filter_metadata": filter_metadata,
+            "caller_filters": caller_filters,
         }
         found = await self.vector.call(
             VectorSearchAnswer,

@@ -212,7 +212,9 @@ class _Call:
         reasons = "; ".join(f"{stage.name}: {stage.error}" for stage in failed)
         told = "; ".join(f"{name}: {problem}" for name, problem in self._problems.items())
         statuses = {problem.status for problem in self._problems.values()}
-        status = statuses.pop() if len(statuses) == 1 else 502
+        # What each stage finds wrong with the call is the call's fault, in whatever words.
+        worst = max(statuses)
+        status = worst if len(statuses) == 1 or worst < 500 else 502
         waits = [problem.headers.get("Retry-After") for problem in self._problems.values()]
         retry = next((wait for wait in waits if wait and status in (429, 503)), None)
         return Problem(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from opentelemetry.context import Context
 from opentelemetry.metrics import Observation
-from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
+from opentelemetry.trace import SpanKind, StatusCode, get_current_span, set_span_in_context
 
 from llm_proxy.answers import Said, Tokens
 from llm_proxy.content import Answer, asked
@@ -137,6 +137,24 @@ class Meters:
             yield Observation(count, {schema.LABEL_PROVIDER: provider})
 
 
+class CallCost:
+    """What the attempts of a call cost together; the request's span has it, too."""
+
+    def __init__(self) -> None:
+        self.usd: Decimal | None = Decimal(0)
+        """None when the price of one isn't known."""
+        self._known = Decimal(0)
+        self._request_span = get_current_span()
+
+    def add(self, usd: Decimal | None) -> None:
+        if usd is None or self.usd is None:
+            self.usd = None
+        else:
+            self.usd += usd
+        self._known += usd or 0
+        self._request_span.set_attribute(schema.LLM_COST_USD, float(self._known))
+
+
 class Attempt:
     """Begins with its span and ends once, whoever ends it."""
 
@@ -148,9 +166,9 @@ class Attempt:
         model: str,
         retry: int,
         number: int,
+        call_cost: CallCost,
     ) -> None:
-        self.cost_usd: Decimal | None = Decimal(0)
-        """What it cost; None when the price isn't known."""
+        self.call_cost = call_cost
         self._meters = meters
         self._provider = provider
         self._request = request
@@ -221,8 +239,8 @@ class Attempt:
             self._start, self._model, said.model, error, guessed, self._tenant
         )
         self._record(seconds, measures)
-        if tokens is not None:
-            self._bill(said, tokens, measures, found)
+        billed = Decimal(0) if tokens is None else self._bill(said, tokens, measures, found)
+        self.call_cost.add(billed)
         self.span.set_attributes(found)
         if self._meters.capture and self.answer:
             said_to, said_by = asked(self._request.body), self.answer.messages()
@@ -260,8 +278,10 @@ class Attempt:
             for before, after in pairwise(self._arrivals):
                 measures.chunk.record(after - before, self._traced)
 
-    def _bill(self, said: Said, tokens: Tokens, measures: Measures, found: Attributes) -> None:
-        """Count the tokens and what they cost."""
+    def _bill(
+        self, said: Said, tokens: Tokens, measures: Measures, found: Attributes
+    ) -> Decimal | None:
+        """Count the tokens and what they cost: that many USD, None when the price isn't known."""
         for kind, total in measures.tokens.items():
             if count := getattr(tokens, kind):
                 total.add(count, self._traced)
@@ -284,12 +304,14 @@ class Attempt:
                 found[key] = count
         if tokens.estimated:
             found[schema.USAGE_ESTIMATED] = True
+        cost_usd: Decimal | None = Decimal(0)
         if not self._provider.is_free:
-            self.cost_usd = self._provider.prices.cost_usd(
+            cost_usd = self._provider.prices.cost_usd(
                 said.model or self._model, tokens, said.service_tier
             )
-        if self.cost_usd is None:
+        if cost_usd is None:
             measures.unpriced.add(1, self._traced)
         else:
-            found[schema.COST_USD] = float(self.cost_usd)
-            measures.cost.add(float(self.cost_usd), self._traced)
+            found[schema.COST_USD] = float(cost_usd)
+            measures.cost.add(float(cost_usd), self._traced)
+        return cost_usd

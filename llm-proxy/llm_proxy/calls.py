@@ -12,7 +12,7 @@ from opentelemetry.metrics import Observation
 
 from llm_proxy import answers, backoff
 from llm_proxy.answers import NotReadable, ProviderFailed, Said, Tokens
-from llm_proxy.attempt import Attempt, Meters
+from llm_proxy.attempt import Attempt, CallCost, Meters
 from llm_proxy.breaker import State
 from llm_proxy.failures import BUSY, NOT_READABLE, OPEN, Failed, Refused, judged, reported, verdict
 from llm_proxy.provider import Provider, replica_of
@@ -106,14 +106,14 @@ class Calls:
 
 
 class _Call:
-    """One call in progress: what its attempts have cost, and how they failed."""
+    """One call in progress: what its attempts cost, and how they failed."""
 
     def __init__(self, calls: Calls, request: Request) -> None:
         self.failures: list[Failed] = []
         self.attempts = 0
         self._calls = calls
         self._request = request
-        self._cost_usd: Decimal | None = Decimal(0)
+        self._cost = CallCost()
 
     async def ask(self, candidate: Candidate, alone: bool) -> Whole | Stream | None:
         """One provider, several times if need be. `alone` when there is no other to ask."""
@@ -142,7 +142,9 @@ class _Call:
             raise verdict(self.failures) if self.failures else late
         ending = await self._admitted(provider, alone)
         self.attempts += 1
-        attempt = Attempt(self._calls._meters, provider, self._request, model, retry, self.attempts)
+        attempt = Attempt(
+            self._calls._meters, provider, self._request, model, retry, self.attempts, self._cost
+        )
         received = bytearray()
         try:
             reply = await self._send(provider, model, attempt, received, alone)
@@ -152,7 +154,6 @@ class _Call:
         except BaseException as error:
             reason = _reason(error)
             attempt.end(Said(), self._spoilt(attempt, received, error), reason)
-            self._add(attempt.cost_usd)
             ending(reason)
             explained = _explained(provider, error)
             if explained is error:
@@ -240,9 +241,8 @@ class _Call:
         if attempt.answer:
             attempt.answer.add(content)
         attempt.end(said, said.tokens or answers.estimate(content, self._request.input_bytes))
-        self._add(attempt.cost_usd)
         ending(None)
-        return Whole(provider, content, reply.headers, self._cost_usd)
+        return Whole(provider, content, reply.headers, self._cost.usd)
 
     async def _stream(
         self, provider: Provider, reply: Reply, attempt: Attempt, ending: "_Ending"
@@ -261,10 +261,6 @@ class _Call:
             stream.close(_reason(error))
             raise
         return stream
-
-    def _add(self, cost_usd: Decimal | None) -> None:
-        if self._cost_usd is not None:
-            self._cost_usd = None if cost_usd is None else self._cost_usd + cost_usd
 
 
 class _Ending:

@@ -55,7 +55,8 @@ class Stream:
 
     @property
     def cost_usd(self) -> Decimal | None:
-        return self.attempt.cost_usd
+        """What the call cost, earlier attempts included; None when a price isn't known."""
+        return self.attempt.call_cost.usd
 
     async def begin(self) -> None:
         """Wait for the first event with data. Raises NotReadable, TooLong and what wires raise."""

@@ -202,10 +202,15 @@ class StoreRequest(Body):
 
 
 class VectorSearchRequest(Body):
+    """`caller_filters` when the gateway's caller chose the filter: only they can say whether it is
+    right that nothing is found.
+    """
+
     embedding: list[FiniteFloat] = Field(min_length=1)
     embedding_model: str = Field(min_length=1)
     n_results: int = Field(5, ge=1, le=MAX_RESULTS)
     filter_metadata: dict[str, Any] | None = None
+    caller_filters: bool = False
 
 
 class SearchResult(BaseModel):

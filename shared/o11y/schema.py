@@ -43,6 +43,10 @@ ERROR_TIMEOUT = "timeout"
 ERROR_UNREADABLE = "unreadable_answer"
 ERROR_CANCELLED = "cancelled"
 ERROR_CLIENT_GONE = "client_disconnected"
+ERROR_CALLER_DEADLINE = "caller_deadline"
+"""Of a SERVER span: 504, and its caller had given it (`X-Request-Timeout`) less than half of the
+time that requests have.
+"""
 ERROR_STREAM_BROKEN = "stream_broken"
 """Of a SERVER span: its answer was a stream and ended with an error event."""
 
@@ -103,6 +107,7 @@ COST_USD = "o11y.cost.usd"
 USAGE_ESTIMATED = "o11y.usage.estimated"
 LLM_ATTEMPT = "o11y.llm.attempt"
 LLM_ATTEMPTS = "o11y.llm.attempts"
+LLM_COST_USD = "o11y.llm.cost.usd"
 PIPELINE_STAGE = "o11y.pipeline.stage"
 PIPELINE_STEPS = "o11y.pipeline.steps_completed"
 QUEUE_SECONDS = "o11y.queue.seconds"
@@ -157,6 +162,7 @@ LABEL_COLLECTION = "collection"
 LABEL_TYPE = "type"
 LABEL_ESTIMATED = "estimated"
 LABEL_REASON = "reason"
+LABEL_FILTER = "filter"
 LABEL_NEXT = "next"
 LABEL_SERVICE = "service"
 LABEL_INSTANCE = "instance"
@@ -392,8 +398,8 @@ VECTOR_EMPTY = Metric(
     "vector_search_empty",
     "counter",
     "{search}",
-    "Searches that found no document.",
-    (LABEL_COLLECTION,),
+    "Searches that found no document; `filter` is `caller` where the caller chose one, or `none`.",
+    (LABEL_COLLECTION, LABEL_FILTER),
     "o11y",
 )
 VECTOR_DOCUMENTS = Metric(
@@ -500,6 +506,12 @@ MODEL_REJECTED = Metric(
     (LABEL_MODEL, LABEL_DEVICE, LABEL_REASON),
     "o11y",
 )
+REJECTED_FOR_ITSELF = (
+    *("cache_exceeded", "context_length_exceeded", "empty_prompt", "out_of_time"),
+)
+"""Reasons of MODEL_REJECTED that lie in the call: its prompt, or the time its caller gave it. They
+turn nobody else away.
+"""
 MODEL_CANCELLED = Metric(
     "model_requests_cancelled",
     "counter",
@@ -775,6 +787,11 @@ ATTRIBUTES = (
     Attribute(USAGE_ESTIMATED, "o11y", "Whether tokens are an estimate; absent if not."),
     Attribute(LLM_ATTEMPT, "o11y", "Which attempt of the call this is, from 1."),
     Attribute(LLM_ATTEMPTS, "o11y", "Attempts the call took."),
+    Attribute(
+        LLM_COST_USD,
+        "o11y",
+        "Cost of the call in US dollars: that of all attempts together, where it is known.",
+    ),
     Attribute(PIPELINE_STAGE, "o11y", "Stage of the pipeline this belongs to."),
     Attribute(PIPELINE_STEPS, "o11y", "Stages that worked."),
     Attribute(QUEUE_SECONDS, "o11y", "Seconds until the work began."),
@@ -822,7 +839,8 @@ EVENTS = (
 _FAILED = (ERROR_TYPE, ERROR_MESSAGE)
 _SERVER = (
     *(HTTP_METHOD, HTTP_METHOD_ORIGINAL, HTTP_ROUTE, HTTP_STATUS, URL_PATH, URL_QUERY),
-    *(URL_SCHEME, SERVER_ADDRESS, SERVER_PORT, PROTOCOL_VERSION, *_FAILED, LLM_ATTEMPTS),
+    *(URL_SCHEME, SERVER_ADDRESS, SERVER_PORT, PROTOCOL_VERSION, *_FAILED),
+    *(LLM_ATTEMPTS, LLM_COST_USD),
 )
 _CALLED = (OPERATION, PROVIDER, REQUEST_MODEL, ERROR_TYPE)
 _MODEL = (*_CALLED, RESPONSE_MODEL)

@@ -149,8 +149,11 @@ class Server:
         parent, links = self._arrive(carried)
         watch = Stopwatch()
         span = self._start(scope, carried, method, parent, links, watch)
-        request = _Request(scope, receive, send, span, watch, self._tell, method)
         asked = deadline.parse(carried.get(deadline.HEADER))
+        hurried = asked is not None and asked < self._timeout_seconds / 2
+        request = _Request(
+            scope, receive, send, span, watch, self._tell, method, asked if hurried else None
+        )
         seconds = self._timeout_seconds if asked is None else min(asked, self._timeout_seconds)
         token = otel_context.attach(set_span_in_context(span, parent))
         self._active[active] += 1
@@ -275,10 +278,13 @@ class _Request:
         watch: Stopwatch,
         tell: Callable[["_Request"], None],
         method: str,
+        hurried_seconds: float | None,
     ) -> None:
         self.scope = scope
         self.span = span
         self.method = method
+        self.hurried_seconds = hurried_seconds
+        """What its caller gave it, where that is little."""
         self.watch = watch
         self.status = 500
         self.started = False
@@ -308,7 +314,14 @@ class _Request:
             return type(self.failure).__qualname__
         if self.broken:
             return schema.ERROR_STREAM_BROKEN
+        if self._ran_out_of_the_callers_time():
+            return schema.ERROR_CALLER_DEADLINE
         return str(self.status) if self.status >= 500 else None
+
+    def _ran_out_of_the_callers_time(self) -> bool:
+        """Each hop keeps some of the time for the way back, so not all of it has passed."""
+        given = self.hurried_seconds
+        return self.status == 504 and given is not None and self.watch.seconds() >= given / 2
 
     async def receive(self) -> Message:
         if self._watcher is not None:

@@ -157,9 +157,9 @@ CASES = [
         "/chat",
         CHAT,
         """
-        gateway SERVER POST /chat ERROR http=504 error=504
+        gateway SERVER POST /chat ERROR http=504 error=caller_deadline
           gateway CLIENT POST /v1/chat/completions ERROR http=504 error=504 to=llm-proxy
-            llm-proxy SERVER POST /v1/chat/completions ERROR http=504 error=504 attempts=2
+            llm-proxy SERVER POST /v1/chat/completions ERROR http=504 error=caller_deadline attempts=2
               llm-proxy CLIENT chat gpt-4o-mini ERROR error=timeout provider=first attempt=1
               llm-proxy CLIENT chat gpt-4o-mini ERROR error=timeout provider=second attempt=2
         """,

@@ -115,7 +115,8 @@ class Retrieval:
                 invocation.attributes[schema.TOP_SIMILARITY] = results[0].similarity
                 self._top_similarity.record(max(0.0, results[0].similarity), self._label)
             # Nothing is added, too: a share of empty searches needs a series before the first.
-            self._empty.add(0 if results else 1, self._label)
+            chosen = {schema.LABEL_FILTER: "caller" if request.caller_filters else "none"}
+            self._empty.add(0 if results else 1, {**self._label, **chosen})
             for result in results:
                 # A histogram's sum must not fall: readers of OpenMetrics refuse the page then.
                 self._similarity.record(max(0.0, result.similarity), self._label)

@@ -100,8 +100,10 @@ DASHBOARD = Dashboard(
         ),
         traces(
             "Expensive calls",
-            f"Traces with an attempt of {EXPENSIVE_USD} USD or more. Click an id for the trace.",
-            f"{{ span.{schema.COST_USD} >= {EXPENSIVE_USD} }} | "
+            f"Traces with a call of {EXPENSIVE_USD} USD or more, all its attempts together. "
+            "Click an id for the trace.",
+            f"{{ span.{schema.COST_USD} >= {EXPENSIVE_USD} || "
+            f"span.{schema.LLM_COST_USD} >= {EXPENSIVE_USD} }} | "
             f"select(span.{schema.COST_USD}, span.{schema.RESPONSE_MODEL}, "
             f"span.{schema.TENANT_ID})",
         ),

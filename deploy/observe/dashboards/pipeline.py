@@ -88,7 +88,7 @@ DASHBOARD = Dashboard(
         timeseries(
             "Duration by route, 95 %",
             "Until the last byte of the answer; of twenty requests one takes longer. "
-            "A dot is a request: click it for its trace.",
+            "A dot is a request: click it for its trace, if that was kept.",
             "s",
             query(
                 quantile(0.95, SERVER, ["service_name", schema.HTTP_ROUTE], CHOSEN),

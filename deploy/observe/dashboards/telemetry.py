@@ -9,13 +9,17 @@ from o11y import schema
 
 OVER = "[$__rate_interval]"
 LOST = {schema.ERROR_TYPE: '!=""'}
-TRACES = "processor_tail_sampling_global_count_traces_sampled"
+TRACES = "processor_tail_sampling_global_count_traces_sampled_total"
 SAMPLED = 'sampled="true"'
 SIGNALS = ("spans", "metric_points", "log_records")
 
 
 def _each(stem: str) -> list[str]:
-    return [f"{stem}_{signal}" for signal in SIGNALS]
+    return [f"{stem}_{signal}_total" for signal in SIGNALS]
+
+
+def _shown(name: str, prefix: str) -> str:
+    return name.removeprefix(prefix).removesuffix("_total")
 
 
 DASHBOARD = Dashboard(
@@ -27,7 +31,7 @@ DASHBOARD = Dashboard(
             "Spans in",
             "Spans the Collector takes a second.",
             "short",
-            query(f"sum(rate({collector('receiver_accepted_spans')}{OVER}))"),
+            query(f"sum(rate({collector('receiver_accepted_spans_total')}{OVER}))"),
             width=6,
         ),
         stat(
@@ -141,7 +145,7 @@ DASHBOARD = Dashboard(
             "A second, by signal.",
             "short",
             *(
-                query(f"sum(rate({collector(name)}{OVER}))", name.removeprefix("receiver_"))
+                query(f"sum(rate({collector(name)}{OVER}))", _shown(name, "receiver_"))
                 for name in _each("receiver_accepted")
             ),
         ),
@@ -150,17 +154,17 @@ DASHBOARD = Dashboard(
             "A second, by signal: its memory is full, or what came is wrong.",
             "short",
             *(
-                query(f"sum(rate({collector(name)}{OVER}))", name.removeprefix("receiver_"))
+                query(f"sum(rate({collector(name)}{OVER}))", _shown(name, "receiver_"))
                 for name in _each("receiver_refused")
             ),
         ),
         timeseries(
             "Traces kept, by why",
-            "Traces a second that a policy of tail sampling wants; several may want one.",
+            "Traces a second, by the first policy of tail sampling that wanted them.",
             "short",
             query(
                 "sum by (policy) (rate("
-                f"{collector('processor_tail_sampling_count_traces_sampled', SAMPLED)}"
+                f"{collector('processor_tail_sampling_count_traces_sampled_total', SAMPLED)}"
                 f"{OVER}))",
                 "{{policy}}",
             ),
@@ -179,7 +183,7 @@ DASHBOARD = Dashboard(
             *(
                 query(
                     f"sum by (exporter) (rate({collector(name)}{OVER}))",
-                    "{{exporter}} " + name.removeprefix("exporter_sent_"),
+                    "{{exporter}} " + _shown(name, "exporter_sent_"),
                 )
                 for name in _each("exporter_sent")
             ),
@@ -189,7 +193,10 @@ DASHBOARD = Dashboard(
             "A second, by exporter: after all retries, or because the queue is full.",
             "short",
             *(
-                query(f"sum by (exporter) (rate({collector(name)}{OVER}))", "{{exporter}} " + name)
+                query(
+                    f"sum by (exporter) (rate({collector(name)}{OVER}))",
+                    "{{exporter}} " + _shown(name, "exporter_"),
+                )
                 for name in _each("exporter_send_failed") + _each("exporter_enqueue_failed")
             ),
         ),
@@ -206,22 +213,17 @@ DASHBOARD = Dashboard(
         ),
         timeseries(
             "Traces that wait for a decision",
-            "And those that had to go before their time, a second: num_traces is too small then.",
+            "At num_traces of them (otel-collector/config.yaml) the oldest go before their time.",
             "short",
             query(
                 f"sum({collector('processor_tail_sampling_sampling_traces_on_memory')})", "waiting"
-            ),
-            query(
-                "sum(rate("
-                f"{collector('processor_tail_sampling_sampling_trace_dropped_too_early')}{OVER}))",
-                "dropped too early",
             ),
         ),
         timeseries(
             "Memory of the Collector",
             "Resident memory.",
             "bytes",
-            query(f"sum({collector('process_memory_rss')})", "resident"),
+            query(f"sum({collector('process_memory_rss_bytes')})", "resident"),
         ),
     ],
     [],

@@ -100,6 +100,7 @@ async def test_search_looks_for_the_embedding_of_the_query(
         "embedding_model": "embedder",
         "n_results": 2,
         "filter_metadata": {"topic": "physics"},
+        "caller_filters": True,
     }
     assert (answer["query"], answer["count"]) == ("sky", 2)
     assert [result["document"] for result in answer["results"]] == list(DOCUMENTS)

@@ -80,7 +80,9 @@ async def test_the_query_is_stored_after_the_search_and_never_finds_itself(
     await run(gateway)
     calls = services.calls()
     assert calls.index(SEARCH) < calls.index(STORE)
-    assert "query" in str(services.asked(SEARCH).body["filter_metadata"]["kind"])
+    searched = services.asked(SEARCH).body
+    assert "query" in str(searched["filter_metadata"]["kind"])
+    assert searched["caller_filters"] is False
 
 
 @pytest.mark.parametrize(("held", "done"), [(GENERATE, STORE), (EMBED, GENERATE)])
@@ -259,6 +261,8 @@ async def test_without_any_embedding_there_is_nothing_to_store(
         (problem(429, "no disk"), problem(429, "no memory"), 429),
         (problem(503, "no disk"), problem(504, "no memory"), 502),
         (problem(500, "no disk"), problem(429, "no memory"), 502),
+        (problem(400, "no disk"), problem(422, "no memory"), 422),
+        (problem(400, "no disk"), problem(429, "no memory"), 429),
     ],
 )
 async def test_when_no_model_answers_the_call_is_an_error_that_names_both(

@@ -1,6 +1,7 @@
 """What telemetry tells of a call: a CLIENT span an attempt, whose child the provider is."""
 
 from collections.abc import Callable
+from contextlib import aclosing
 from decimal import Decimal
 from typing import Any
 
@@ -12,6 +13,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from llm_proxy.attempt import MAX_MODELS
 from llm_proxy.calls import Whole
+from llm_proxy.stream import Stream
 from o11y import schema
 from o11y.bounded import OVERFLOW
 from o11y.identity import MAX_TENANTS
@@ -249,18 +251,53 @@ USELESS = Response(200, content=b'{"choices": [{"message": {"content": "' + b"a"
 async def test_every_attempt_that_was_billed_is_in_the_cost(calling: Calling) -> None:
     caller = calling({"retries": 0}, {})
     caller.upstream.answers[f"a.test{CHAT_CALL}"] = USELESS
-    given = await caller.make()
+    with caller.recorded.telemetry.tracer.start_as_current_span("request"):
+        given = await caller.make()
     assert isinstance(given, Whole)
-    first, second = (attributes(span) for span in caller.recorded.spans())
+    first, second, request = (attributes(span) for span in caller.recorded.spans())
     assert first[schema.USAGE_ESTIMATED] is True
     assert float(str(first[schema.COST_USD])) > 0
     total = sum(float(str(each[schema.COST_USD])) for each in (first, second))
     assert float(given.cost_usd or 0) == pytest.approx(total, abs=1e-12)
+    assert request[schema.LLM_COST_USD] == pytest.approx(total, abs=1e-12)
+    assert schema.COST_USD not in request  # who adds that up over all spans adds it up once
     estimated = {key[-2]: value for key, value in counted(caller, schema.OPENAI_COST).items()}
     assert estimated == {
         "true": pytest.approx(first[schema.COST_USD]),
         "false": pytest.approx(float(PRICE)),
     }
+
+
+async def test_a_stream_costs_what_the_attempts_before_it_cost_as_well(calling: Calling) -> None:
+    caller = calling({"retries": 0}, {})
+    no_stream = Response(200, content=b"no events", headers={"content-type": "text/plain"})
+    caller.upstream.answers[f"a.test{CHAT_CALL}"] = no_stream
+    with caller.recorded.telemetry.tracer.start_as_current_span("request"):
+        given = await caller.make(stream=True)
+        assert isinstance(given, Stream)
+        async with aclosing(given.events()) as events:
+            async for _ in events:
+                pass
+    first, second, request = (attributes(span) for span in caller.recorded.spans())
+    costs = [float(str(each[schema.COST_USD])) for each in (first, second)]
+    assert min(costs) > 0
+    assert request[schema.LLM_COST_USD] == pytest.approx(sum(costs), abs=1e-12)
+    assert float(given.cost_usd or 0) == pytest.approx(sum(costs), abs=1e-12)
+
+
+async def test_an_attempt_without_a_price_hides_no_other_from_the_requests_span(
+    calling: Calling,
+) -> None:
+    caller = calling({"retries": 0}, {})
+    caller.upstream.answers[f"a.test{CHAT_CALL}"] = USELESS
+    unsold = {**CHAT_ANSWER, "model": "a-model-nobody-sells"}
+    caller.upstream.answers[f"b.test{CHAT_CALL}"] = Response(200, json=unsold)
+    with caller.recorded.telemetry.tracer.start_as_current_span("request"):
+        given = await caller.make()
+    assert isinstance(given, Whole)
+    assert given.cost_usd is None
+    first, _, request = (attributes(span) for span in caller.recorded.spans())
+    assert request[schema.LLM_COST_USD] == first[schema.COST_USD]
 
 
 ODD: list[dict[str, Any]] = [

@@ -12,7 +12,7 @@ from opentelemetry.util.genai.handler import TelemetryHandler
 from opentelemetry.util.genai.types import Error
 
 from llm_proxy.answers import Said, Tokens
-from llm_proxy.attempt import Attempt, Meters
+from llm_proxy.attempt import Attempt, CallCost, Meters
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Operation, read
 from llm_proxy.settings import Settings
@@ -80,7 +80,7 @@ class Both:
     def write_ours(self, call: Call) -> ReadableSpan:
         meters = Meters(self.ours.telemetry, [self.provider])
         request = read(call.operation, call.body)
-        attempt = Attempt(meters, self.provider, request, "m", 0, 1)
+        attempt = Attempt(meters, self.provider, request, "m", 0, 1, CallCost())
         attempt.answered(200, None)
         for _ in range(call.chunks):
             attempt.arrived()

@@ -11,7 +11,7 @@ from opentelemetry.trace import StatusCode
 from starlette.types import Message, Receive, Scope, Send
 
 from o11y import deadline, schema
-from o11y.problems import Problem
+from o11y.problems import Problem, out_of_time
 from o11y.server import Endpoint, read_body, send_whole
 from tests.unit.o11y.recorded import Recorded, attributes, identity
 from tests.unit.o11y.services import TIMEOUT_SECONDS, application
@@ -260,6 +260,34 @@ async def test_a_problem_is_an_answer(status: int, failed: bool, recorded: Recor
     assert span.status.status_code is (StatusCode.ERROR if failed else StatusCode.UNSET)
     assert attributes(span).get(schema.ERROR_MESSAGE) == ("no" if failed else None)
     assert attributes(span)[schema.HTTP_ROUTE] == HOT
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [(b"0", schema.ERROR_CALLER_DEADLINE), (b"10", "504"), (b"20", "504"), (None, "504")],
+    ids=["no time", "time left", "as much as there is", "nothing asked for"],
+)
+async def test_a_504_says_whether_its_caller_gave_it_too_little_time(
+    asked: bytes | None, told: str, recorded: Recorded
+) -> None:
+    async def late(scope: Scope, receive: Receive, send: Send) -> None:
+        raise out_of_time("whoever was asked did not answer")
+
+    headers = [] if asked is None else [(b"x-request-timeout", asked)]
+    await Visit(recorded, late, b"{}", headers=headers).run()
+    [span] = recorded.spans()
+    assert attributes(span)[schema.ERROR_TYPE] == told
+    assert span.status.status_code is StatusCode.ERROR
+    [point] = recorded.points(schema.HTTP_SERVER_DURATION.name)
+    assert (point.labels[schema.HTTP_STATUS], point.labels[schema.ERROR_TYPE]) == (504, told)
+
+
+async def test_any_other_error_is_none_of_its_callers_making(recorded: Recorded) -> None:
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+        raise Problem(502, "no")
+
+    await Visit(recorded, broken, b"{}", headers=[(b"x-request-timeout", b"0")]).run()
+    assert attributes(recorded.spans()[0])[schema.ERROR_TYPE] == "502"
 
 
 # The span and the answer

@@ -77,6 +77,15 @@ def test_every_panel_of_durations_has_exemplars() -> None:
                 assert target["exemplar"], f"{dashboard.title}: {panel.title}"
 
 
+def test_a_rate_is_taken_of_what_is_a_counter_by_its_name() -> None:
+    """Prometheus puts a note on every other panel: the metric might not be a counter."""
+    text = "".join(files().values())
+    counted = re.findall(r"(?:rate|increase)\(([^\[]+)\[", text)
+    assert len(counted) > 100
+    for selector in counted:
+        assert re.match(r"\w+_(total|sum|count|bucket)(\{|$)", selector), selector
+
+
 def test_every_row_that_names_a_trace_opens_it() -> None:
     found = [panel for _, panel in panels() if panel.targets[0].get("queryType") == "traceql"]
     assert len(found) >= 4

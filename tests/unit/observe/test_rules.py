@@ -11,7 +11,8 @@ import pytest
 
 from deploy.observe import alerts, rules, slo
 from deploy.observe.grafana import DASHBOARDS
-from o11y import schema
+from inference_svc.admission import Admission, Rejected
+from o11y import deadline, schema
 
 RUNBOOK = rules.FOLDER.parents[1] / "RUNBOOK.md"
 needs_promtool = pytest.mark.skipif(
@@ -48,6 +49,13 @@ def requests(service: str, good: int, bad: int, route: str = "/full-pipeline") -
     }
 
 
+def out_of_time(each_minute: int, error_type: str) -> dict[str, str]:
+    """Pipeline calls answered with 504."""
+    name = "http_server_request_duration_seconds_count"
+    labels = 'service_name="gateway", http_route="/full-pipeline", http_response_status_code="504"'
+    return rising(f'{name}{{{labels}, error_type="{error_type}"}}', each_minute)
+
+
 def slow(service: str, quick: int, others: int) -> dict[str, str]:
     """Requests a minute of which `others` take longer than any objective permits."""
     name, common = "http_server_request_duration_seconds", f'service_name="{service}"'
@@ -81,7 +89,8 @@ ON_GPU = '{hw_id="GPU-1", instance="i", device="cuda:0"}'
 ON_MODEL = '{model="m", device="cpu", instance="i"}'
 COST = 'openai_cost_usd_total{provider="p", model="m", operation="chat", tenant="'
 SEARCHES = 'vector_operation_duration_seconds_count{operation="search", collection="documents"}'
-EMPTY = 'vector_search_empty_total{collection="documents"}'
+EMPTY = 'vector_search_empty_total{collection="documents", filter="none"}'
+EMPTY_BY_CALLER = EMPTY.replace("none", "caller")
 LOST = 'otel_sdk_exporter_span_exported_total{service_name="gateway", error_type="timeout"}'
 REJECTED = f'model_requests_rejected_total{ON_MODEL[:-1]}, reason="busy"}}'
 FAILURES = f'model_engine_failures_total{ON_MODEL[:-1]}, error_type="RuntimeError"}}'
@@ -98,6 +107,17 @@ CASES = [
     ),
     Case("SloBurnsFast", requests("gateway", 1000, 3), "1h5m"),
     Case("SloBurnsFast", requests("gateway", 0, 0), "1h5m"),
+    Case(
+        "SloBurnsFast",
+        requests("gateway", 90, 0) | out_of_time(10, "504"),
+        "1h5m",
+        [PAGE | {"slo": "pipeline-availability"}],
+    ),
+    Case(
+        "SloBurnsFast",
+        requests("gateway", 90, 0) | out_of_time(10, schema.ERROR_CALLER_DEADLINE),
+        "1h5m",
+    ),
     Case(
         "SloBurnsFast",
         requests("llm-proxy", 100, 0, "/chat") | slow("vector-svc", 80, 20),
@@ -149,6 +169,10 @@ CASES = [
         [PAGE | {"instance": "i", "reason": "busy"}],
     ),
     Case("CallsTurnedAway", steady(REJECTED, 5), "1h"),
+    *(
+        Case("CallsTurnedAway", rising(REJECTED.replace("busy", reason), 5), "20m")
+        for reason in schema.REJECTED_FOR_ITSELF
+    ),
     Case(
         "CacheFull",
         steady(f"model_cache_blocks_used{ON_MODEL}", 99)
@@ -192,6 +216,7 @@ CASES = [
     ),
     Case("RetrievalEmpty", rising(SEARCHES, 10) | rising(EMPTY, 1), "40m"),
     Case("RetrievalEmpty", steady(SEARCHES, 10) | steady(EMPTY, 3), "40m"),
+    Case("RetrievalEmpty", rising(SEARCHES, 10) | rising(EMPTY_BY_CALLER, 9), "40m"),
     Case("RetrievalDrifts", a_week(0.4, 0.7), "7d3h", [TICKET], "10m"),
     Case("RetrievalDrifts", a_week(0.65, 0.7), "7d3h", every="10m"),
     Case("TelemetryLost", rising(LOST, 5), "20m", [TICKET | {"service_name": "gateway"}]),
@@ -202,7 +227,11 @@ CASES = [
         "20m",
         [TICKET | {"exporter": "otlp_grpc/tempo"}],
     ),
-    Case("CollectorLoses", steady('otelcol_exporter_send_failed_spans{exporter="x"}', 0), "20m"),
+    Case(
+        "CollectorLoses",
+        steady('otelcol_exporter_send_failed_spans_total{exporter="x"}', 0),
+        "20m",
+    ),
     Case("BackendDown", steady(UP, 0), "5m", [PAGE | {"job": "tempo", "instance": "tempo:3200"}]),
     Case("BackendDown", {UP: "1 0 1+0x20"}, "5m"),
     Case("ServiceSilent", {MEMORY: "5+0x20 stale"}, "30m", [PAGE | {"service_name": "gateway"}]),
@@ -269,6 +298,27 @@ def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not()
     every = {alert.name for alert in alerts.ALERTS}
     assert {case.alert for case in CASES if case.labels} == every
     assert {case.alert for case in CASES if not case.labels} == every
+
+
+def test_what_lies_in_the_call_is_what_admission_refuses_it_for() -> None:
+    """The rest turns others away as well, and is told at once."""
+    codes: dict[str, int] = {}
+
+    def refused(lengths: list[tuple[int, int]], failure: str | None = None) -> None:
+        with pytest.raises(Rejected) as raised:
+            admission.enter(lengths, failure)
+        codes[raised.value.code] = raised.value.status
+
+    admission = Admission("m", window=100, capacity=50, most=1)
+    for prompt in (0, 60, 100):
+        refused([(prompt, 1)])
+    refused([(1, 1)], failure="out of memory")
+    refused([(1, 1), (1, 1)])
+    with deadline.within(0):
+        refused([(1, 1)])
+    admission.stopping = True
+    refused([(1, 1)])
+    assert set(codes) - {"busy", "stopping", "unavailable"} == set(schema.REJECTED_FOR_ITSELF)
 
 
 def test_every_alert_has_its_section_in_the_runbook_and_no_section_is_left_over() -> None:

@@ -63,7 +63,7 @@ async def test_metrics_count_operations_and_quality(running: Running) -> None:
     assert f'{prefix}{{collection="documents",operation="search",status="error"}} 1.0' in text
     assert 'vector_search_similarity_count{collection="documents"} 2.0' in text
     assert 'vector_search_top_similarity_count{collection="documents"} 1.0' in text
-    assert 'vector_search_empty_total{collection="documents"} 0.0' in text
+    assert 'vector_search_empty_total{collection="documents",filter="none"} 0.0' in text
     assert 'vector_documents{collection="documents"} 2.0' in text
 
 
@@ -82,8 +82,20 @@ async def test_documents_that_are_the_opposite_leave_a_page_that_can_be_read(
 async def test_a_search_that_finds_nothing_is_counted(running: Running) -> None:
     await running.http.post("/search", json=SEARCH)
     text = running.metrics()
-    assert 'vector_search_empty_total{collection="documents"} 1.0' in text
+    assert 'vector_search_empty_total{collection="documents",filter="none"} 1.0' in text
     assert "vector_search_top_similarity_count" not in text
+
+
+async def test_what_a_callers_own_filter_leaves_nothing_of_is_counted_apart(
+    running: Running,
+) -> None:
+    await running.http.post("/documents", json=STORE)
+    own = {**SEARCH, "filter_metadata": {"kind": "nothing is"}, "caller_filters": True}
+    answer = await running.http.post("/search", json=own)
+    assert answer.json()["results"] == []
+    text = running.metrics()
+    assert 'vector_search_empty_total{collection="documents",filter="caller"} 1.0' in text
+    assert 'filter="none"' not in text
 
 
 @pytest.mark.parametrize(
