@@ -13,6 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 from o11y import deadline, schema
 from o11y.problems import Problem
 from o11y.server import Endpoint, read_body, send_whole
+from tests.unit.o11y.peers import until
 from tests.unit.o11y.recorded import Recorded, attributes, identity
 from tests.unit.o11y.services import TIMEOUT_SECONDS, application
 
@@ -188,8 +189,7 @@ async def test_an_endpoint_that_listens_hears_of_the_end_after_its_answer(
     visit = Visit(recorded, work, b"{}")
     async with visiting(visit, work) as task:
         work.let_go.set()
-        while not visit.content.endswith((b"last", b"whole")):
-            await asyncio.sleep(0)
+        await until(lambda: visit.content.endswith((b"last", b"whole")))
         visit.comes(GONE)
     assert task.exception() is None
     assert work.heard == [GONE]
