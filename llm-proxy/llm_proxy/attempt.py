@@ -284,12 +284,14 @@ class Attempt:
                 found[key] = count
         if tokens.estimated:
             found[schema.USAGE_ESTIMATED] = True
+        source = schema.COST_FREE
         if not self._provider.is_free:
-            self.cost_usd = self._provider.prices.cost_usd(
-                said.model or self._model, tokens, said.service_tier
-            )
+            model, prices = said.model or self._model, self._provider.prices
+            self.cost_usd = prices.cost_usd(model, tokens, said.service_tier)
+            source = prices.source(model)
         if self.cost_usd is None:
             measures.unpriced.add(1, self._traced)
         else:
             found[schema.COST_USD] = float(self.cost_usd)
+            found[schema.COST_SOURCE] = source
             measures.cost.add(float(self.cost_usd), self._traced)
