@@ -110,7 +110,9 @@ $(VENV)/.installed: constraints.txt requirements-tools.txt $(addsuffix /pyprojec
 	  wait $$prepared
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt requirements-litellm.txt
 	@echo "installing the tools for tests"
 	@$(PIP) -r requirements-dev.txt
+	@[ -x $(VENV)/litellm/bin/python ] || $(PYTHON) -m venv $(VENV)/litellm
+	@$(VENV)/litellm/bin/python -m pip --disable-pip-version-check install --quiet --no-compile -r requirements-litellm.txt
 	@touch $@

@@ -50,6 +50,7 @@ TOLD: dict[str, str | Callable[[Attributes], str | None]] = {
     "first_token": _is_there(schema.FIRST_TOKEN_SECONDS),
     "tokens": _tokens,
     "cost": _dollars,
+    "price": schema.COST_SOURCE,
     "finish": _finish,
     "stage": schema.PIPELINE_STAGE,
     "steps": schema.PIPELINE_STEPS,

@@ -305,13 +305,15 @@ class Attempt:
         if tokens.estimated:
             found[schema.USAGE_ESTIMATED] = True
         cost_usd: Decimal | None = Decimal(0)
+        source = schema.COST_FREE
         if not self._provider.is_free:
-            cost_usd = self._provider.prices.cost_usd(
-                said.model or self._model, tokens, said.service_tier
-            )
+            model, prices = said.model or self._model, self._provider.prices
+            cost_usd = prices.cost_usd(model, tokens, said.service_tier)
+            source = prices.source(model)
         if cost_usd is None:
             measures.unpriced.add(1, self._traced)
         else:
             found[schema.COST_USD] = float(cost_usd)
+            found[schema.COST_SOURCE] = source
             measures.cost.add(float(cost_usd), self._traced)
         return cost_usd

@@ -1,13 +1,20 @@
-"""What a call cost, from its tokens and the price list of genai-prices."""
+"""What a call cost, from its tokens and the price lists of genai-prices."""
 
 import time
 from collections.abc import Mapping
 from decimal import Decimal
+from typing import NamedTuple
 
 from genai_prices import Usage, calc_price
+from genai_prices.data import providers as price_lists
+from genai_prices.data_snapshot import DataSnapshot
 from genai_prices.types import ModelPrice, PriceCalculation, TieredPrices
 
 from llm_proxy.answers import Tokens
+from o11y import schema
+
+NO_LIST = "none"
+"""As the name of a price list: none holds, and no price is guessed."""
 
 FRESH_SECONDS = 60.0
 """How long a price is taken as it is: some change with the hour."""
@@ -27,13 +34,28 @@ _PART_OF = {"cached": "input", "cache_write": "input", "input_audio": "input"} |
 }
 _PROBE = 1_000_000
 
+_BY_NAME = (None, "openai")
+"""Without a provider the library finds one by the model's name, if it is a chat model's; the others
+of a provider that speaks OpenAI's API, for embeddings, have the names of OpenAI's own."""
+
 Rates = dict[str, Decimal]
 """US dollars a token of each kind, on top of the kind it is part of."""
 
 
+class _Known(NamedTuple):
+    """What was found about the price of a model."""
+
+    until: float
+    rates: Rates | None
+    """None where the library must be asked each time."""
+    priced: bool = True
+
+
 class PriceList:
     """The prices of one provider: its `own`, by model; for other models those of the list named
-    `pricing`, else of the one for its `api_url`.
+    `pricing`, else of the one for its `api_url`. At an address that no list knows, as that of a
+    company's gateway, a model costs what the one that is sold under its name does: a guess, which
+    `source` tells from the others, and which `pricing` "none" forbids.
 
     To price a call the library takes over 100 µs. Most prices are so much a token, so it is asked
     once a minute for the rates of a model. Where there is more to them (tiers, a fee for each
@@ -44,26 +66,41 @@ class PriceList:
         self, pricing: str | None, api_url: str, own: Mapping[str, ModelPrice] | None = None
     ) -> None:
         self._own = own or {}
-        self._pricing = pricing
-        self._api_url = api_url
-        self._rates: dict[tuple[str, str | None, tuple[str, ...]], tuple[float, Rates | None]] = {}
+        self._lists = _lists(pricing, api_url)
+        self.guesses = self._lists == _BY_NAME
+        """Whether a model without a price of its own is priced by its name."""
+        self._known: dict[tuple[str, str | None, tuple[str, ...]], _Known] = {}
+
+    def source(self, model: str) -> str:
+        """Where the price of the model is from, if it has one: a value of `o11y.cost.source`."""
+        if model in self._own:
+            return schema.COST_CONFIGURED
+        return schema.COST_MODEL_NAME if self.guesses else schema.COST_PRICE_LIST
 
     def cost_usd(self, model: str, tokens: Tokens, service_tier: str | None) -> Decimal | None:
         """US dollars, or None when the price isn't known: an unknown price is never 0."""
         counts = {kind: count for kind in _KEYS if (count := getattr(tokens, kind))}
         key = (model, service_tier, tuple(counts))
-        until, rates = self._rates.get(key, (0.0, None))
-        try:
-            if until < time.monotonic():
-                rates = self._ask_rates(model, service_tier, tuple(counts))
-                if len(self._rates) > 1000:  # names come from callers
-                    self._rates.clear()
-                self._rates[key] = (time.monotonic() + FRESH_SECONDS, rates)
-            if rates is None or _is_odd(counts):
-                return self._ask(model, service_tier, counts)
-        except (LookupError, ValueError):
+        known = self._known.get(key)
+        if known is None or known.until < time.monotonic():
+            if len(self._known) > 1000:  # names come from callers
+                self._known.clear()
+            known = self._known[key] = self._learn(model, service_tier, tuple(counts))
+        if not known.priced:
             return None
-        return sum((rates[kind] * count for kind, count in counts.items()), Decimal(0))
+        if known.rates is None or _is_odd(counts):
+            try:
+                return self._ask(model, service_tier, counts)
+            except (LookupError, ValueError):
+                return None
+        return sum((known.rates[kind] * count for kind, count in counts.items()), Decimal(0))
+
+    def _learn(self, model: str, tier: str | None, kinds: tuple[str, ...]) -> _Known:
+        until = time.monotonic() + FRESH_SECONDS
+        try:
+            return _Known(until, self._ask_rates(model, tier, kinds))
+        except (LookupError, ValueError):
+            return _Known(until, None, priced=False)
 
     def _ask_rates(self, model: str, tier: str | None, kinds: tuple[str, ...]) -> Rates | None:
         wholes = [_PART_OF[kind] for kind in kinds if kind in _PART_OF]
@@ -95,9 +132,32 @@ class PriceList:
     def _calculate(self, model: str, tier: str | None, counts: dict[str, int]) -> PriceCalculation:
         usage = _usage(counts)
         context = {"service_tier": tier} if tier else None
-        if self._pricing:
-            return calc_price(usage, model, provider_id=self._pricing, price_context=context)
-        return calc_price(usage, model, provider_api_url=self._api_url, price_context=context)
+        for each in () if self.guesses and _names_weights(model) else self._lists:
+            try:
+                return calc_price(usage, model, provider_id=each, price_context=context)
+            except LookupError:
+                continue
+        raise LookupError(f"no price is known for {model}")
+
+
+def _lists(pricing: str | None, api_url: str) -> tuple[str | None, ...]:
+    """The names of the lists to ask, in their order; None is for any that knows the model."""
+    if pricing == NO_LIST:
+        return ()
+    if pricing is not None:
+        return (pricing,)
+    try:
+        known = DataSnapshot(price_lists, from_auto_update=False)
+        return (known.find_provider(None, None, api_url).id,)
+    except LookupError:
+        return _BY_NAME
+
+
+def _names_weights(model: str) -> bool:
+    """Whether a name is one of weights that somebody runs at a cost of their own, as engines write
+    them: `deepseek-ai/DeepSeek-R1` (vLLM), `deepseek-r1:7b` (Ollama).
+    """
+    return "/" in model or ":" in model
 
 
 def _usage(counts: Mapping[str, int]) -> Usage:

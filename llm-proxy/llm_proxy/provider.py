@@ -1,6 +1,7 @@
 """A provider: where it is, how it is asked, how it is doing."""
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from importlib.metadata import version
 
@@ -10,7 +11,7 @@ from opentelemetry.context import Context
 from yarl import URL
 
 from llm_proxy.breaker import Breaker
-from llm_proxy.pricing import PriceList
+from llm_proxy.pricing import NO_LIST, PriceList
 from llm_proxy.settings import LOCAL, ProviderSettings
 from o11y import deadline
 from o11y.balancer import Balancer, Replica, as_is, resolve
@@ -27,6 +28,8 @@ from o11y.wire import (
     authority,
     proxy_from_environment,
 )
+
+logger = logging.getLogger(__name__)
 
 MODELS_SECONDS = 2.0
 ANY = "*"
@@ -62,7 +65,16 @@ class Provider:
             "inference-svc" if self.is_local else f"the LLM provider at {self.address}:{self.port}"
         )
         own = {model: price.listed for model, price in settings.prices.items()}
-        self.prices = PriceList(settings.pricing, base, own)
+        # local weights may have the name of a model that is sold: they are not priced by it
+        pricing = settings.pricing or (NO_LIST if self.is_local else None)
+        self.prices = PriceList(pricing, base, own)
+        if self.prices.guesses:
+            logger.info(
+                "%s is in no price list: its models cost what those sold under their names do; "
+                "`pricing` (OPENAI_PRICING) names a list, or %s",
+                self.title,
+                NO_LIST,
+            )
         self.breaker = Breaker(settings.breaker_failures, settings.breaker_seconds)
         self.slots = asyncio.Semaphore(settings.max_concurrency)
         self.chat_model = settings.chat_model

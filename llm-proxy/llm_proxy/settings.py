@@ -19,6 +19,7 @@ from pydantic import (
 )
 from pydantic_settings import NoDecode
 
+from llm_proxy.pricing import NO_LIST
 from o11y.settings import ServiceSettings
 
 LOCAL = "o11y-local"
@@ -31,8 +32,9 @@ HeaderValue = Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]*$")]
 
 def _has_prices(value: str | None) -> str | None:
     known = [provider.id for provider in price_lists]
-    if value is not None and value not in known:
-        raise ValueError(f"genai-prices has no such provider; it has {', '.join(known)}")
+    if value is not None and value not in (NO_LIST, *known):
+        names = ", ".join(known)
+        raise ValueError(f"genai-prices has no such provider; {NO_LIST}, or one of {names}")
     return value
 
 
@@ -65,8 +67,9 @@ class ProviderSettings(BaseModel):
 
     `models` says what this provider calls a model that is asked for, `*` what it takes for any
     other; a name that isn't there goes through as it is. `pricing` names the price list (a provider
-    of genai-prices) for a base URL it doesn't know by itself; `prices` are one's own, by the name
-    the provider answers with, and hold before the list. `stream_usage` is false for a provider that
+    of genai-prices) for a base URL it doesn't know by itself, where a model would be priced by its
+    name; with "none" no list holds. `prices` are one's own, by the name the provider answers with,
+    and hold before the list. `stream_usage` is false for a provider that
     refuses `stream_options`.
     """
 
@@ -152,7 +155,7 @@ class Settings(ServiceSettings):
             return [ProviderSettings(name=LOCAL)]
         return [
             ProviderSettings(
-                name=self.openai_pricing or "openai",
+                name="openai" if self.openai_pricing in (None, NO_LIST) else self.openai_pricing,
                 base_url=self.openai_base_url or HttpUrl("https://api.openai.com/v1"),
                 api_key=self.openai_api_key,
                 chat_model=self.openai_model,

@@ -9,6 +9,7 @@ that one that hangs — it still accepts connections — gets nothing either.
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -16,6 +17,8 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from yarl import URL
+
+from o11y.wire import authority
 
 WATCH_SECONDS = 0.5
 """Pause between two looks at the addresses and the replicas behind them."""
@@ -75,6 +78,7 @@ class Balancer:
         self.scheme = url.scheme
         self.host = url.hostname or ""
         self.port = url.port or (443 if url.scheme == "https" else 80)
+        self._authority = authority(URL(base_url))
         self.replicas: list[Replica] = []
         self._resolve = resolve
         self._turn = 0
@@ -130,7 +134,13 @@ class Balancer:
 
     async def _watch(self) -> None:
         timeout = aiohttp.ClientTimeout(total=PROBE_SECONDS)
-        async with aiohttp.ClientSession(timeout=timeout) as http:
+        headers = {"host": self._authority}
+        # what a request trusts; aiohttp's own trust is as old as the process
+        trust = ssl.create_default_context() if self.scheme == "https" else True
+        connector = aiohttp.TCPConnector(ssl=trust)
+        async with aiohttp.ClientSession(
+            connector=connector, timeout=timeout, headers=headers
+        ) as http:
             while True:
                 await asyncio.sleep(WATCH_SECONDS)
                 with contextlib.suppress(OSError):  # the last known addresses stay in use
@@ -139,9 +149,10 @@ class Balancer:
                     await asyncio.gather(*(self._probe(http, one) for one in self.replicas))
 
     async def _probe(self, http: aiohttp.ClientSession, replica: Replica) -> None:
+        """Ask as a request does: the service's name is on the certificate, and the host asked."""
         try:
             url = f"{self.scheme}://{replica.address}/livez"
-            async with http.get(url, ssl=False) as answer:
+            async with http.get(url, server_hostname=self.host) as answer:
                 replica.failed_probes = 0 if answer.status < 500 else replica.failed_probes + 1
         except (aiohttp.ClientError, TimeoutError):
             replica.failed_probes += 1

@@ -104,6 +104,7 @@ an eviction, past a stop text, after a caller left, or in a step that failed.
 
 # Attribute keys: ours
 COST_USD = "o11y.cost.usd"
+COST_SOURCE = "o11y.cost.source"
 USAGE_ESTIMATED = "o11y.usage.estimated"
 LLM_ATTEMPT = "o11y.llm.attempt"
 LLM_ATTEMPTS = "o11y.llm.attempts"
@@ -134,6 +135,16 @@ HW_TYPE = "hw.type"
 HW_VENDOR = "hw.vendor"
 HW_PARENT = "hw.parent"
 HW_GPU_TASK = "hw.gpu.task"
+
+# Values of o11y.cost.source
+COST_FREE = "free"
+"""The local inference service, which costs nothing."""
+COST_CONFIGURED = "configured"
+"""The provider's `prices`."""
+COST_PRICE_LIST = "price_list"
+"""The price list that is named, or that knows the provider's address."""
+COST_MODEL_NAME = "model_name"
+"""A guess: nobody knows the address, but the model has the name of one that is sold."""
 
 # Span names
 SPAN_WORKFLOW = "full-pipeline"
@@ -784,6 +795,12 @@ ATTRIBUTES = (
     Attribute(TOKENS_PER_SECOND, _ORIGINAL, "Tokens generated a second, of the whole call."),
     Attribute(BATCH_EFFICIENCY, _ORIGINAL, "Part of the token slots computed that was used."),
     Attribute(COST_USD, "o11y", "Cost in US dollars."),
+    Attribute(
+        COST_SOURCE,
+        "o11y",
+        "Where its price is from: `price_list`, `configured`, `free` (the local model), or "
+        "`model_name`, a guess by the model's name at an address that no list knows.",
+    ),
     Attribute(USAGE_ESTIMATED, "o11y", "Whether tokens are an estimate; absent if not."),
     Attribute(LLM_ATTEMPT, "o11y", "Which attempt of the call this is, from 1."),
     Attribute(LLM_ATTEMPTS, "o11y", "Attempts the call took."),
@@ -897,7 +914,7 @@ SPANS = (
             *(*_MODEL, *_ASKED, *_USED, RESPONSE_ID, FIRST_CHUNK_SECONDS, CACHE_READ_TOKENS),
             *(CACHE_WRITE_TOKENS, REASONING_TOKENS, AUDIO_INPUT_TOKENS, AUDIO_OUTPUT_TOKENS),
             *(HTTP_STATUS, HTTP_RESEND_COUNT, SERVER_ADDRESS, SERVER_PORT),
-            *(LLM_ATTEMPT, COST_USD, USAGE_ESTIMATED, *_SAID),
+            *(LLM_ATTEMPT, COST_USD, COST_SOURCE, USAGE_ESTIMATED, *_SAID),
         ),
     ),
     SpanName(

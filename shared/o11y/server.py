@@ -27,6 +27,7 @@ from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from o11y import deadline, identity, problems, schema
+from o11y.api_docs import FAVICON
 from o11y.events import BROKEN
 from o11y.metering import Series
 from o11y.problems import Problem, unavailable
@@ -35,8 +36,8 @@ from o11y.telemetry import Telemetry
 
 access = logging.getLogger("o11y.access")
 
-PROBES = frozenset({"/livez", "/readyz", "/metrics"})
-"""Paths that machines poll: no span, no access line."""
+UNOBSERVED = frozenset({"/livez", "/readyz", "/metrics", FAVICON})
+"""Paths that machines ask for by themselves, browsers too: no span, no metric, no access line."""
 
 CLIENT_CLOSED_REQUEST = 499
 """What the access line says when nobody waited for the answer; no such status is ever sent."""
@@ -136,7 +137,7 @@ class Server:
         telemetry.sum(schema.HTTP_SERVER_ACTIVE, self._observe_active)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in PROBES:
+        if scope["type"] != "http" or scope["path"] in UNOBSERVED:
             await self._app(scope, receive, send)
             return
         carried = {
@@ -325,7 +326,10 @@ class _Request:
 
     async def receive(self) -> Message:
         if self._watcher is not None:
-            return await asyncio.shield(self._watcher)
+            await asyncio.wait([self._watcher])
+            if not self._watcher.cancelled():
+                return self._watcher.result()
+        # the request's body, or what follows the last bytes of an answer, which nobody watches
         message = await self._receive()
         if message["type"] == "http.disconnect" and not self._told:  # before its body was here
             self._lose()

@@ -15,7 +15,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from o11y import logs, problems
+from o11y import api_docs, logs, problems
 from o11y.exposition import exposed
 from o11y.server import Arrive, Endpoint, Server, from_our_own
 from o11y.settings import ServiceSettings, load
@@ -69,7 +69,7 @@ def create_app(
     endpoints: Mapping[str, Endpoint] | None = None,
     arrive: Arrive = from_our_own,
 ) -> Service:
-    """A service: its routers, probes, metrics, errors and server telemetry.
+    """A service: its routers, probes, metrics, errors, server telemetry and API documentation.
 
     `ready` returns None or the reason why the service can't do its work now; `timeout_seconds` is
     the deadline of a request that brings none, and the longest one it may bring; `endpoints` are
@@ -85,9 +85,10 @@ def create_app(
         finally:
             await asyncio.to_thread(telemetry.shutdown)
 
-    app = Service(title=title, lifespan=until_flushed)
+    app = Service(title=title, lifespan=until_flushed, docs_url=None, redoc_url=None)
     app.server = Server(app.route, telemetry, timeout_seconds, endpoints, arrive)
     problems.install(app)
+    api_docs.install(app)
     for router in routers:
         app.include_router(router)
 

@@ -81,7 +81,7 @@ CASES = [
         gateway SERVER POST /chat http=200
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/chat/completions http=200 attempts=1
-              llm-proxy CLIENT chat gpt-4o-mini http=200 provider=first attempt=1 tokens=4→8 cost=0.0000054 finish=stop
+              llm-proxy CLIENT chat gpt-4o-mini http=200 provider=first attempt=1 tokens=4→8 cost=0.0000054 price=price_list finish=stop
         """,
     ),
     Case(
@@ -120,7 +120,7 @@ CASES = [
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/chat/completions http=200 attempts=2
               llm-proxy CLIENT chat gpt-4o-mini ERROR http=429 error=429 provider=first attempt=1
-              llm-proxy CLIENT chat gpt-4o-mini http=200 resend=1 provider=first attempt=2 tokens=4→8 cost=0.0000054 finish=stop
+              llm-proxy CLIENT chat gpt-4o-mini http=200 resend=1 provider=first attempt=2 tokens=4→8 cost=0.0000054 price=price_list finish=stop
         """,
         first=(BUSY,),
     ),
@@ -134,7 +134,7 @@ CASES = [
             llm-proxy SERVER POST /v1/chat/completions http=200 attempts=3
               llm-proxy CLIENT chat gpt-4o-mini ERROR http=500 error=500 provider=first attempt=1
               llm-proxy CLIENT chat gpt-4o-mini ERROR http=500 error=500 resend=1 provider=first attempt=2
-              llm-proxy CLIENT chat gpt-4o-mini http=200 provider=second attempt=3 tokens=4→8 cost=0.0000054 finish=stop
+              llm-proxy CLIENT chat gpt-4o-mini http=200 provider=second attempt=3 tokens=4→8 cost=0.0000054 price=price_list finish=stop
         """,
         first=(FAILS,) * 2,
     ),
@@ -188,7 +188,7 @@ CASES = [
         gateway SERVER POST /chat http=200
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/chat/completions http=200 attempts=1
-              llm-proxy CLIENT chat gpt-4o-mini http=200 provider=first attempt=1 first_chunk=yes tokens=4→8 cost=0.0000054 finish=stop
+              llm-proxy CLIENT chat gpt-4o-mini http=200 provider=first attempt=1 first_chunk=yes tokens=4→8 cost=0.0000054 price=price_list finish=stop
         """,
     ),
     Case(
@@ -212,7 +212,7 @@ CASES = [
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/chat/completions http=200 attempts=2
               llm-proxy CLIENT chat gpt-4o-mini ERROR error=timeout provider=first attempt=1
-              llm-proxy CLIENT chat gpt-4o-mini http=200 provider=second attempt=2 first_chunk=yes tokens=4→8 cost=0.0000054 finish=stop
+              llm-proxy CLIENT chat gpt-4o-mini http=200 provider=second attempt=2 first_chunk=yes tokens=4→8 cost=0.0000054 price=price_list finish=stop
         """,
         first=(SILENT,),
     ),
@@ -224,7 +224,7 @@ CASES = [
         gateway SERVER POST /chat ERROR http=200 error=stream_broken
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/chat/completions ERROR http=200 error=stream_broken attempts=1
-              llm-proxy CLIENT chat gpt-4o-mini ERROR http=200 error=connection_lost provider=first attempt=1 tokens=~11→2 cost=0.00000285
+              llm-proxy CLIENT chat gpt-4o-mini ERROR http=200 error=connection_lost provider=first attempt=1 tokens=~11→2 cost=0.00000285 price=price_list
         """,
         first=(HALF_CUT,),
     ),
@@ -236,7 +236,7 @@ CASES = [
         gateway SERVER POST /chat ERROR http=200 error=stream_broken
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/chat/completions ERROR http=200 error=stream_broken attempts=1
-              llm-proxy CLIENT chat gpt-4o-mini ERROR http=200 error=timeout provider=first attempt=1 tokens=~11→2 cost=0.00000285
+              llm-proxy CLIENT chat gpt-4o-mini ERROR http=200 error=timeout provider=first attempt=1 tokens=~11→2 cost=0.00000285 price=price_list
         """,
         first=(HALF_SILENT,),
     ),
@@ -248,7 +248,7 @@ CASES = [
         gateway SERVER POST /chat http=200 error=client_disconnected
           gateway CLIENT POST /v1/chat/completions ERROR http=200 error=cancelled to=llm-proxy
             llm-proxy SERVER POST /v1/chat/completions http=200 error=client_disconnected attempts=1
-              llm-proxy CLIENT chat gpt-4o-mini ERROR http=200 error=cancelled provider=first attempt=1 tokens=~11→2 cost=0.00000285
+              llm-proxy CLIENT chat gpt-4o-mini ERROR http=200 error=cancelled provider=first attempt=1 tokens=~11→2 cost=0.00000285 price=price_list
         """,
         first=(HALF_SILENT,),
         leaves=1,
@@ -261,7 +261,7 @@ CASES = [
         gateway SERVER POST /chat http=200
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/chat/completions http=200 attempts=1
-              llm-proxy CLIENT chat tiny http=200 provider=o11y-local attempt=1 tokens=6→8 cost=0 finish=length
+              llm-proxy CLIENT chat tiny http=200 provider=o11y-local attempt=1 tokens=6→8 cost=0 price=free finish=length
                 inference-svc SERVER POST /v1/chat/completions http=200
                   inference-svc INTERNAL chat tiny provider=o11y-local first_token=yes tokens=6→8 finish=length
         """,
@@ -275,7 +275,7 @@ CASES = [
         gateway SERVER POST /chat http=200
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/chat/completions http=200 attempts=1
-              llm-proxy CLIENT chat tiny http=200 provider=o11y-local attempt=1 first_chunk=yes tokens=6→8 cost=0 finish=length
+              llm-proxy CLIENT chat tiny http=200 provider=o11y-local attempt=1 first_chunk=yes tokens=6→8 cost=0 price=free finish=length
                 inference-svc SERVER POST /v1/chat/completions http=200
                   inference-svc INTERNAL chat tiny provider=o11y-local first_token=yes tokens=6→8 finish=length
         """,
@@ -290,7 +290,7 @@ CASES = [
         gateway SERVER POST /v1/chat/completions http=200
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/chat/completions http=200 attempts=1
-              llm-proxy CLIENT chat gpt-4o-mini http=200 provider=first attempt=1 tokens=4→8 cost=0.0000054 finish=stop
+              llm-proxy CLIENT chat gpt-4o-mini http=200 provider=first attempt=1 tokens=4→8 cost=0.0000054 price=price_list finish=stop
         """,
     ),
     Case(
@@ -329,7 +329,7 @@ CASES = [
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/chat/completions http=200 attempts=2
               llm-proxy CLIENT chat gpt-4o-mini ERROR http=500 error=500 provider=first attempt=1
-              llm-proxy CLIENT chat gpt-4o-mini http=200 resend=1 provider=first attempt=2 tokens=4→8 cost=0.0000054 finish=stop
+              llm-proxy CLIENT chat gpt-4o-mini http=200 resend=1 provider=first attempt=2 tokens=4→8 cost=0.0000054 price=price_list finish=stop
         """,
         first=(FAILS,),
     ),
@@ -343,7 +343,7 @@ CASES = [
             llm-proxy SERVER POST /v1/chat/completions http=200 attempts=3
               llm-proxy CLIENT chat gpt-4o-mini ERROR http=429 error=429 provider=first attempt=1
               llm-proxy CLIENT chat gpt-4o-mini ERROR http=429 error=429 resend=1 provider=first attempt=2
-              llm-proxy CLIENT chat gpt-4o-mini http=200 provider=second attempt=3 tokens=4→8 cost=0.0000054 finish=stop
+              llm-proxy CLIENT chat gpt-4o-mini http=200 provider=second attempt=3 tokens=4→8 cost=0.0000054 price=price_list finish=stop
         """,
         first=(BUSY,) * 2,
     ),
@@ -382,7 +382,7 @@ CASES = [
         gateway SERVER POST /v1/chat/completions http=200
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/chat/completions http=200 attempts=1
-              llm-proxy CLIENT chat gpt-4o-mini http=200 provider=first attempt=1 first_chunk=yes tokens=4→8 cost=0.0000054 finish=stop
+              llm-proxy CLIENT chat gpt-4o-mini http=200 provider=first attempt=1 first_chunk=yes tokens=4→8 cost=0.0000054 price=price_list finish=stop
         """,
     ),
     Case(
@@ -393,7 +393,7 @@ CASES = [
         gateway SERVER POST /v1/chat/completions http=200
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/chat/completions http=200 attempts=1
-              llm-proxy CLIENT chat gpt-4o-mini http=200 provider=first attempt=1 first_chunk=yes tokens=4→8 cost=0.0000054 finish=stop
+              llm-proxy CLIENT chat gpt-4o-mini http=200 provider=first attempt=1 first_chunk=yes tokens=4→8 cost=0.0000054 price=price_list finish=stop
         """,
         leaves=11,
     ),
@@ -406,7 +406,7 @@ CASES = [
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/chat/completions http=200 attempts=2
               llm-proxy CLIENT chat gpt-4o-mini ERROR http=500 error=500 provider=first attempt=1
-              llm-proxy CLIENT chat gpt-4o-mini http=200 resend=1 provider=first attempt=2 first_chunk=yes tokens=4→8 cost=0.0000054 finish=stop
+              llm-proxy CLIENT chat gpt-4o-mini http=200 resend=1 provider=first attempt=2 first_chunk=yes tokens=4→8 cost=0.0000054 price=price_list finish=stop
         """,
         first=(FAILS,),
     ),
@@ -418,7 +418,7 @@ CASES = [
         gateway SERVER POST /v1/chat/completions ERROR http=200 error=stream_broken
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/chat/completions ERROR http=200 error=stream_broken attempts=1
-              llm-proxy CLIENT chat gpt-4o-mini ERROR http=200 error=connection_lost provider=first attempt=1 tokens=~12→2 cost=0.000003
+              llm-proxy CLIENT chat gpt-4o-mini ERROR http=200 error=connection_lost provider=first attempt=1 tokens=~12→2 cost=0.000003 price=price_list
         """,
         first=(HALF_CUT,),
     ),
@@ -430,7 +430,7 @@ CASES = [
         gateway SERVER POST /v1/chat/completions ERROR http=200 error=stream_broken
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/chat/completions ERROR http=200 error=stream_broken attempts=1
-              llm-proxy CLIENT chat gpt-4o-mini ERROR http=200 error=timeout provider=first attempt=1 tokens=~12→2 cost=0.000003
+              llm-proxy CLIENT chat gpt-4o-mini ERROR http=200 error=timeout provider=first attempt=1 tokens=~12→2 cost=0.000003 price=price_list
         """,
         first=(HALF_SILENT,),
     ),
@@ -442,7 +442,7 @@ CASES = [
         gateway SERVER POST /v1/chat/completions http=200 error=client_disconnected
           gateway CLIENT POST /v1/chat/completions ERROR http=200 error=cancelled to=llm-proxy
             llm-proxy SERVER POST /v1/chat/completions http=200 error=client_disconnected attempts=1
-              llm-proxy CLIENT chat gpt-4o-mini ERROR http=200 error=cancelled provider=first attempt=1 tokens=~12→2 cost=0.000003
+              llm-proxy CLIENT chat gpt-4o-mini ERROR http=200 error=cancelled provider=first attempt=1 tokens=~12→2 cost=0.000003 price=price_list
         """,
         first=(HALF_SILENT,),
         leaves=2,
@@ -455,7 +455,7 @@ CASES = [
         gateway SERVER POST /v1/chat/completions http=200
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/chat/completions http=200 attempts=1
-              llm-proxy CLIENT chat tiny http=200 provider=o11y-local attempt=1 tokens=6→8 cost=0 finish=length
+              llm-proxy CLIENT chat tiny http=200 provider=o11y-local attempt=1 tokens=6→8 cost=0 price=free finish=length
                 inference-svc SERVER POST /v1/chat/completions http=200
                   inference-svc INTERNAL chat tiny provider=o11y-local first_token=yes tokens=6→8 finish=length
         """,
@@ -469,7 +469,7 @@ CASES = [
         gateway SERVER POST /v1/chat/completions http=200
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/chat/completions http=200 attempts=1
-              llm-proxy CLIENT chat tiny http=200 provider=o11y-local attempt=1 first_chunk=yes tokens=6→8 cost=0 finish=length
+              llm-proxy CLIENT chat tiny http=200 provider=o11y-local attempt=1 first_chunk=yes tokens=6→8 cost=0 price=free finish=length
                 inference-svc SERVER POST /v1/chat/completions http=200
                   inference-svc INTERNAL chat tiny provider=o11y-local first_token=yes tokens=6→8 finish=length
         """,
@@ -483,7 +483,7 @@ CASES = [
         gateway SERVER POST /v1/chat/completions http=200 error=client_disconnected
           gateway CLIENT POST /v1/chat/completions ERROR http=200 error=cancelled to=llm-proxy
             llm-proxy SERVER POST /v1/chat/completions http=200 error=client_disconnected attempts=1
-              llm-proxy CLIENT chat tiny ERROR http=200 error=cancelled provider=o11y-local attempt=1 tokens=* cost=0
+              llm-proxy CLIENT chat tiny ERROR http=200 error=cancelled provider=o11y-local attempt=1 tokens=* cost=0 price=free
                 inference-svc SERVER POST /v1/chat/completions http=200 error=client_disconnected
                   inference-svc INTERNAL chat tiny ERROR error=cancelled provider=o11y-local tokens=*
         """,
@@ -513,7 +513,7 @@ CASES = [
         gateway SERVER POST /v1/completions http=200
           gateway CLIENT POST /v1/completions http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/completions http=200 attempts=1
-              llm-proxy CLIENT text_completion gpt-3.5-turbo-instruct http=200 provider=first attempt=1 tokens=4→8 cost=0.000022 finish=stop
+              llm-proxy CLIENT text_completion gpt-3.5-turbo-instruct http=200 provider=first attempt=1 tokens=4→8 cost=0.000022 price=price_list finish=stop
         """,
     ),
     Case(
@@ -553,7 +553,7 @@ CASES = [
             llm-proxy SERVER POST /v1/completions http=200 attempts=3
               llm-proxy CLIENT text_completion gpt-3.5-turbo-instruct ERROR http=500 error=500 provider=first attempt=1
               llm-proxy CLIENT text_completion gpt-3.5-turbo-instruct ERROR http=500 error=500 resend=1 provider=first attempt=2
-              llm-proxy CLIENT text_completion gpt-3.5-turbo-instruct http=200 provider=second attempt=3 tokens=4→8 cost=0.000022 finish=stop
+              llm-proxy CLIENT text_completion gpt-3.5-turbo-instruct http=200 provider=second attempt=3 tokens=4→8 cost=0.000022 price=price_list finish=stop
         """,
         first=(FAILS,) * 2,
     ),
@@ -565,7 +565,7 @@ CASES = [
         gateway SERVER POST /v1/completions http=200
           gateway CLIENT POST /v1/completions http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/completions http=200 attempts=1
-              llm-proxy CLIENT text_completion gpt-3.5-turbo-instruct http=200 provider=first attempt=1 first_chunk=yes tokens=4→8 cost=0.000022 finish=stop
+              llm-proxy CLIENT text_completion gpt-3.5-turbo-instruct http=200 provider=first attempt=1 first_chunk=yes tokens=4→8 cost=0.000022 price=price_list finish=stop
         """,
     ),
     Case(
@@ -576,7 +576,7 @@ CASES = [
         gateway SERVER POST /v1/completions ERROR http=200 error=stream_broken
           gateway CLIENT POST /v1/completions http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/completions ERROR http=200 error=stream_broken attempts=1
-              llm-proxy CLIENT text_completion gpt-3.5-turbo-instruct ERROR http=200 error=connection_lost provider=first attempt=1 tokens=~5→2 cost=0.0000115
+              llm-proxy CLIENT text_completion gpt-3.5-turbo-instruct ERROR http=200 error=connection_lost provider=first attempt=1 tokens=~5→2 cost=0.0000115 price=price_list
         """,
         first=(HALF_CUT,),
     ),
@@ -588,7 +588,7 @@ CASES = [
         gateway SERVER POST /v1/completions http=200 error=client_disconnected
           gateway CLIENT POST /v1/completions ERROR http=200 error=cancelled to=llm-proxy
             llm-proxy SERVER POST /v1/completions http=200 error=client_disconnected attempts=1
-              llm-proxy CLIENT text_completion gpt-3.5-turbo-instruct ERROR http=200 error=cancelled provider=first attempt=1 tokens=~5→2 cost=0.0000115
+              llm-proxy CLIENT text_completion gpt-3.5-turbo-instruct ERROR http=200 error=cancelled provider=first attempt=1 tokens=~5→2 cost=0.0000115 price=price_list
         """,
         first=(HALF_SILENT,),
         leaves=1,
@@ -601,7 +601,7 @@ CASES = [
         gateway SERVER POST /v1/completions http=200
           gateway CLIENT POST /v1/completions http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/completions http=200 attempts=1
-              llm-proxy CLIENT text_completion tiny http=200 provider=o11y-local attempt=1 tokens=2→8 cost=0 finish=length
+              llm-proxy CLIENT text_completion tiny http=200 provider=o11y-local attempt=1 tokens=2→8 cost=0 price=free finish=length
                 inference-svc SERVER POST /v1/completions http=200
                   inference-svc INTERNAL text_completion tiny provider=o11y-local first_token=yes tokens=2→8 finish=length
         """,
@@ -615,7 +615,7 @@ CASES = [
         gateway SERVER POST /v1/completions http=200
           gateway CLIENT POST /v1/completions http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/completions http=200 attempts=1
-              llm-proxy CLIENT text_completion tiny http=200 provider=o11y-local attempt=1 first_chunk=yes tokens=2→8 cost=0 finish=length
+              llm-proxy CLIENT text_completion tiny http=200 provider=o11y-local attempt=1 first_chunk=yes tokens=2→8 cost=0 price=free finish=length
                 inference-svc SERVER POST /v1/completions http=200
                   inference-svc INTERNAL text_completion tiny provider=o11y-local first_token=yes tokens=2→8 finish=length
         """,
@@ -630,7 +630,7 @@ CASES = [
         gateway SERVER POST /v1/embeddings http=200
           gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
-              llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=first attempt=1 tokens=2 cost=0.00000004
+              llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=first attempt=1 tokens=2 cost=0.00000004 price=price_list
         """,
     ),
     Case(
@@ -669,7 +669,7 @@ CASES = [
           gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/embeddings http=200 attempts=2
               llm-proxy CLIENT embeddings text-embedding-3-small ERROR http=429 error=429 provider=first attempt=1
-              llm-proxy CLIENT embeddings text-embedding-3-small http=200 resend=1 provider=first attempt=2 tokens=2 cost=0.00000004
+              llm-proxy CLIENT embeddings text-embedding-3-small http=200 resend=1 provider=first attempt=2 tokens=2 cost=0.00000004 price=price_list
         """,
         first=(BUSY,),
     ),
@@ -683,7 +683,7 @@ CASES = [
             llm-proxy SERVER POST /v1/embeddings http=200 attempts=3
               llm-proxy CLIENT embeddings text-embedding-3-small ERROR http=500 error=500 provider=first attempt=1
               llm-proxy CLIENT embeddings text-embedding-3-small ERROR http=500 error=500 resend=1 provider=first attempt=2
-              llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=second attempt=3 tokens=2 cost=0.00000004
+              llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=second attempt=3 tokens=2 cost=0.00000004 price=price_list
         """,
         first=(FAILS,) * 2,
     ),
@@ -708,7 +708,7 @@ CASES = [
         gateway SERVER POST /v1/embeddings http=200
           gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
-              llm-proxy CLIENT embeddings all-MiniLM-L6-v2 http=200 provider=o11y-local attempt=1 tokens=6 cost=0
+              llm-proxy CLIENT embeddings all-MiniLM-L6-v2 http=200 provider=o11y-local attempt=1 tokens=6 cost=0 price=free
                 inference-svc SERVER POST /v1/embeddings http=200
                   inference-svc INTERNAL embeddings all-MiniLM-L6-v2 provider=o11y-local tokens=6 documents=2
         """,
@@ -723,7 +723,7 @@ CASES = [
         gateway SERVER POST /embed http=200
           gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
-              llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=first attempt=1 tokens=8 cost=0.00000016
+              llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=first attempt=1 tokens=8 cost=0.00000016 price=price_list
           gateway CLIENT POST /documents http=200 to=vector-svc
             vector-svc SERVER POST /documents http=200
               vector-svc CLIENT upsert documents documents=2
@@ -737,7 +737,7 @@ CASES = [
         gateway SERVER POST /embed http=200
           gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
-              llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=first attempt=1 tokens=8 cost=0.00000016
+              llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=first attempt=1 tokens=8 cost=0.00000016 price=price_list
         """,
     ),
     Case(
@@ -764,7 +764,7 @@ CASES = [
           gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/embeddings http=200 attempts=2
               llm-proxy CLIENT embeddings text-embedding-3-small ERROR http=429 error=429 provider=first attempt=1
-              llm-proxy CLIENT embeddings text-embedding-3-small http=200 resend=1 provider=first attempt=2 tokens=8 cost=0.00000016
+              llm-proxy CLIENT embeddings text-embedding-3-small http=200 resend=1 provider=first attempt=2 tokens=8 cost=0.00000016 price=price_list
           gateway CLIENT POST /documents http=200 to=vector-svc
             vector-svc SERVER POST /documents http=200
               vector-svc CLIENT upsert documents documents=2
@@ -779,7 +779,7 @@ CASES = [
         gateway SERVER POST /embed http=409
           gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
-              llm-proxy CLIENT embeddings text-embedding-3-large http=200 provider=first attempt=1 tokens=8 cost=0.00000104
+              llm-proxy CLIENT embeddings text-embedding-3-large http=200 provider=first attempt=1 tokens=8 cost=0.00000104 price=price_list
           gateway CLIENT POST /documents ERROR http=409 error=409 to=vector-svc
             vector-svc SERVER POST /documents http=409
               vector-svc CLIENT upsert documents ERROR error=embedding_model_mismatch documents=2
@@ -794,7 +794,7 @@ CASES = [
         gateway SERVER POST /search http=200
           gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
-              llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=first attempt=1 tokens=4 cost=0.00000008
+              llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=first attempt=1 tokens=4 cost=0.00000008 price=price_list
           gateway CLIENT POST /search http=200 to=vector-svc
             vector-svc SERVER POST /search http=200
               vector-svc CLIENT retrieval documents provider=chroma top_k=3 found=2
@@ -809,7 +809,7 @@ CASES = [
           gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/embeddings http=200 attempts=2
               llm-proxy CLIENT embeddings text-embedding-3-small ERROR error=timeout provider=first attempt=1
-              llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=second attempt=2 tokens=4 cost=0.00000008
+              llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=second attempt=2 tokens=4 cost=0.00000008 price=price_list
           gateway CLIENT POST /search http=200 to=vector-svc
             vector-svc SERVER POST /search http=200
               vector-svc CLIENT retrieval documents provider=chroma top_k=3 found=2
@@ -839,7 +839,7 @@ CASES = [
         gateway SERVER POST /search http=422
           gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
-              llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=first attempt=1 tokens=4 cost=0.00000008
+              llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=first attempt=1 tokens=4 cost=0.00000008 price=price_list
           gateway CLIENT POST /search ERROR http=422 error=422 to=vector-svc
             vector-svc SERVER POST /search http=422
               vector-svc CLIENT retrieval documents ERROR error=invalid_input provider=chroma top_k=3
@@ -853,7 +853,7 @@ CASES = [
         gateway SERVER POST /search ERROR http=503 error=503
           gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
-              llm-proxy CLIENT embeddings all-MiniLM-L6-v2 http=200 provider=o11y-local attempt=1 tokens=6 cost=0
+              llm-proxy CLIENT embeddings all-MiniLM-L6-v2 http=200 provider=o11y-local attempt=1 tokens=6 cost=0 price=free
                 inference-svc SERVER POST /v1/embeddings http=200
                   inference-svc INTERNAL embeddings all-MiniLM-L6-v2 provider=o11y-local tokens=6 documents=1
           gateway CLIENT POST /search ERROR error=connect_error to=vector-svc
@@ -956,16 +956,16 @@ CASES = [
                 inference-svc INTERNAL text_completion tiny provider=o11y-local first_token=yes tokens=* finish=*
             gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy stage=embed_query
               llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
-                llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=first attempt=1 tokens=2 cost=0.00000004
+                llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=first attempt=1 tokens=2 cost=0.00000004 price=price_list
             gateway CLIENT POST /search http=200 to=vector-svc stage=search
               vector-svc SERVER POST /search http=200
                 vector-svc CLIENT retrieval documents provider=chroma top_k=3 found=2
             gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy stage=chat
               llm-proxy SERVER POST /v1/chat/completions http=200 attempts=1
-                llm-proxy CLIENT chat gpt-4o-mini http=200 provider=first attempt=1 tokens=31→8 cost=0.00000945 finish=stop
+                llm-proxy CLIENT chat gpt-4o-mini http=200 provider=first attempt=1 tokens=31→8 cost=0.00000945 price=price_list finish=stop
             gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy stage=embed_answer
               llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
-                llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=first attempt=1 tokens=12 cost=0.00000024
+                llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=first attempt=1 tokens=12 cost=0.00000024 price=price_list
             gateway CLIENT POST /documents http=200 to=vector-svc stage=store
               vector-svc SERVER POST /documents http=200
                 vector-svc CLIENT upsert documents documents=2
@@ -983,13 +983,13 @@ CASES = [
                 inference-svc INTERNAL text_completion tiny provider=o11y-local first_token=yes tokens=* finish=*
             gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy stage=embed_query
               llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
-                llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=first attempt=1 tokens=2 cost=0.00000004
+                llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=first attempt=1 tokens=2 cost=0.00000004 price=price_list
             gateway CLIENT POST /search http=200 to=vector-svc stage=search
               vector-svc SERVER POST /search http=200
                 vector-svc CLIENT retrieval documents provider=chroma top_k=3 found=2
             gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy stage=chat
               llm-proxy SERVER POST /v1/chat/completions http=200 attempts=1
-                llm-proxy CLIENT chat gpt-4o-mini http=200 provider=first attempt=1 tokens=31→8 cost=0.00000945 finish=stop
+                llm-proxy CLIENT chat gpt-4o-mini http=200 provider=first attempt=1 tokens=31→8 cost=0.00000945 price=price_list finish=stop
         """,
     ),
     Case(
@@ -1004,7 +1004,7 @@ CASES = [
                 inference-svc INTERNAL text_completion tiny provider=o11y-local first_token=yes tokens=* finish=*
             gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy stage=embed_query
               llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
-                llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=first attempt=1 tokens=2 cost=0.00000004
+                llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=first attempt=1 tokens=2 cost=0.00000004 price=price_list
             gateway CLIENT POST /search http=200 to=vector-svc stage=search
               vector-svc SERVER POST /search http=200
                 vector-svc CLIENT retrieval documents provider=chroma top_k=3 found=2
@@ -1029,7 +1029,7 @@ CASES = [
                 inference-svc INTERNAL text_completion tiny provider=o11y-local first_token=yes tokens=* finish=*
             gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy stage=embed_query
               llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
-                llm-proxy CLIENT embeddings all-MiniLM-L6-v2 http=200 provider=o11y-local attempt=1 tokens=8 cost=0
+                llm-proxy CLIENT embeddings all-MiniLM-L6-v2 http=200 provider=o11y-local attempt=1 tokens=8 cost=0 price=free
                   inference-svc SERVER POST /v1/embeddings http=200
                     inference-svc INTERNAL embeddings all-MiniLM-L6-v2 provider=o11y-local tokens=8 documents=1
             gateway CLIENT POST /search ERROR error=connect_error to=vector-svc stage=search
@@ -1037,12 +1037,12 @@ CASES = [
             gateway CLIENT POST /search ERROR error=connect_error to=vector-svc resend=2 stage=search
             gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy stage=chat
               llm-proxy SERVER POST /v1/chat/completions http=200 attempts=1
-                llm-proxy CLIENT chat tiny http=200 provider=o11y-local attempt=1 tokens=* cost=0 finish=*
+                llm-proxy CLIENT chat tiny http=200 provider=o11y-local attempt=1 tokens=* cost=0 price=free finish=*
                   inference-svc SERVER POST /v1/chat/completions http=200
                     inference-svc INTERNAL chat tiny provider=o11y-local first_token=yes tokens=* finish=*
             gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy stage=embed_answer
               llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
-                llm-proxy CLIENT embeddings all-MiniLM-L6-v2 http=200 provider=o11y-local attempt=1 tokens=* cost=0
+                llm-proxy CLIENT embeddings all-MiniLM-L6-v2 http=200 provider=o11y-local attempt=1 tokens=* cost=0 price=free
                   inference-svc SERVER POST /v1/embeddings http=200
                     inference-svc INTERNAL embeddings all-MiniLM-L6-v2 provider=o11y-local tokens=* documents=1
             gateway CLIENT POST /documents ERROR error=connect_error to=vector-svc stage=store
@@ -1063,7 +1063,7 @@ CASES = [
                 inference-svc INTERNAL text_completion tiny ERROR error=cancelled provider=o11y-local tokens=*
             gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy stage=embed_query
               llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
-                llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=first attempt=1 tokens=2 cost=0.00000004
+                llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=first attempt=1 tokens=2 cost=0.00000004 price=price_list
             gateway CLIENT POST /search http=200 to=vector-svc stage=search
               vector-svc SERVER POST /search http=200
                 vector-svc CLIENT retrieval documents provider=chroma top_k=3 found=2

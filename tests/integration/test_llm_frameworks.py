@@ -5,23 +5,27 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # it would be fetched while litellm is imported
 os.environ["LANGSMITH_TRACING"] = "false"
 
-import litellm
-import litellm.exceptions
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
 from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from pydantic import BaseModel, SecretStr
 
+from tests.bench import litellm as benchmarked
 from tests.openai_standin import Standin, Step, scripted
+from tests.processes import ROOT
+
+LITELLM = Path(sys.prefix) / "litellm"
+"""LiteLLM's environment, beside the one the tests run in."""
 
 MODEL = "gpt-4o-mini"
 QUESTION = "Where is the café?"
@@ -130,43 +134,74 @@ def test_langchain_embeds(edge: str) -> None:
     assert embeddings.embed_query("one") == pytest.approx(first, abs=1e-6)
 
 
-def completion(edge: str, **options: Any) -> Any:
-    asked: dict[str, Any] = {"messages": [{"role": "user", "content": QUESTION}], **options}
-    return litellm.completion(
-        model=f"openai/{MODEL}",
-        api_base=edge,
-        api_key="anything",
-        max_retries=0,
-        timeout=20,
-        **asked,
-    )
+class LiteLLM:
+    """LiteLLM's client, in a process of its own environment."""
+
+    def __init__(self, process: subprocess.Popen[str], edge: str) -> None:
+        self._process = process
+        self._edge = edge
+
+    def completion(self, **options: Any) -> dict[str, Any]:
+        """What came of one call: see `litellm_client.py`."""
+        asked = {
+            "model": f"openai/{MODEL}",
+            "api_base": self._edge,
+            "api_key": "anything",
+            "max_retries": 0,
+            "timeout": 20,
+            "messages": [{"role": "user", "content": QUESTION}],
+            **options,
+        }
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        assert line, "LiteLLM's process has ended: its error output says why"
+        found: dict[str, Any] = json.loads(line)
+        assert found.pop("elsewhere") == []
+        return found
 
 
-def test_litellm_completes(edge: str, standin: Standin) -> None:
-    answer = completion(edge, extra_body=says(TEXT, "litellm"))
+@pytest.fixture(scope="module")
+def litellm(edge: str) -> Iterator[LiteLLM]:
+    if not benchmarked.version(LITELLM):
+        pytest.skip("LiteLLM's environment is missing: `make test` makes it")
+    command = [str(LITELLM / "bin" / "python"), str(Path(__file__).with_name("litellm_client.py"))]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield LiteLLM(process, edge)
+        assert process.stdin is not None
+        process.stdin.close()  # which ends it
+
+
+def test_litellm_is_of_the_series_that_the_benchmark_compares_with() -> None:
+    required = (ROOT / "requirements-litellm.txt").read_text()
+    assert f"litellm=={benchmarked.SERIES}." in required
+
+
+def test_litellm_completes(litellm: LiteLLM, standin: Standin) -> None:
+    found = litellm.completion(extra_body=says(TEXT, "litellm"))
     (bill,) = standin.ledger.bills(id="litellm")
-    assert answer.choices[0].message.content == TEXT
-    assert answer.usage.total_tokens == bill.tokens()
+    assert found == {"text": TEXT, "tokens": bill.tokens()}
 
 
-@pytest.mark.filterwarnings("ignore:Accessing the 'model_:DeprecationWarning")  # litellm does
 @pytest.mark.parametrize("include_usage", [False, True])
-def test_litellm_streams(edge: str, standin: Standin, include_usage: bool) -> None:
+def test_litellm_streams(litellm: LiteLLM, standin: Standin, include_usage: bool) -> None:
     request_id = f"litellm-stream-{include_usage}"
     options = {"stream_options": {"include_usage": True}} if include_usage else {}
-    chunks = list(completion(edge, stream=True, extra_body=says(TEXT, request_id), **options))
-    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == TEXT
-    if include_usage:
-        (bill,) = standin.ledger.bills(id=request_id)
-        assert chunks[-1].usage.total_tokens == bill.tokens()
+    found = litellm.completion(stream=True, extra_body=says(TEXT, request_id), **options)
+    (bill,) = standin.ledger.bills(id=request_id)
+    assert found == {"text": TEXT, "tokens": bill.tokens() if include_usage else None}
 
 
-def test_litellm_raises_its_own_errors(edge: str) -> None:
+def test_litellm_raises_its_own_errors(litellm: LiteLLM) -> None:
     busy = scripted("litellm-busy", Step(status=429, retry_after="20"))
-    with pytest.raises(litellm.exceptions.RateLimitError):
-        completion(edge, extra_body=busy, extra_headers={"X-Request-Timeout": "5"})
-    with pytest.raises(litellm.exceptions.BadRequestError):
-        completion(edge, messages=[])
+    found = litellm.completion(extra_body=busy, extra_headers={"X-Request-Timeout": "5"})
+    assert found == {"error": "litellm.exceptions.RateLimitError"}
+    assert litellm.completion(messages=[]) == {"error": "litellm.exceptions.BadRequestError"}
 
 
 def curl(*arguments: str) -> str:

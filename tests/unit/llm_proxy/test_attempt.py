@@ -13,6 +13,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from llm_proxy.attempt import MAX_MODELS
 from llm_proxy.calls import Whole
+from llm_proxy.provider import Provider
+from llm_proxy.settings import LOCAL, ProviderSettings
 from llm_proxy.stream import Stream
 from o11y import schema
 from o11y.bounded import OVERFLOW
@@ -27,6 +29,8 @@ from tests.unit.llm_proxy.upstream import (
     COMPLETION_PATH,
     EMBEDDING,
     EMBEDDING_PATH,
+    INFERENCE,
+    MODEL,
     Caller,
     Proxy,
     failing,
@@ -38,6 +42,8 @@ Calling = Callable[..., Caller]
 
 WHO = {"baggage": "user.id=ann,session.id=s1"}
 COST = "x-o11y-cost-usd"
+OWN_GATEWAY = "http://llm.acme.test/v1"
+A = {"name": "a", "base_url": OWN_GATEWAY, "chat_model": "gpt-4o-mini"}
 PRICE = Decimal("0.00018")
 """Of the usual chat answer: 600 + 400 cached + 100 tokens of gpt-4o-mini."""
 
@@ -217,15 +223,79 @@ async def test_an_unknown_price_is_no_price_and_is_counted(proxy: Proxy) -> None
     proxy.upstream.answers[CHAT_CALL] = Response(200, json=answer)
     response = await proxy.chat()
     assert COST not in response.headers
-    assert schema.COST_USD not in attributes(proxy.recorded.span("chat gpt-4o-mini"))
+    told = attributes(proxy.recorded.span("chat gpt-4o-mini"))
+    assert not {schema.COST_USD, schema.COST_SOURCE} & set(told)
     assert counted(proxy, schema.OPENAI_UNPRICED) == {("openai", "gpt-4o-mini", "chat"): 1}
     assert counted(proxy, schema.OPENAI_COST) == {}
 
 
 async def test_the_local_model_costs_nothing(local: Proxy) -> None:
     assert Decimal((await local.chat()).headers[COST]) == 0
-    assert attributes(local.recorded.span("chat tiny-chat"))[schema.COST_USD] == 0
+    told = attributes(local.recorded.span("chat tiny-chat"))
+    assert (told[schema.COST_USD], told[schema.COST_SOURCE]) == (0, "free")
     assert counted(local, schema.OPENAI_UNPRICED) == {}
+
+
+async def test_a_local_model_costs_nothing_whatever_its_name(local: Proxy) -> None:
+    answer = {**CHAT_ANSWER, "model": "gpt-4o-mini"}
+    local.upstream.answers[CHAT_CALL] = Response(200, json=answer)
+    assert Decimal((await local.chat()).headers[COST]) == 0
+
+
+async def test_a_local_model_with_prices_is_not_priced_by_its_name(
+    start: Callable[..., Proxy],
+) -> None:
+    prices = {"tiny-chat": {"input": 1}}
+    proxy = start(llm_providers=[{"name": LOCAL, "prices": prices}], inference_url=INFERENCE)
+    for model, cost in (("tiny-chat", Decimal("0.001")), ("gpt-4o-mini", None)):
+        answer = {**CHAT_ANSWER, "model": model}
+        proxy.upstream.answers[CHAT_CALL] = Response(200, json=answer)
+        headers = (await proxy.chat()).headers
+        assert (Decimal(headers[COST]) if COST in headers else None) == cost
+    [_, unpriced] = proxy.recorded.spans(SpanKind.CLIENT)
+    assert schema.COST_SOURCE not in attributes(unpriced)
+    assert list(counted(proxy, schema.OPENAI_UNPRICED).values()) == [1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "cost", "source"),
+    [
+        ({"openai_base_url": "https://api.openai.com/v1"}, PRICE, "price_list"),
+        ({"openai_base_url": OWN_GATEWAY}, PRICE, "model_name"),
+        ({"openai_base_url": OWN_GATEWAY, "openai_pricing": "openai"}, PRICE, "price_list"),
+        ({"openai_base_url": OWN_GATEWAY, "openai_pricing": "none"}, None, None),
+        ({"llm_providers": [A]}, PRICE, "model_name"),
+        ({"llm_providers": [{**A, "pricing": "none"}]}, None, None),
+        (
+            {"llm_providers": [{**A, "prices": {MODEL: {"input": 2}}}]},
+            Decimal("0.002"),
+            "configured",
+        ),
+    ],
+    ids=str,
+)
+async def test_the_span_tells_where_the_price_is_from(
+    settings: dict[str, object],
+    cost: Decimal | None,
+    source: str | None,
+    start: Callable[..., Proxy],
+) -> None:
+    proxy = start(**settings)
+    await proxy.chat()
+    told = attributes(proxy.recorded.span("chat gpt-4o-mini"))
+    assert told.get(schema.COST_SOURCE) == source
+    assert told.get(schema.COST_USD) == (None if cost is None else float(cost))
+    assert list(counted(proxy, schema.OPENAI_COST).values()) == ([float(cost)] if cost else [])
+    assert sum(counted(proxy, schema.OPENAI_UNPRICED).values()) == (cost is None)
+
+
+@pytest.mark.parametrize(("pricing", "told"), [(None, True), ("openai", False), ("none", False)])
+def test_the_log_says_at_the_start_whose_prices_will_be_guessed(
+    pricing: str | None, told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "llm_proxy.provider"):
+        Provider(ProviderSettings.model_validate({**A, "pricing": pricing}), INFERENCE)
+    assert ("llm.acme.test:80 is in no price list" in caplog.text) is told
 
 
 async def test_a_cost_of_a_few_tokens_is_not_rounded_away(proxy: Proxy) -> None:

@@ -24,6 +24,7 @@ OURS = {
     schema.LLM_ATTEMPT,
     schema.HTTP_STATUS,
     schema.COST_USD,
+    schema.COST_SOURCE,
     schema.PROMPT_TOKENS_ORIGINAL,
     schema.COMPLETION_TOKENS_ORIGINAL,
 }

@@ -17,6 +17,9 @@ from llm_proxy.settings import LOCAL, ModelPrices, ProviderSettings
 TIERS = (None, "default", "auto", "flex", "priority", "batch", "nobody-knows")
 ROUNDS = 4
 CENT_OF_NOTHING = Decimal("1e-12")
+MILLION = Tokens(1_000_000, 1_000_000)
+GATEWAY = "http://llm.acme.test/v1"
+"""An address that no list knows."""
 
 names = [prices.id for prices in price_lists]
 
@@ -90,28 +93,87 @@ def test_cached_tokens_are_priced_as_such() -> None:
     [
         ("openai", "a-model-nobody-sells"),
         ("openai", ""),
-        (None, "gpt-4o-mini"),
         ("no-such-list", "gpt-4o-mini"),
+        ("none", "gpt-4o-mini"),
+        (None, "a-model-nobody-sells"),
+        (None, "gpt-99"),
+        (None, ""),
     ],
 )
 def test_a_price_nobody_knows_is_none_and_not_0(pricing: str | None, model: str) -> None:
-    ours = PriceList(pricing, "http://llm.test/v1")
+    ours = PriceList(pricing, GATEWAY)
     for _ in range(2):  # the second time it is remembered
         assert ours.cost_usd(model, Tokens(10, 10), None) is None
         assert ours.cost_usd(model, Tokens(), None) is None
 
 
 @pytest.mark.parametrize(
-    ("url", "known"),
+    ("url", "pricing", "model"),
     [
-        ("https://api.openai.com/v1", True),
-        ("https://api.groq.com/openai/v1", False),
-        ("http://localhost:8000/v1", False),
+        ("https://api.openai.com/v1", "openai", "gpt-4o-mini"),
+        ("https://api.groq.com/openai/v1", "groq", "llama-3.1-8b-instant"),
+        ("https://acme.openai.azure.com/openai/v1", "azure", "gpt-4o"),
+        ("https://openrouter.ai/api/v1", "openrouter", "openai/gpt-4o-mini"),
     ],
 )
-def test_a_base_url_the_list_knows_needs_no_name(url: str, known: bool) -> None:
+def test_a_base_url_a_list_knows_needs_no_name(url: str, pricing: str, model: str) -> None:
     ours = PriceList(None, url)
-    assert (ours.cost_usd("gpt-4o-mini", Tokens(10, 10), None) is not None) is known
+    price = ours.cost_usd(model, MILLION, None)
+    assert price
+    assert price == PriceList(pricing, "").cost_usd(model, MILLION, None)
+    assert ours.source(model) == "price_list"
+
+
+# An address that no list knows
+
+
+@pytest.mark.parametrize(
+    ("model", "maker"),
+    [
+        ("gpt-4o-mini", "openai"),
+        ("gpt-4o-mini-2024-07-18", "openai"),
+        ("o3-mini", "openai"),
+        ("text-embedding-3-small", "openai"),
+        ("claude-sonnet-4-5", "anthropic"),
+        ("gemini-2.5-pro", "google"),
+    ],
+)
+def test_a_model_known_by_its_name_costs_what_its_maker_takes(model: str, maker: str) -> None:
+    ours = PriceList(None, GATEWAY)
+    price = ours.cost_usd(model, MILLION, None)
+    assert price
+    assert price == PriceList(maker, "").cost_usd(model, MILLION, None)
+    assert ours.source(model) == "model_name"
+
+
+@pytest.mark.parametrize(
+    "model", ["deepseek-r1:7b", "deepseek-ai/DeepSeek-R1", "openai/gpt-oss-20b", "qwen3-8b"]
+)
+def test_weights_that_somebody_runs_are_not_priced_by_their_name(model: str) -> None:
+    assert PriceList(None, GATEWAY).cost_usd(model, MILLION, None) is None
+
+
+def test_a_provider_whose_list_lacks_a_model_is_not_taken_for_another() -> None:
+    ours = PriceList(None, "https://api.groq.com/openai/v1")
+    assert not ours.guesses
+    assert ours.cost_usd("gpt-4o-mini", MILLION, None) is None
+
+
+def test_prices_of_ones_own_are_no_guess_where_others_are() -> None:
+    own = {"gpt-4o-mini": ModelPrices(input=Decimal(1)).listed}
+    ours = PriceList(None, GATEWAY, own)
+    assert ours.cost_usd("gpt-4o-mini", MILLION, None) == 1
+    assert (ours.source("gpt-4o-mini"), ours.source("gpt-4o")) == ("configured", "model_name")
+
+
+def test_without_a_list_ones_own_prices_hold() -> None:
+    ours = PriceList("none", GATEWAY, {"gpt-4o-mini": ModelPrices(input=Decimal(1)).listed})
+    assert ours.cost_usd("gpt-4o-mini", MILLION, None) == 1
+    assert ours.cost_usd("gpt-4o", MILLION, None) is None
+    assert PriceList("none", "https://api.openai.com/v1").cost_usd("gpt-4o", MILLION, None) is None
+
+
+# What is remembered
 
 
 def test_the_first_answer_for_a_model_says_nothing_about_the_next() -> None:

@@ -120,6 +120,11 @@ def test_the_providers_are_those_of_the_list_in_its_order(monkeypatch: pytest.Mo
             "groq",
             "http://x.test/v1",
         ),
+        (
+            {"OPENAI_BASE_URL": "http://x.test/v1", "OPENAI_PRICING": "none"},
+            "openai",
+            "http://x.test/v1",
+        ),
         ({"LLM_PROVIDERS": ""}, LOCAL, None),
     ],
 )

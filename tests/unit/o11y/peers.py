@@ -1,12 +1,16 @@
 """Servers on real sockets, which answer as told, byte by byte."""
 
 import asyncio
+import shutil
 import socket
 import ssl
 import struct
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
+import pytest
 from yarl import URL
 
 from o11y.wire import Wire
@@ -68,6 +72,24 @@ async def listening(
         for task in peers:
             task.cancel()
         await asyncio.gather(*peers, return_exceptions=True)
+
+
+def make_certificate(file: Path, name: str) -> None:
+    """Write a key with a certificate for the name, signed by itself."""
+    openssl = shutil.which("openssl")
+    if not openssl:
+        pytest.skip("there is no openssl to make a certificate with")
+    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    named = ["-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}"]
+    made = [openssl, "req", "-x509", *kind, *named, "-keyout", str(file), "-out", f"{file}.crt"]
+    subprocess.run(made, check=True, capture_output=True)
+    file.write_text(file.read_text() + Path(f"{file}.crt").read_text())
+
+
+def serving_tls(certificate: Path) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    return context
 
 
 OK = b"HTTP/1.1 200 OK\r\n"

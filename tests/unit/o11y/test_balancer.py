@@ -4,10 +4,12 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
 from o11y.balancer import Balancer, Replica, resolve
+from tests.unit.o11y.peers import CLOSING, make_certificate, serving_tls
 
 PATIENCE_SECONDS = 5
 NAME = "things"
@@ -42,8 +44,10 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def balancing(names: Names, port: int = 8000) -> AsyncIterator[Balancer]:
-    balancer = Balancer(f"http://{NAME}:{port}", names)
+async def balancing(
+    names: Names, port: int = 8000, scheme: str = "http"
+) -> AsyncIterator[Balancer]:
+    balancer = Balancer(f"{scheme}://{NAME}:{port}", names)
     yield balancer
     await balancer.close()
 
@@ -185,3 +189,48 @@ async def test_a_replica_that_hangs_gets_nothing_until_it_answers_again(port: in
         answering.set()
         await until(lambda: changing.healthy)
         assert "127.0.0.2" in await turns(balancer, 2)
+
+
+class Probed:
+    """A replica that answers, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.heads: list[bytes] = []
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(CLOSING)
+        await writer.drain()
+        writer.close()
+
+
+def certificates(folder: Path, stranger: str) -> tuple[Path, Path, Path]:
+    """Those of NAME and of a stranger, and whom to trust: not a stranger with the same name."""
+    ours, theirs, trusted = (folder / name for name in ("ours.pem", "theirs.pem", "trusted.pem"))
+    make_certificate(ours, NAME)
+    make_certificate(theirs, stranger)
+    vouched = [ours] if stranger == NAME else [ours, theirs]
+    trusted.write_text("".join(Path(f"{file}.crt").read_text() for file in vouched))
+    return ours, theirs, trusted
+
+
+@pytest.mark.parametrize("stranger", [NAME, "other"], ids=["nobody vouches", "another name"])
+async def test_a_replica_that_cannot_prove_its_name_is_not_alive(
+    stranger: str, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("o11y.balancer.PROBE_SECONDS", 1)
+    ours, theirs, trusted = certificates(tmp_path, stranger)
+    monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+    known, unknown = Probed(), Probed()
+    async with (
+        await asyncio.start_server(known, "127.0.0.1", port, ssl=serving_tls(ours)),
+        await asyncio.start_server(unknown, "127.0.0.2", port, ssl=serving_tls(theirs)),
+        balancing(Names("127.0.0.1", "127.0.0.2"), port, "https") as balancer,
+    ):
+        good, bad = await balancer.all()
+        good.failed()
+        await until(lambda: good.healthy and not bad.healthy)
+        assert await turns(balancer, 3) == ["127.0.0.1"] * 3
+    assert known.heads[0].startswith(b"GET /livez HTTP/1.1\r\n")
+    assert f"\r\nhost: {NAME}:{port}\r\n".encode() in known.heads[0].lower()
+    assert unknown.heads == []

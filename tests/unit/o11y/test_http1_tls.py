@@ -1,9 +1,7 @@
 """Outgoing HTTPS: only a server that proves its name gets the request, and nothing is cut short."""
 
 import asyncio
-import shutil
 import ssl
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,7 +9,18 @@ import pytest
 
 from o11y.http1 import MAX_CONNECTIONS, Http1Wire
 from o11y.wire import Broken, Unsent
-from tests.unit.o11y.peers import CLOSING, HELLO, OK, Server, ask, listening, read_request, until
+from tests.unit.o11y.peers import (
+    CLOSING,
+    HELLO,
+    OK,
+    Server,
+    ask,
+    listening,
+    make_certificate,
+    read_request,
+    serving_tls,
+    until,
+)
 
 NAME = "llm.test"
 LARGE = 4 << 20
@@ -20,23 +29,14 @@ LARGE = 4 << 20
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A key with a certificate for NAME, signed by itself."""
-    openssl = shutil.which("openssl")
-    if not openssl:
-        pytest.skip("there is no openssl to make a certificate with")
     file = tmp_path_factory.mktemp("tls") / "both.pem"
-    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-    named = ["-subj", f"/CN={NAME}", "-addext", f"subjectAltName=DNS:{NAME}"]
-    made = [openssl, "req", "-x509", *kind, *named, "-keyout", str(file), "-out", f"{file}.crt"]
-    subprocess.run(made, check=True, capture_output=True)
-    file.write_text(file.read_text() + Path(f"{file}.crt").read_text())
+    make_certificate(file, NAME)
     return file
 
 
 @pytest.fixture
 def tls(certificate: Path) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate)
-    return context
+    return serving_tls(certificate)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 from o11y import deadline, schema
 from o11y.problems import Problem, out_of_time
 from o11y.server import Endpoint, read_body, send_whole
+from tests.unit.o11y.peers import until
 from tests.unit.o11y.recorded import Recorded, attributes, identity
 from tests.unit.o11y.services import TIMEOUT_SECONDS, application
 
@@ -161,6 +162,37 @@ async def test_a_client_that_leaves_with_its_answer_has_not_left(
     visit.comes(GONE)
     await asyncio.sleep(0)
     assert visit.status == 200
+    assert [line["status"] for line in lines()] == [200]
+    assert schema.ERROR_TYPE not in attributes(recorded.spans()[0])
+
+
+class Listening(Work):
+    """An endpoint that answers while it listens for its client, as Starlette's responses do."""
+
+    def __init__(self, first: bytes = b"") -> None:
+        super().__init__(first)
+        self.heard: list[Message] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with asyncio.TaskGroup() as both:
+            answering = both.create_task(super().__call__(scope, receive, send))
+            await self.reached.wait()
+            self.heard.append(await receive())
+            assert answering.done()
+
+
+@pytest.mark.parametrize("first", [b"", b"first"], ids=["whole", "streamed"])
+async def test_an_endpoint_that_listens_hears_of_the_end_after_its_answer(
+    first: bytes, recorded: Recorded, lines: Lines
+) -> None:
+    work = Listening(first)
+    visit = Visit(recorded, work, b"{}")
+    async with visiting(visit, work) as task:
+        work.let_go.set()
+        await until(lambda: visit.content.endswith((b"last", b"whole")))
+        visit.comes(GONE)
+    assert task.exception() is None
+    assert work.heard == [GONE]
     assert [line["status"] for line in lines()] == [200]
     assert schema.ERROR_TYPE not in attributes(recorded.spans()[0])
 
