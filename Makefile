@@ -13,7 +13,7 @@ LITE := -f docker-compose.yml -f deploy/compose.lite.yml
 REPLICAS ?= --scale inference-svc=3 --scale vector-svc=2 --scale llm-proxy=2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status logs trace load demo-scale test test-containers bench-llm bench-telemetry bench-failures bench-inference telemetry-docs observe pictures stories lint format lock clean
+.PHONY: help setup demo up down status logs trace load demo-scale test test-containers bench-llm bench-telemetry bench-failures bench-inference bench-neighbours telemetry-docs observe pictures stories lint format lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ bench-telemetry: $(VENV)/.installed-dev ## Measure what telemetry costs llm-prox
 
 bench-failures: $(VENV)/.installed-dev ## Measure llm-proxy while telemetry's backend fails (needs wrk and five minutes; ARGS="--rounds 1")
 	@$(BIN)/python -m tests.bench.failures $(ARGS)
+
+bench-neighbours: $(VENV)/.installed-dev ## Measure inference-svc while others want its cores (ten minutes; ARGS="--rounds 1")
+	@$(BIN)/python -m tests.bench.neighbours $(ARGS)
 
 telemetry-docs: setup ## Write deploy/TELEMETRY.md anew from the telemetry schema
 	@$(BIN)/python -m deploy.telemetry

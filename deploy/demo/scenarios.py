@@ -16,7 +16,7 @@ from rich.text import Text
 from deploy.demo import tempo, tree
 from deploy.demo.requests import Health, Stats
 from deploy.demo.runner import Runner
-from deploy.demo.summary import Tally, failures, slowest, table
+from deploy.demo.summary import Tally, failures, slow, slowest, table
 from deploy.demo.trace import TEMPO_URL
 from deploy.demo.workload import SCENARIOS, health, mixed
 from o11y.contracts import PipelineAnswer
@@ -58,8 +58,9 @@ async def run(
         finally:
             console.print()
             console.print(table(runner.tallies))
-            if sentence := slowest(runner.tallies):
-                console.print(f"\n{sentence}", soft_wrap=True)
+            for sentence in (slowest(runner.tallies), slow(runner.tallies)):
+                if sentence:
+                    console.print(f"\n{sentence}", soft_wrap=True)
     failed = [*failures(runner.tallies), *unseen]
     if failed:
         console.print("\nNot as it should be:", style="bold red")

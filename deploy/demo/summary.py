@@ -3,12 +3,17 @@
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from statistics import median
 
 from rich.table import Table
 from rich.text import Text
 
 from deploy.demo.calls import Outcome
 from deploy.demo.figures import dollars, seconds
+from o11y.contracts import LocalInferenceAnswer
+
+SLOW = 5.0
+"""Tokens a second that a text of the local model should come with, four of them side by side."""
 
 LISTED_FAILURES = 20
 """Of one scenario; a load on a broken system would list thousands."""
@@ -103,6 +108,22 @@ def slowest(tallies: Iterable[Tally]) -> str | None:
     return (
         f"The slowest call: {found.call.method} {found.call.path}, {seconds(found.seconds)} "
         f"(make trace ID={found.trace_id})"
+    )
+
+
+def slow(tallies: Iterable[Tally]) -> str | None:
+    """A sentence for who waits on a busy machine: the local model wrote slowly."""
+    rates = [
+        outcome.answer.metadata.performance.tokens_per_second
+        for tally in tallies
+        for outcome in tally.outcomes
+        if isinstance(outcome.answer, LocalInferenceAnswer)
+    ]
+    if not rates or median(rates) >= SLOW:
+        return None
+    return (
+        f"The local model wrote {median(rates):.1f} tokens a second. Everything works, but this "
+        "machine is busy or small: other programs that use its processors make each answer slower."
     )
 
 

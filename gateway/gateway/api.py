@@ -41,12 +41,14 @@ def router(backends: Backends, pipeline: Pipeline) -> APIRouter:
                     model=body.model,
                     temperature=body.temperature,
                     max_tokens=body.max_tokens,
+                    seed=body.seed,
                 )
             return await backends.chat(
                 [{"role": "user", "content": body.message}],
                 model=body.model,
                 temperature=body.temperature,
                 max_tokens=body.max_tokens,
+                seed=body.seed,
             )
         except Problem as problem:
             for error in problem.errors:  # the provider's field is not the one this caller sent

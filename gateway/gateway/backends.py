@@ -97,6 +97,7 @@ class Backends:
         model: str | None = None,
         temperature: float,
         max_tokens: int | None,
+        seed: int | None = None,
         stage: str | None = None,
     ) -> ChatAnswer:
         started = time.perf_counter()
@@ -105,6 +106,7 @@ class Backends:
             "messages": list(messages),
             "temperature": temperature,
             "max_tokens": max_tokens,
+            "seed": seed,
         }
         response = await self._ask_llm("/v1/chat/completions", request, stage)
         answer = parsed(_Completion, response, "llm-proxy")
@@ -128,6 +130,7 @@ class Backends:
         model: str | None,
         temperature: float,
         max_tokens: int | None,
+        seed: int | None = None,
     ) -> ChatStream:
         """The same for one message, as it is written."""
         request = {
@@ -135,6 +138,7 @@ class Backends:
             "messages": [{"role": "user", "content": message}],
             "temperature": temperature,
             "max_tokens": max_tokens,
+            "seed": seed,
             "stream": True,
         }
         started = time.perf_counter()

@@ -109,6 +109,7 @@ class _Call:
             prompt=self._request.query,
             max_length=self._request.max_tokens,
             temperature=TEMPERATURE,
+            seed=self._request.seed,
         )
         self.local = await self._stage(
             LOCAL_INFERENCE,
@@ -142,6 +143,7 @@ class _Call:
                 messages(self._request.query, found),
                 temperature=TEMPERATURE,
                 max_tokens=self._request.max_tokens,
+                seed=self._request.seed,
                 stage=CHAT,
             ),
         )

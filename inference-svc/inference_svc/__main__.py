@@ -1,7 +1,11 @@
 """`python -m inference_svc`: run the service."""
 
-from inference_svc.app import build
-from inference_svc.settings import Settings
-from o11y.service import run
+from inference_svc import threads
+
+threads.share_the_cores()  # before PyTorch loads the library that reads it
+
+from inference_svc.app import build  # noqa: E402
+from inference_svc.settings import Settings  # noqa: E402
+from o11y.service import run  # noqa: E402
 
 run("inference-svc", Settings, build)

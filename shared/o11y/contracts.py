@@ -114,6 +114,7 @@ class ChatRequest(Body):
     model: str | None = None
     temperature: float = Field(0.7, ge=0, le=2)
     max_tokens: int | None = Field(None, ge=1, le=128_000)
+    seed: Seed | None = None
     user_id: Identity | None = None
     session_id: Identity | None = None
     stream: bool = False
@@ -301,6 +302,7 @@ class PipelineRequest(Body):
     user_id: Identity | None = None
     session_id: Identity | None = None
     max_tokens: int = Field(64, ge=1, le=MAX_NEW_TOKENS)
+    seed: Seed | None = None
     n_results: int = Field(3, ge=1, le=MAX_RESULTS)
 
 

@@ -1,5 +1,6 @@
 """Scenarios against a stub gateway: what passes, what fails, and what is said about it."""
 
+import json
 from argparse import Namespace
 from io import StringIO
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from deploy.demo import runner, scenarios, tempo, trace, tree
-from deploy.demo.requests import search
+from deploy.demo.requests import SEED, search
 from deploy.demo.workload import errors
 from tests.unit.demo.stub import TRACE_ID, WINDOW, Stub, refuse
 
@@ -79,6 +80,66 @@ async def test_a_failed_stage_is_named_without_its_consequences() -> None:
     assert (
         output.count(f"- pipeline: POST /full-pipeline: {reason} (make trace ID={TRACE_ID})") == 4
     )
+
+
+async def test_an_empty_answer_is_an_answer() -> None:
+    """In a chat, and in a pipeline, which has nothing to embed then and stores the query alone."""
+
+    def silent(request: httpx2.Request, body: dict[str, Any]) -> dict[str, Any] | None:
+        usage = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
+        if "response" in body:
+            return body | {"response": "", "metadata": body["metadata"] | {"usage": usage}}
+        if "stages" not in body:
+            return None
+        stages, summary = body["stages"][:], body["summary"]
+        if stages[4]["status"] == "ok":
+            stages[4] |= {"status": "skipped", "error": "there is no answer to embed"}
+            summary = summary | {"steps_completed": 5, "documents_stored": 1}
+        results = body["results"] | {"openai_response": silent(request, Stub().chat({}))}
+        return body | {"stages": stages, "summary": summary, "results": results}
+
+    for scenario in ("chat", "pipeline"):
+        code, output = await play(scenario, Stub(silent))
+        assert code == 0, output
+
+
+async def test_an_answer_that_was_not_embedded_though_there_was_one_is_a_failure() -> None:
+    def skipping(request: httpx2.Request, body: dict[str, Any]) -> dict[str, Any] | None:
+        if "stages" not in body:
+            return None
+        stages = body["stages"][:]
+        stages[4] |= {"status": "skipped", "error": "no reason"}
+        return body | {"stages": stages}
+
+    code, output = await play("pipeline", Stub(skipping))
+    assert code == 1
+    assert output.count("stage embed_answer skipped: no reason") == 3
+
+
+@pytest.mark.parametrize(("rate", "told"), [(1.6, True), (12.0, False)])
+async def test_a_slow_machine_is_told_kindly(rate: float, told: bool) -> None:
+    def writing(request: httpx2.Request, body: dict[str, Any]) -> dict[str, Any] | None:
+        if "generated_texts" not in body:
+            return None
+        performance = body["metadata"]["performance"] | {"tokens_per_second": rate}
+        return body | {"metadata": body["metadata"] | {"performance": performance}}
+
+    code, output = await play("local", Stub(writing))
+    assert code == 0
+    assert ("The local model wrote 1.6 tokens a second. Everything works" in output) is told
+
+
+async def test_every_run_asks_for_the_same_choices() -> None:
+    seeds: set[Any] = set()
+
+    def noting(request: httpx2.Request, body: dict[str, Any]) -> dict[str, Any] | None:
+        if request.url.path in ("/chat", "/local-inference", "/full-pipeline"):
+            asked = json.loads(request.content or b"{}") | dict(request.url.params)
+            seeds.add(str(asked.get("seed")))
+        return None
+
+    await play("all", Stub(noting))
+    assert seeds == {str(SEED)}
 
 
 async def test_storing_again_must_add_nothing() -> None:

@@ -93,7 +93,7 @@ def test_a_failed_conversion_is_the_converter_s_last_word(
 def test_the_plain_template_ends_where_the_answer_begins() -> None:
     messages = [("system", "Be brief."), ("user", "Hi. "), ("assistant", "Hello."), ("user", "Bye")]
     assert plain(messages) == (
-        "Be brief.\n\nUser: Hi.\n\nAssistant: Hello.\n\nUser: Bye\n\nAssistant:"
+        "Be brief.\n\nQuestion: Hi.\n\nAnswer: Hello.\n\nQuestion: Bye\n\nAnswer:"
     )
 
 

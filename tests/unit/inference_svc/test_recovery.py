@@ -157,7 +157,7 @@ async def test_a_step_that_hangs_holds_nobody_past_its_deadline(
 async def test_a_step_that_runs_on_is_interrupted_and_the_others_go_on(
     engine: Engine, steered: Steered
 ) -> None:
-    engine.limits = dataclasses.replace(engine.limits, stall_seconds=0.5)
+    engine.limits = dataclasses.replace(engine.limits, stall_seconds=2)
     (alone,) = await engine.generate([greedy([2])])
     steered.spin()
     watching = asyncio.create_task(engine.lost())
