@@ -11,8 +11,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 WORDS = 64
 
 
-def save(folder: Path, window: int = 128) -> Path:
-    """Write a model of so many tokens into a folder; its words are w1, w2 …"""
+def save(folder: Path, window: int = 128, ends: bool = True) -> Path:
+    """Write a model of so many tokens into a folder; its words are w1, w2 …
+
+    It ends a text after some fifty words, or goes on for as many as it is asked for.
+    """
     vocabulary = {"<eos>": 0, **{f"w{index}": index for index in range(1, WORDS)}}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<eos>"))
     tokenizer.pre_tokenizer = Whitespace()
@@ -31,5 +34,8 @@ def save(folder: Path, window: int = 128) -> Path:
         eos_token_id=0,
         pad_token_id=0,
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    model = LlamaForCausalLM(config)
+    if not ends:
+        model.generation_config.eos_token_id = WORDS  # a token that there is not
+    model.save_pretrained(folder)
     return folder

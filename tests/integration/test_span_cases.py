@@ -89,7 +89,7 @@ def services(
             service(
                 "inference_svc",
                 folder,
-                LOCAL_MODEL_NAME=str(tiny_model.save(folder / "tiny", window=1024)),
+                LOCAL_MODEL_NAME=str(tiny_model.save(folder / "tiny", 1024, ends=False)),
                 USE_GPU="false",
                 ENGINE_MAX_CONTEXT="1024",
                 ENGINE_MAX_WAITING="4",
