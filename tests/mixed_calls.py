@@ -11,10 +11,10 @@ import httpx2
 from tests.tiny_model import WORDS
 
 AT_ONCE = 48
-"""More than the service lets in with SETTINGS, so that some are told to come again."""
 
-SETTINGS = {"engine_max_context": 64, "engine_max_waiting": 32}
-"""Of the service."""
+MAX_CONTEXT = 64
+MAX_WAITING = 32
+"""Settings of the service: some prompts are too long, and some callers are told to come again."""
 
 KINDS = ("short", "long", "several", "stream", "leaves", "gives up", "too long", "late")
 

@@ -23,7 +23,6 @@ async def test_memory_does_not_grow_with_the_calls(tmp_path: Path) -> None:
     """In float32: in bfloat16 the library that multiplies keeps a kernel for each of up to 1,024
     shapes of a batch, a pool that takes thousands of calls to fill.
     """
-    settings = {name.upper(): str(value) for name, value in mixed_calls.SETTINGS.items()}
     with (
         trace_store(tmp_path) as (_, otlp),
         service(
@@ -36,7 +35,8 @@ async def test_memory_does_not_grow_with_the_calls(tmp_path: Path) -> None:
             OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
             OTEL_METRICS_EXPORTER="none",
             OTEL_LOGS_EXPORTER="none",
-            **settings,
+            ENGINE_MAX_CONTEXT=str(mixed_calls.MAX_CONTEXT),
+            ENGINE_MAX_WAITING=str(mixed_calls.MAX_WAITING),
         ) as running,
     ):
         process = psutil.Process(running.process.pid)

@@ -43,7 +43,11 @@ class Soaked:
     def __init__(self, folder: Path) -> None:
         self.ends = Ends()
         self.reader = InMemoryMetricReader()
-        settings = Settings(local_model_name=str(folder), **mixed_calls.SETTINGS)
+        settings = Settings(
+            local_model_name=str(folder),
+            engine_max_context=mixed_calls.MAX_CONTEXT,
+            engine_max_waiting=mixed_calls.MAX_WAITING,
+        )
         telemetry = Telemetry("inference-svc", settings, [self.ends], [self.reader])
         self.app = build(settings, telemetry)
 
