@@ -80,7 +80,7 @@ def describe(tally: Tally, console: Console) -> int:
                     details = (
                         f"{key.replace('_', ' ')} {value}"
                         for key, value in state.items()
-                        if key != "status" and value is not None
+                        if key != "status" and isinstance(value, str | int | float)
                     )
                     line = f"  {name:<15}  {state.get('status')}  {', '.join(details)}"
                     console.print(line, no_wrap=True, overflow="ellipsis")
