@@ -14,12 +14,12 @@ from opentelemetry.trace import SpanKind, StatusCode
 from pydantic import BaseModel
 
 from o11y import deadline, schema
-from o11y.answer import Answer, raise_for_problem
+from o11y.answer import raise_for_problem
 from o11y.hop import ServiceClient
 from o11y.problems import Problem
+from tests.unit.o11y.near import NearTransport
 from tests.unit.o11y.recorded import Recorded, attributes, identity, traceparent
 from tests.unit.o11y.whose import identified
-from tests.unit.o11y.wires import NearWire
 
 Handler = Callable[[httpx2.Request], Response]
 Clients = Callable[..., ServiceClient]
@@ -36,13 +36,13 @@ async def client(recorded: Recorded) -> AsyncIterator[Clients]:
     def make(
         handler: Handler | None = None, url: str = "http://things:8000", timeout: float = 60
     ) -> ServiceClient:
-        wire = NearWire(handler) if handler else None
-        made.append(ServiceClient("things", url, recorded.telemetry, timeout, wire))
+        near = NearTransport(handler) if handler else None
+        made.append(ServiceClient("things", url, recorded.telemetry, timeout, near))
         return made[-1]
 
     yield make
     for each in made:
-        await each.close()
+        await each.aclose()
 
 
 class Service:
@@ -396,13 +396,9 @@ def answer(
     return Response(status, content=content, headers={"content-type": kind, **headers})
 
 
-def whole(response: Response) -> Answer:
-    return Answer(response.status_code, response.headers, response.content)
-
-
 def raised(response: Response) -> Problem:
     with pytest.raises(Problem) as caught:
-        raise_for_problem(whole(response), "things")
+        raise_for_problem(response, "things")
     return caught.value
 
 
@@ -462,7 +458,7 @@ def test_when_to_come_back_is_kept(status: int) -> None:
 
 @pytest.mark.parametrize("status", [200, 201, 204])
 def test_a_good_answer_is_no_problem(status: int) -> None:
-    raise_for_problem(whole(Response(status)), "things")
+    raise_for_problem(Response(status), "things")
 
 
 class Count(BaseModel):
