@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from httpx2 import Response
 from opentelemetry import baggage, propagate
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 from pydantic import BaseModel
 
 from o11y import deadline, schema
@@ -107,6 +107,27 @@ async def test_a_probe_is_outside_any_trace(client: Clients, recorded: Recorded)
     assert "baggage" not in service.headers
     assert service.headers["traceparent"].endswith("-00")  # not sampled: nobody records it
     assert recorded.spans(SpanKind.CLIENT) == []
+
+
+async def test_an_excluded_url_has_no_span_and_ends_nobodys(
+    client: Clients, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_PYTHON_HTTPX_EXCLUDED_URLS", "search")
+    with recorded.telemetry.tracer.start_as_current_span("work") as span:
+        await client(Service()).request("POST", "/search")
+        assert span.is_recording()
+    assert recorded.spans(SpanKind.CLIENT) == []
+
+
+async def test_a_span_in_progress_is_not_the_current_one(
+    client: Clients, recorded: Recorded
+) -> None:
+    with recorded.telemetry.tracer.start_as_current_span("work") as span:
+        opened = await client(Service()).open("GET", "/")
+        assert get_current_span() is span
+        assert recorded.spans() == []
+        await opened.aclose()
+    assert [each.name for each in recorded.spans()] == ["GET /", "work"]
 
 
 # Time
@@ -354,6 +375,9 @@ async def test_span_and_metric_follow_the_conventions(
     assert attributes(span) == {
         **labels,
         schema.URL_FULL: "http://things:8000/search",
+        schema.PEER_ADDRESS: "things",
+        schema.PEER_PORT: 8000,
+        schema.PROTOCOL_VERSION: "1.1",
         schema.PEER_SERVICE: "things",
         schema.PIPELINE_STAGE: "search",
     }
