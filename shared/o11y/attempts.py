@@ -19,6 +19,7 @@ from typing import Any
 import httpx2
 from opentelemetry.instrumentation.httpx import AsyncOpenTelemetryTransportHttpx2, RequestInfo
 from opentelemetry.metrics import NoOpMeterProvider
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import INVALID_SPAN, Span, StatusCode, Tracer, TracerProvider
 
 from o11y import deadline, schema
@@ -239,10 +240,17 @@ class Attempt:
         self._span.set_attributes(self._outcome)
         if schema.ERROR_TYPE in self._outcome:
             self._span.set_status(StatusCode.ERROR)
+        seconds = self._watch.seconds()
         self._transport.series(self._labels, self._outcome).record(
-            self._watch.seconds(), self._span.get_span_context()
+            seconds, self._span.get_span_context()
         )
-        self._span.end()
+        self._span.end(_end_ns(self._span, seconds))
+
+
+def _end_ns(span: Span, seconds: float) -> int | None:
+    """The end of a span that lasts as long as was measured: its metric has the same value."""
+    start = span.start_time if isinstance(span, ReadableSpan) else None
+    return None if start is None else start + round(seconds * 1e9)
 
 
 class _LongSpans(TracerProvider):
