@@ -12,8 +12,9 @@ from llm_proxy.provider import Provider
 from llm_proxy.routing import Routing
 from llm_proxy.settings import Settings
 from o11y.problems import Problem
-from o11y.service import Service, create_app, metrics_router
+from o11y.service import Service, StartError, create_app, metrics_router
 from o11y.telemetry import Telemetry
+from o11y.transport import UnsupportedProxy
 
 
 def build(
@@ -21,7 +22,10 @@ def build(
 ) -> Service:
     """The application; `transport` replaces the network to the providers in tests."""
     inference_url = str(settings.inference_url)
-    providers = [Provider(each, inference_url, transport) for each in settings.providers()]
+    try:
+        providers = [Provider(each, inference_url, transport) for each in settings.providers()]
+    except UnsupportedProxy as error:
+        raise StartError(str(error)) from error
     routing = Routing(providers)
     calls = Calls(routing, telemetry)
 

@@ -5,6 +5,8 @@ aiohttp's exceptions through. `as_httpx` is the only place where exceptions of a
 of httpx2, `nothing_was_sent` the only one where these are told apart.
 """
 
+import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -13,6 +15,7 @@ from urllib.request import getproxies
 
 import aiohttp
 import httpx2
+from aiohttp.abc import ResolveResult
 from httpx_aiohttp.httpx2 import AiohttpTransport
 
 MAX_CONNECTIONS = 512
@@ -20,6 +23,9 @@ MAX_CONNECTIONS = 512
 
 IDLE_SECONDS = 30.0
 """An unused connection is not trusted for longer: servers close theirs without a word."""
+
+LOOKUP_SECONDS = 5.0
+"""How long the addresses of a name are waited for."""
 
 MAX_HEADER = 64 << 10
 """Longest line of an answer's head in bytes."""
@@ -105,6 +111,7 @@ class NetworkTransport(httpx2.AsyncBaseTransport):
         # here and not at the start: a session belongs to the loop it was made in
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
+                resolver=_Resolver(),
                 limit=MAX_CONNECTIONS,
                 keepalive_timeout=IDLE_SECONDS,
                 use_dns_cache=False,
@@ -116,6 +123,16 @@ class NetworkTransport(httpx2.AsyncBaseTransport):
             max_line_size=MAX_HEADER,
             max_field_size=MAX_HEADER,
         )
+
+
+class _Resolver(aiohttp.ThreadedResolver):
+    """Looks names up, for so long: time-outs of connections begin when an address is known."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        async with asyncio.timeout(LOOKUP_SECONDS):
+            return await super().resolve(host, port, family)
 
 
 class _Body(httpx2.AsyncByteStream):
@@ -161,11 +178,15 @@ def _in_pieces(request: httpx2.Request) -> httpx2.Request:
     )
 
 
+class UnsupportedProxy(Exception):
+    """A variable of the environment names a proxy that speaks something else than HTTP."""
+
+
 def proxies() -> dict[str, httpx2.AsyncBaseTransport | None]:
     """Transports through the proxies of the environment, as `mounts` of a client.
 
     HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY mean what they mean to httpx2, which doesn't
-    look at them where it is given a transport.
+    look at them where it is given a transport. Raises UnsupportedProxy.
     """
     found = getproxies()
     direct = [name.strip().lower() for name in found.get("no", "").split(",") if name.strip()]
@@ -175,6 +196,8 @@ def proxies() -> dict[str, httpx2.AsyncBaseTransport | None]:
     for scheme in ("http", "https", "all"):
         if proxy := found.get(scheme):
             url = proxy if "://" in proxy else f"http://{proxy}"
+            if not url.startswith(("http://", "https://")):
+                raise UnsupportedProxy(f"{scheme.upper()}_PROXY: only HTTP proxies are supported")
             mounts[f"{scheme}://"] = NetworkTransport(tls=True, proxy=url)
     return mounts | {_pattern(name): None for name in direct}
 

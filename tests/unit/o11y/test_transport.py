@@ -2,12 +2,16 @@
 
 import asyncio
 import gzip
+import socket
+import threading
 import zlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx2
 import pytest
 
+from o11y import transport
 from o11y.error_types import error_type
 from o11y.transport import PIECE, nothing_was_sent
 from tests.unit.o11y.peers import (
@@ -243,6 +247,30 @@ async def test_nobody_there_is_nothing_sent(http: httpx2.AsyncClient) -> None:
     with pytest.raises(httpx2.ConnectError) as raised:
         await ask(http, url)
     assert nothing_was_sent(raised.value)
+
+
+async def test_an_address_that_is_not_told_in_time_is_nothing_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, let_go = threading.Event(), threading.Event()
+
+    def silent(*_: object, **__: object) -> list[Any]:
+        asked.set()
+        let_go.wait()
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    monkeypatch.setattr(transport, "LOOKUP_SECONDS", 0.05)
+    loop = asyncio.get_running_loop()
+    if not isinstance(loop, asyncio.BaseEventLoop):
+        pytest.skip("uvloop asks the system's resolver by itself")
+    try:
+        async with over_the_network() as http:
+            with pytest.raises(httpx2.ConnectTimeout):
+                await ask(http, httpx2.URL("http://llm.test/"))
+        assert asked.is_set()
+    finally:
+        let_go.set()
 
 
 CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n"

@@ -3,7 +3,7 @@
 import httpx2
 import pytest
 
-from o11y.transport import proxies
+from o11y.transport import UnsupportedProxy, proxies
 from tests.unit.o11y.near import NearTransport
 from tests.unit.o11y.peers import HELLO, Server, listening
 
@@ -67,6 +67,15 @@ async def test_the_environment_names_the_way(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert await is_direct(url) is direct
+
+
+async def test_a_proxy_that_is_not_spoken_to_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://ann:hunter2@127.0.0.1:1")
+    with pytest.raises(UnsupportedProxy, match="ALL_PROXY: only HTTP proxies are") as raised:
+        proxies()
+    assert "hunter2" not in str(raised.value)
 
 
 async def test_credentials_of_a_proxy_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
