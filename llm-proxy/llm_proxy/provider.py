@@ -16,7 +16,7 @@ from o11y import deadline
 from o11y.balancer import REPLICA, Balancer, BalancingTransport, Replica, as_is, resolve
 from o11y.hop import JSON, UNTRACED, USER_AGENT
 from o11y.problems import unavailable
-from o11y.transport import NetworkTransport, no_cookies, proxies
+from o11y.transport import NetworkTransport, no_cookies, port_of, proxies
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Provider:
         self._auth = _credentials(self.url)
         self.url = self.url.copy_with(userinfo=b"")
         self.address = self.url.host
-        self.port = self.url.port or (443 if self.url.scheme == "https" else 80)
+        self.port = port_of(self.url)
         self.title = (
             "inference-svc" if self.is_local else f"the LLM provider at {self.address}:{self.port}"
         )

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 from opentelemetry.instrumentation.httpx import AsyncOpenTelemetryTransportHttpx2, RequestInfo
@@ -23,11 +23,12 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import INVALID_SPAN, Span, StatusCode, Tracer, TracerProvider
 
 from o11y import deadline, schema
-from o11y.balancer import REPLICA, RESEND_COUNT, Replica
+from o11y.balancer import RESEND_COUNT
 from o11y.error_types import error_type
 from o11y.metering import Labels, Series
 from o11y.stopwatch import Stopwatch
 from o11y.telemetry import Telemetry
+from o11y.transport import port_of
 
 FOR_THE_WAY_BACK = 0.05
 """The share of the time left, and at most this many seconds, that is not handed on: a service out
@@ -77,19 +78,18 @@ def traced(
 
 async def _describe(service: str, span: Span, request: RequestInfo) -> None:
     """Add to the span of an attempt what the client knows of it."""
-    extensions = request.extensions
+    extensions, url = request.extensions, cast(httpx2.URL, request.url)
     assert extensions is not None
     extensions[SPAN] = span
     call: Call = extensions[CALL]
-    replica: Replica = extensions[REPLICA]
-    number: int = extensions[RESEND_COUNT]
+    number: int = extensions.get(RESEND_COUNT, 0)
     span.update_name(f"{request.method.decode()} {call.path}")
     span.set_attributes(
         {
             **call.attributes,
             schema.URL_TEMPLATE: call.path,
             schema.URL_FULL: call.url,
-            schema.SERVER_PORT: replica.port,
+            schema.SERVER_PORT: port_of(url),
             schema.PEER_SERVICE: service,
             **({schema.HTTP_RESEND_COUNT: number} if number else {}),
         }
@@ -211,7 +211,6 @@ class Attempt:
     """One try of a call: its span and its time."""
 
     def __init__(self, transport: AttemptTransport, request: httpx2.Request, call: Call) -> None:
-        replica: Replica = request.extensions[REPLICA]
         self.ended = False
         self._transport = transport
         self._watch = Stopwatch()
@@ -219,8 +218,8 @@ class Attempt:
         self._labels: dict[str, str | int] = {
             schema.HTTP_METHOD: request.method,
             schema.URL_TEMPLATE: call.path,
-            schema.SERVER_ADDRESS: replica.host,
-            schema.SERVER_PORT: replica.port,
+            schema.SERVER_ADDRESS: request.url.host,
+            schema.SERVER_PORT: port_of(request.url),
         }
         self._outcome: dict[str, str | int] = {}
 

@@ -15,7 +15,7 @@ from ipaddress import ip_address
 
 import httpx2
 
-from o11y.transport import NetworkTransport, no_cookies, nothing_was_sent
+from o11y.transport import NetworkTransport, no_cookies, nothing_was_sent, port_of
 
 WATCH_SECONDS = 0.5
 """Pause between two looks at the addresses and the replicas behind them."""
@@ -93,7 +93,7 @@ class Balancer:
     def __init__(self, base_url: str, resolve: Resolve = resolve) -> None:
         self._base = httpx2.URL(base_url)
         self.host = self._base.host
-        self.port = self._base.port or (443 if self._base.scheme == "https" else 80)
+        self.port = port_of(self._base)
         self.replicas: list[Replica] = []
         self._resolve = resolve
         self._turn = 0

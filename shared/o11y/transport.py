@@ -101,6 +101,9 @@ class NetworkTransport(httpx2.AsyncBaseTransport):
             raise known from None  # the cause has the URL in its words
         assert isinstance(response.stream, httpx2.AsyncByteStream)
         response.stream = _Body(response.stream)
+        if response.status_code == httpx2.codes.SWITCHING_PROTOCOLS:
+            await response.aclose()
+            raise httpx2.RemoteProtocolError("nobody asked for another protocol")
         return response
 
     async def aclose(self) -> None:
@@ -152,6 +155,11 @@ class _Body(httpx2.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self._stream.aclose()
+
+
+def port_of(url: httpx2.URL) -> int:
+    """The port of a URL, the scheme's where it names none."""
+    return url.port or (443 if url.scheme == "https" else 80)
 
 
 def no_cookies() -> CookieJar:

@@ -303,6 +303,11 @@ CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n"
             httpx2.RemoteProtocolError,
         ),
         (OK + b"x: " + b"a" * 200_000, "unreadable_answer", httpx2.RemoteProtocolError),
+        (
+            b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\nxyz",
+            "unreadable_answer",
+            httpx2.RemoteProtocolError,
+        ),
     ],
     ids=lambda value: repr(value)[:60],
 )
