@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import httpx2
 from opentelemetry.instrumentation.httpx import AsyncOpenTelemetryTransportHttpx2, RequestInfo
+from opentelemetry.instrumentation.utils import suppress_http_instrumentation
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import INVALID_SPAN, Span, StatusCode, Tracer, TracerProvider
@@ -36,14 +37,16 @@ of time should still get to say so before its caller stops to listen.
 """
 
 CALL = "o11y.call"
-"""Extension of a request: the call it is an attempt of. Requests without it pass untouched."""
+"""Extension of a request: the call it is an attempt of. A request without it has no span."""
 
 ATTEMPT = "o11y.attempt"
 """Extension of a response: the attempt that it is the answer of."""
 
-
 SPAN = "o11y.span"
 """Extension of a request: its span, where it has one of its own."""
+
+
+OPT_IN = "OTEL_SEMCONV_STABILITY_OPT_IN"
 
 
 @dataclass
@@ -65,8 +68,7 @@ def traced(
     service: str, telemetry: Telemetry, inner: httpx2.AsyncBaseTransport
 ) -> httpx2.AsyncBaseTransport:
     """The transport for attempts at a service, each with its span and its metric."""
-    # read once in a process, when the first instrumentation is made: the names of today
-    os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
+    _opt_into_stable_names()
     spans = AsyncOpenTelemetryTransportHttpx2(
         AttemptTransport(telemetry, inner),  # type: ignore[arg-type] # typed for httpx alone
         tracer_provider=_LongSpans(telemetry.tracer_provider),
@@ -74,6 +76,16 @@ def traced(
         request_hook=partial(_describe, service),
     )
     return _ReadingTransport(spans)
+
+
+def _opt_into_stable_names() -> None:
+    """Ask for the conventions that are stable, besides what the environment asks for.
+
+    Instrumentations read the variable once in a process, when the first of them is made.
+    """
+    asked = os.environ.get(OPT_IN, "")
+    if not {"http", "http/dup"} & {name.strip() for name in asked.split(",")}:
+        os.environ[OPT_IN] = f"{asked},http".lstrip(",")
 
 
 async def _describe(service: str, span: Span, request: RequestInfo) -> None:
@@ -150,9 +162,12 @@ class _ReadingTransport(httpx2.AsyncBaseTransport):
         self._inner = inner
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        response = await self._inner.handle_async_request(request)
         call: Call | None = request.extensions.get(CALL)
-        if call is not None and call.whole:
+        if call is None:
+            with suppress_http_instrumentation():
+                return await self._inner.handle_async_request(request)
+        response = await self._inner.handle_async_request(request)
+        if call.whole:
             try:
                 await response.aread()
             finally:

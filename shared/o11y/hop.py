@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 import httpx2
 import msgspec
-from opentelemetry.instrumentation.utils import suppress_http_instrumentation
 from pydantic import BaseModel
 
 from o11y import deadline
@@ -192,9 +191,8 @@ class ServiceClient:
     ) -> httpx2.Response | None:
         request = self._request("GET", path, {REPLICA: replica} if replica else {}, UNTRACED)
         try:
-            with suppress_http_instrumentation():
-                async with asyncio.timeout(seconds):
-                    return await self._client.send(request)
+            async with asyncio.timeout(seconds):
+                return await self._client.send(request)
         except (httpx2.HTTPError, TimeoutError):
             return None
 
