@@ -32,6 +32,8 @@ URL_TEMPLATE = "url.template"
 SERVER_ADDRESS = "server.address"
 SERVER_PORT = "server.port"
 PROTOCOL_VERSION = "network.protocol.version"
+PEER_ADDRESS = "network.peer.address"
+PEER_PORT = "network.peer.port"
 PEER_SERVICE = "service.peer.name"
 ERROR_TYPE = "error.type"
 ERROR_MESSAGE = "error.message"
@@ -754,6 +756,8 @@ ATTRIBUTES = (
     Attribute(SERVER_ADDRESS, _SPAN_HTTP, "Host; of a call the replica's or the provider's."),
     Attribute(SERVER_PORT, _SPAN_HTTP, "Its port."),
     Attribute(PROTOCOL_VERSION, _SPAN_HTTP, "Version of HTTP."),
+    Attribute(PEER_ADDRESS, _SPAN_HTTP, "Address the connection goes to."),
+    Attribute(PEER_PORT, _SPAN_HTTP, "Port the connection goes to, unless it is the scheme's."),
     Attribute(PEER_SERVICE, "semconv registry/service", "Name of the service that was called."),
     Attribute(ERROR_TYPE, "semconv registry/error", "Why it failed: a status, code or class."),
     Attribute(ERROR_MESSAGE, "semconv registry/error", "Why it failed, as a sentence."),
@@ -884,7 +888,8 @@ SPANS = (
         "One attempt of a call to another service.",
         (
             *(HTTP_METHOD, HTTP_STATUS, HTTP_RESEND_COUNT, URL_FULL, URL_TEMPLATE),
-            *(SERVER_ADDRESS, SERVER_PORT, PEER_SERVICE, PIPELINE_STAGE, ERROR_TYPE),
+            *(SERVER_ADDRESS, SERVER_PORT, PEER_ADDRESS, PEER_PORT, PROTOCOL_VERSION),
+            *(PEER_SERVICE, PIPELINE_STAGE, ERROR_TYPE),
         ),
     ),
     SpanName(
