@@ -10,12 +10,12 @@ from importlib.metadata import version
 
 import psutil
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
-from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from opentelemetry.metrics import CallbackOptions, Meter, NoOpMeterProvider, Observation
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanProcessor
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Tracer
 from opentelemetry.util.genai.handler import TelemetryHandler
@@ -29,7 +29,6 @@ from o11y.identity import IdentityOnSpans
 from o11y.metering import Counter, Histogram, Instruments
 from o11y.otlp import LogLine
 from o11y.settings import ServiceSettings
-from o11y.spans import LeanTracerProvider, sampler
 
 CPU_SECONDS = 1.0
 SHUTDOWN_SECONDS = 3.0
@@ -108,8 +107,9 @@ class Telemetry:
             readers.append(PeriodicExportingMetricReader(to.metrics, interval))
         self.meter_provider = MeterProvider(readers, resource, shutdown_on_exit=False)
         self._instruments.join(readers)
-        sampled = sampler(settings.otel_traces_sampler, settings.otel_traces_sampler_arg)
-        self.tracer_provider = LeanTracerProvider(sampled, resource, shutdown_on_exit=False)
+        self.tracer_provider = TracerProvider(
+            resource=resource, shutdown_on_exit=False, meter_provider=NoOpMeterProvider()
+        )
         self.tracer_provider.add_span_processor(IdentityOnSpans())
         for processor in (*span_processors, *([to.spans] if to.spans else [])):
             self.tracer_provider.add_span_processor(processor)
