@@ -20,7 +20,7 @@ from o11y.answer import Answer, parsed
 from o11y.balancer import Balancer, Replica, as_is, resolve
 from o11y.error_types import error_type
 from o11y.http1 import Http1Wire
-from o11y.metering import Labels, Series
+from o11y.instruments import BoundHistogram, Labels
 from o11y.problems import Problem, out_of_time, unavailable
 from o11y.stopwatch import Stopwatch
 from o11y.telemetry import Telemetry
@@ -142,7 +142,7 @@ class ServiceClient:
         self._balancer = Balancer(str(self._base), as_is if wire else resolve)
         self._tracer = telemetry.tracer
         self._duration = telemetry.histogram(schema.HTTP_CLIENT_DURATION)
-        self._known: dict[tuple[object, ...], Series] = {}
+        self._known: dict[tuple[object, ...], BoundHistogram] = {}
         self._wire = wire or Http1Wire(CONNECT_SECONDS)
 
     async def request(self, method: str, path: str, **options: Any) -> Answer:
@@ -235,7 +235,7 @@ class ServiceClient:
         await self._balancer.close()
         await self._wire.close()
 
-    def _series(self, labels: Labels, outcome: Labels) -> Series:
+    def _series(self, labels: Labels, outcome: Labels) -> BoundHistogram:
         key = (*labels.values(), *outcome.items())
         found = self._known.get(key)
         if found is None:

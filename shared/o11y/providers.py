@@ -1,0 +1,190 @@
+"""The SDK's providers of one process, as its variables ask for them.
+
+Samplers, limits, batches, exporters, temporality: the SDK and its exporters read the variables of
+the specification themselves (`o11y.environment` has completed them). What is added: the resource's
+attributes, identity on spans, the Prometheus view of the metrics, and reports of what is lost.
+"""
+
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from importlib.metadata import entry_points, version
+from typing import Any
+
+from opentelemetry import _logs, metrics, trace
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.metrics import NoOpMeterProvider
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.sdk.trace.sampling import Sampler
+from prometheus_client import CollectorRegistry
+
+from o11y import schema
+from o11y.identity import IdentityOnSpans
+from o11y.loss import LossReports, Reporting
+
+_OTLP = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
+_KNOWN_SAMPLERS = frozenset(
+    {
+        *("always_on", "always_off", "traceidratio"),
+        *("parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio"),
+    }
+)
+"""Those the tracer provider reads from the variable itself."""
+
+_VIEWS = [
+    View(
+        instrument_name=metric.name, aggregation=ExplicitBucketHistogramAggregation(metric.buckets)
+    )
+    for metric in (schema.EXPORT_DURATION, schema.COLLECTION_DURATION)
+]
+"""Buckets of the SDK's own histograms; other instruments advise theirs."""
+
+
+def resource_of(service: str) -> Resource:
+    """What all signals of a process say of it, unless the environment's variables say otherwise."""
+    ours = {
+        "service.name": service,
+        "service.namespace": "o11y-4-ai",
+        "service.version": version("o11y"),
+        "service.instance.id": str(uuid.uuid4()),
+    }
+    return Resource.create({**ours, **OTELResourceDetector().detect().attributes})
+
+
+class Providers:
+    """Where spans, metrics and logs of a process go.
+
+    `registry` is the Prometheus view of the metrics. What the tracer provider writes of its own
+    spans isn't measured: two counters a span say nothing that others don't.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        span_processors: Iterable[SpanProcessor] = (),
+        metric_readers: Iterable[MetricReader] = (),
+    ) -> None:
+        self.resource = resource_of(service)
+        self._reports = LossReports()
+        self.registry = CollectorRegistry()
+        is_on = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true"
+        exporters = partial(_exporters, reports=self._reports) if is_on else _none
+        readers: list[MetricReader] = [prometheus_reader(self.registry), *metric_readers]
+        pushed = list(exporters("METRICS"))
+        readers.extend(
+            each if isinstance(each, MetricReader) else PeriodicExportingMetricReader(each)
+            for each in pushed
+        )
+        meters = MeterProvider(readers, self.resource, shutdown_on_exit=False, views=_VIEWS)
+        for exporter in pushed:
+            if hasattr(exporter, "set_meter_provider"):
+                exporter.set_meter_provider(meters)
+        tracers = TracerProvider(
+            _sampler(),
+            self.resource,
+            shutdown_on_exit=False,
+            id_generator=_id_generator(),
+            meter_provider=NoOpMeterProvider(),
+        )
+        tracers.add_span_processor(IdentityOnSpans())
+        for processor in span_processors:
+            tracers.add_span_processor(processor)
+        for exporter in exporters("TRACES", meters):
+            tracers.add_span_processor(BatchSpanProcessor(exporter, meter_provider=meters))
+        loggers = LoggerProvider(
+            self.resource, shutdown_on_exit=False, meter_provider=NoOpMeterProvider()
+        )
+        self.exports_logs = False
+        for exporter in exporters("LOGS", meters):
+            self.exports_logs = True
+            loggers.add_log_record_processor(
+                BatchLogRecordProcessor(exporter, meter_provider=meters)
+            )
+        self.tracers, self.meters, self.loggers = tracers, meters, loggers
+        self._reports.listen()
+
+    def shutdown(self, timeout_seconds: float) -> None:
+        """Send what is left, for at most this long: a backend that hangs must not hold the exit."""
+        until = time.monotonic() + timeout_seconds
+        ends = (
+            self.tracers.shutdown,
+            self.loggers.shutdown,
+            partial(self.meters.shutdown, timeout_millis=timeout_seconds * 1000),
+        )
+        threads = [threading.Thread(target=end, daemon=True) for end in ends]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(until - time.monotonic(), 0))
+        self._reports.stop()
+
+    def become_global(self) -> None:
+        """Let libraries that are instrumented for OpenTelemetry use these."""
+        trace.set_tracer_provider(self.tracers)
+        metrics.set_meter_provider(self.meters)
+        _logs.set_logger_provider(self.loggers)
+
+
+def prometheus_reader(registry: CollectorRegistry) -> PrometheusMetricReader:
+    return PrometheusMetricReader(
+        disable_target_info=True, scope_info_enabled=False, registry=registry
+    )
+
+
+def _none(*_: object) -> Iterable[Any]:
+    return ()
+
+
+def _exporters(
+    signal: str, meters: MeterProvider | None = None, *, reports: LossReports
+) -> Iterator[Any]:
+    """The exporters OTEL_*_EXPORTER names for a signal; for metrics there may be readers, too."""
+    for name in _names(f"OTEL_{signal}_EXPORTER"):
+        if name != "otlp":
+            yield _component(f"opentelemetry_{signal.lower()}_exporter", name)()
+            continue
+        variable = f"OTEL_EXPORTER_OTLP_{signal}"
+        protocol = os.environ.get(f"{variable}_PROTOCOL", "grpc")
+        exporter = _component(f"opentelemetry_{signal.lower()}_exporter", _OTLP[protocol])
+        reporting: Any = type(exporter.__name__, (Reporting, exporter), {})
+        made = reporting(meter_provider=meters) if meters else reporting()
+        made.report_to(reports, signal, os.environ.get(f"{variable}_ENDPOINT", ""))
+        yield made
+
+
+def _sampler() -> Sampler | None:
+    """The sampler a package brings, where OTEL_TRACES_SAMPLER names one; else the SDK's."""
+    names = _names("OTEL_TRACES_SAMPLER")
+    if not names or names[0].lower() in _KNOWN_SAMPLERS:
+        return None
+    make: Callable[[str | None], Sampler] = _component("opentelemetry_traces_sampler", names[0])
+    return make(os.environ.get("OTEL_TRACES_SAMPLER_ARG"))
+
+
+def _id_generator() -> IdGenerator | None:
+    names = _names("OTEL_PYTHON_ID_GENERATOR")
+    if not names:
+        return None
+    generator: IdGenerator = _component("opentelemetry_id_generator", names[0])()
+    return generator
+
+
+def _names(variable: str) -> list[str]:
+    names = (name.strip() for name in os.environ.get(variable, "").split(","))
+    return [name for name in names if name not in ("", "none")]
+
+
+def _component(group: str, name: str) -> Any:
+    """What a package brings by an entry point."""
+    return next(iter(entry_points(group=group, name=name))).load()
