@@ -65,9 +65,9 @@ class LossReports(logging.Handler):
             heard.propagate = True
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.name.startswith(EXPORTERS):
-            records = getattr(self._heard, "records", None)
-            if records is not None and record.levelno >= logging.WARNING:
+        records = getattr(self._heard, "records", None)
+        if records is not None and record.name.startswith(EXPORTERS):
+            if record.levelno >= logging.WARNING:
                 records.append(record)
         elif str(record.msg).startswith(QUEUE_FULL) and isinstance(record.args, tuple):
             self._overflowed(SIGNALS.get(str(record.args[0]), str(record.args[0])))

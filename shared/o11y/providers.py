@@ -65,63 +65,45 @@ def resource_of(service: str) -> Resource:
 class Providers:
     """Where spans, metrics and logs of a process go.
 
-    `registry` is the Prometheus view of the metrics. What the tracer provider writes of its own
-    spans isn't measured: two counters a span say nothing that others don't.
+    `registry` is the Prometheus view of the metrics. `exports_logs` says whether log records
+    should be emitted at all.
     """
 
     def __init__(
         self,
-        service: str,
-        span_processors: Iterable[SpanProcessor] = (),
-        metric_readers: Iterable[MetricReader] = (),
+        resource: Resource,
+        registry: CollectorRegistry,
+        tracers: trace.TracerProvider,
+        meters: metrics.MeterProvider,
+        loggers: _logs.LoggerProvider,
+        exports_logs: bool,
+        reports: LossReports,
     ) -> None:
-        self.resource = resource_of(service)
-        self._reports = LossReports()
-        self.registry = CollectorRegistry()
-        is_on = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true"
-        exporters = partial(_exporters, reports=self._reports) if is_on else _none
-        readers: list[MetricReader] = [prometheus_reader(self.registry), *metric_readers]
-        pushed = list(exporters("METRICS"))
-        readers.extend(
-            each if isinstance(each, MetricReader) else PeriodicExportingMetricReader(each)
-            for each in pushed
-        )
-        meters = MeterProvider(readers, self.resource, shutdown_on_exit=False, views=_VIEWS)
-        for exporter in pushed:
-            if hasattr(exporter, "set_meter_provider"):
-                exporter.set_meter_provider(meters)
-        tracers = TracerProvider(
-            _sampler(),
-            self.resource,
-            shutdown_on_exit=False,
-            id_generator=_id_generator(),
-            meter_provider=NoOpMeterProvider(),
-        )
-        tracers.add_span_processor(IdentityOnSpans())
-        for processor in span_processors:
-            tracers.add_span_processor(processor)
-        for exporter in exporters("TRACES", meters):
-            tracers.add_span_processor(BatchSpanProcessor(exporter, meter_provider=meters))
-        loggers = LoggerProvider(
-            self.resource, shutdown_on_exit=False, meter_provider=NoOpMeterProvider()
-        )
-        self.exports_logs = False
-        for exporter in exporters("LOGS", meters):
-            self.exports_logs = True
-            loggers.add_log_record_processor(
-                BatchLogRecordProcessor(exporter, meter_provider=meters)
-            )
-        self.tracers, self.meters, self.loggers = tracers, meters, loggers
-        self._reports.listen()
+        self.resource = resource
+        self.registry = registry
+        self.tracers = tracers
+        self.meters = meters
+        self.loggers = loggers
+        self.exports_logs = exports_logs
+        self._reports = reports
+        reports.listen()
+
+    def become_global(self) -> None:
+        """Let libraries that are instrumented for OpenTelemetry use these."""
+        trace.set_tracer_provider(self.tracers)
+        metrics.set_meter_provider(self.meters)
+        _logs.set_logger_provider(self.loggers)
 
     def shutdown(self, timeout_seconds: float) -> None:
         """Send what is left, for at most this long: a backend that hangs must not hold the exit."""
         until = time.monotonic() + timeout_seconds
-        ends = (
-            self.tracers.shutdown,
-            self.loggers.shutdown,
-            partial(self.meters.shutdown, timeout_millis=timeout_seconds * 1000),
-        )
+        ends: list[Callable[[], None]] = []
+        if isinstance(self.tracers, TracerProvider):
+            ends.append(self.tracers.shutdown)
+        if isinstance(self.loggers, LoggerProvider):
+            ends.append(self.loggers.shutdown)
+        if isinstance(self.meters, MeterProvider):
+            ends.append(partial(self.meters.shutdown, timeout_millis=timeout_seconds * 1000))
         threads = [threading.Thread(target=end, daemon=True) for end in ends]
         for thread in threads:
             thread.start()
@@ -129,11 +111,79 @@ class Providers:
             thread.join(max(until - time.monotonic(), 0))
         self._reports.stop()
 
-    def become_global(self) -> None:
-        """Let libraries that are instrumented for OpenTelemetry use these."""
-        trace.set_tracer_provider(self.tracers)
-        metrics.set_meter_provider(self.meters)
-        _logs.set_logger_provider(self.loggers)
+
+def of_the_variables(
+    service: str,
+    span_processors: Iterable[SpanProcessor] = (),
+    metric_readers: Iterable[MetricReader] = (),
+) -> Providers:
+    """New providers, as the variables ask for them.
+
+    What the SDK's tracers and loggers measure of themselves is left out: two counters a span and
+    one a log record say nothing that others don't.
+    """
+    resource = resource_of(service)
+    reports = LossReports()
+    registry = CollectorRegistry()
+    is_on = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true"
+    exporters = partial(_exporters, reports=reports) if is_on else _none
+    pushed = list(exporters("METRICS"))
+    readers = [
+        prometheus_reader(registry),
+        *metric_readers,
+        *(
+            each if isinstance(each, MetricReader) else PeriodicExportingMetricReader(each)
+            for each in pushed
+        ),
+    ]
+    meters = MeterProvider(readers, resource, shutdown_on_exit=False, views=_VIEWS)
+    for exporter in pushed:
+        if hasattr(exporter, "set_meter_provider"):
+            exporter.set_meter_provider(meters)
+    tracers = TracerProvider(
+        _sampler(),
+        resource,
+        shutdown_on_exit=False,
+        id_generator=_id_generator(),
+        meter_provider=NoOpMeterProvider(),
+    )
+    tracers.add_span_processor(IdentityOnSpans())
+    for processor in span_processors:
+        tracers.add_span_processor(processor)
+    for exporter in exporters("TRACES", meters):
+        tracers.add_span_processor(BatchSpanProcessor(exporter, meter_provider=meters))
+    loggers = LoggerProvider(resource, shutdown_on_exit=False, meter_provider=NoOpMeterProvider())
+    exports_logs = False
+    for exporter in exporters("LOGS", meters):
+        exports_logs = True
+        loggers.add_log_record_processor(BatchLogRecordProcessor(exporter, meter_provider=meters))
+    return Providers(resource, registry, tracers, meters, loggers, exports_logs, reports)
+
+
+def of_the_configuration_file() -> Providers:
+    """The global providers, as a configuration file has made them, with what this system adds.
+
+    A signal the file says nothing of goes nowhere; `/metrics` is there in any case.
+    """
+    registry = CollectorRegistry()
+    tracers, meters = trace.get_tracer_provider(), metrics.get_meter_provider()
+    loggers = _logs.get_logger_provider()
+    resource = next(
+        (
+            each.resource
+            for each in (tracers, loggers)
+            if isinstance(each, TracerProvider | LoggerProvider)
+        ),
+        Resource.create(),
+    )
+    if isinstance(tracers, TracerProvider):
+        tracers.add_span_processor(IdentityOnSpans())
+    if isinstance(meters, MeterProvider):
+        meters.add_metric_reader(prometheus_reader(registry))
+    else:
+        meters = MeterProvider([prometheus_reader(registry)], resource, shutdown_on_exit=False)
+    exports_logs = isinstance(loggers, LoggerProvider)
+    return Providers(resource, registry, tracers, meters, loggers, exports_logs, LossReports())
 
 
 def prometheus_reader(registry: CollectorRegistry) -> PrometheusMetricReader:

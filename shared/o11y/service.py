@@ -15,7 +15,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from o11y import api_docs, environment, logs, problems
+from o11y import api_docs, distribution, logs, problems
 from o11y.exposition import exposed
 from o11y.server import Arrive, Endpoint, Server, from_our_own
 from o11y.settings import ServiceSettings, load
@@ -127,10 +127,12 @@ def run(
     settings_class: type[S],
     build: Callable[[S, Telemetry], ASGIApp],
 ) -> None:
-    """Read the settings, start telemetry and serve until told to stop."""
-    environment.prepare()
+    """Read the settings, start telemetry and serve until told to stop.
+
+    OpenTelemetry's variables are prepared: that comes before anything of it is imported.
+    """
     settings = load(settings_class)
-    telemetry = Telemetry(service, settings)
+    telemetry = Telemetry(service, settings, providers=distribution.start(service))
     logs.configure(settings, telemetry)
     try:
         app = build(settings, telemetry)

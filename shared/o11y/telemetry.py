@@ -16,7 +16,7 @@ from opentelemetry.util.genai.types import ContentCapturingMode
 from o11y import schema
 from o11y.capture import Capture
 from o11y.instruments import Counter, Histogram
-from o11y.providers import Providers
+from o11y.providers import Providers, of_the_variables
 from o11y.settings import ServiceSettings
 
 CPU_SECONDS = 1.0
@@ -72,10 +72,10 @@ class Telemetry:
         providers: Providers | None = None,
     ) -> None:
         name = settings.otel_service_name or service
-        self._providers = providers or Providers(name, span_processors, metric_readers)
+        self._providers = providers or of_the_variables(name, span_processors, metric_readers)
         self.resource = self._providers.resource
         self.service = str(self.resource.attributes["service.name"])
-        self.instance = str(self.resource.attributes["service.instance.id"])
+        self.instance = str(self.resource.attributes.get("service.instance.id", ""))
         self.registry = self._providers.registry
         self.tracer_provider = self._providers.tracers
         self.meter_provider = self._providers.meters

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import httpx2
 import pytest
 from opentelemetry._logs import LogRecord
-from opentelemetry.sdk._logs import ReadableLogRecord
+from opentelemetry.sdk._logs import LoggerProvider, ReadableLogRecord
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.metrics.export import (
     HistogramDataPoint,
@@ -58,9 +58,9 @@ class Recorded:
         self.telemetry = Telemetry(
             service, settings, [SimpleSpanProcessor(self._spans)], [self._metrics]
         )
-        self.telemetry.logger_provider.add_log_record_processor(
-            SimpleLogRecordProcessor(self._logs)
-        )
+        loggers = self.telemetry.logger_provider
+        assert isinstance(loggers, LoggerProvider)
+        loggers.add_log_record_processor(SimpleLogRecordProcessor(self._logs))
 
     def spans(self, kind: SpanKind | None = None) -> list[ReadableSpan]:
         """The ended spans, first ended first."""
