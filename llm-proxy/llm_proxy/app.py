@@ -21,7 +21,7 @@ def build(settings: Settings, telemetry: Telemetry, wire: Wire | None = None) ->
     inference_url = str(settings.inference_url)
     providers = [Provider(each, inference_url, wire) for each in settings.providers()]
     routing = Routing(providers)
-    calls = Calls(routing, telemetry)
+    calls = Calls(routing, telemetry, settings.llm_time_chunks)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

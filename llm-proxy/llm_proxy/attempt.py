@@ -60,7 +60,10 @@ class Measures(NamedTuple):
 class Meters:
     """The instruments of attempts."""
 
-    def __init__(self, telemetry: Telemetry, providers: list[Provider]) -> None:
+    def __init__(
+        self, telemetry: Telemetry, providers: list[Provider], times_chunks: bool = False
+    ) -> None:
+        self.times_chunks = times_chunks
         self.tracer = telemetry.tracer
         self.capture = telemetry.capture
         self.duration = telemetry.histogram(schema.GEN_AI_DURATION)
@@ -274,8 +277,9 @@ class Attempt:
         measures.api_duration.record(seconds, self.context)
         if self._arrivals:
             measures.first_chunk.record(self._arrivals[0], self.context)
-            for before, after in pairwise(self._arrivals):
-                measures.chunk.record(after - before, self.context)
+            if self._meters.times_chunks:
+                for before, after in pairwise(self._arrivals):
+                    measures.chunk.record(after - before, self.context)
 
     def _bill(
         self, said: Said, tokens: Tokens, measures: Measures, found: Attributes
