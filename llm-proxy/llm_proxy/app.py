@@ -27,7 +27,7 @@ def build(
     except UnsupportedProxy as error:
         raise StartError(str(error)) from error
     routing = Routing(providers)
-    calls = Calls(routing, telemetry)
+    calls = Calls(routing, telemetry, settings.llm_time_chunks)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

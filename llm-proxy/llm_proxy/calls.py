@@ -55,9 +55,10 @@ class Whole:
 class Calls:
     """Makes calls and tells telemetry of every attempt."""
 
-    def __init__(self, routing: Routing, telemetry: Telemetry) -> None:
+    def __init__(self, routing: Routing, telemetry: Telemetry, times_chunks: bool = False) -> None:
+        """`times_chunks` asks for a value of every chunk of every stream."""
         self.routing = routing
-        self._meters = Meters(telemetry, list(routing.providers))
+        self._meters = Meters(telemetry, list(routing.providers), times_chunks)
         self._retries = telemetry.counter(schema.OPENAI_RETRIES)
         self._fallbacks = telemetry.counter(schema.OPENAI_FALLBACKS)
         telemetry.gauge(schema.OPENAI_CIRCUIT, self._observe_circuits)

@@ -26,7 +26,7 @@ from opentelemetry.trace import INVALID_SPAN, Span, StatusCode, Tracer, TracerPr
 from o11y import deadline, schema
 from o11y.balancer import RESEND_COUNT
 from o11y.error_types import error_type
-from o11y.metering import Labels, Series
+from o11y.instruments import BoundHistogram, Labels
 from o11y.stopwatch import Stopwatch
 from o11y.telemetry import Telemetry
 from o11y.transport import port_of
@@ -117,7 +117,7 @@ class AttemptTransport(httpx2.AsyncBaseTransport):
     def __init__(self, telemetry: Telemetry, inner: httpx2.AsyncBaseTransport) -> None:
         self._inner = inner
         self._duration = telemetry.histogram(schema.HTTP_CLIENT_DURATION)
-        self._known: dict[tuple[object, ...], Series] = {}
+        self._known: dict[tuple[object, ...], BoundHistogram] = {}
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """The response of an attempt when its head has come."""
@@ -146,7 +146,7 @@ class AttemptTransport(httpx2.AsyncBaseTransport):
     async def aclose(self) -> None:
         await self._inner.aclose()
 
-    def series(self, labels: Labels, outcome: Labels) -> Series:
+    def series(self, labels: Labels, outcome: Labels) -> BoundHistogram:
         """The bound histogram for an attempt with these labels that ended so."""
         key = (*labels.values(), *outcome.items())
         found = self._known.get(key)
