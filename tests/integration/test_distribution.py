@@ -103,7 +103,7 @@ def test_every_way_to_start_gives_the_same_telemetry(
         until(lambda: "http.server.request.duration" in metric_names(collector), 10)
         until(lambda: log_bodies(collector)["POST /chat 503"] == 1, 10)
         page = httpx2.get(f"{running.url}/metrics?scope=self").text
-        log = running.log.read_text()
+    log = running.log.read_text()
     assert Counter(span.name for span in spans(collector)) == {
         "POST /chat": 1,
         "POST /v1/chat/completions": 3,  # nobody is there: three attempts
@@ -126,6 +126,18 @@ def test_a_bad_value_is_all_that_is_said(command: tuple[str, ...], tmp_path: Pat
     assert run.stderr.splitlines() == [
         "OTEL_BSP_MAX_QUEUE_SIZE: should be a whole number (got 'none')"
     ]
+
+
+@pytest.mark.parametrize("command", [(sys.executable,), INSTRUMENT], ids=["python", "instrument"])
+@pytest.mark.parametrize("content", ["file_format: '1.0'\ntracer_provider: 3\n", "a: [", ""])
+def test_a_configuration_that_cannot_be_read_is_all_that_is_said(
+    command: tuple[str, ...], content: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "otel.yaml"
+    file.write_text(content)
+    run = refused(command, tmp_path, OTEL_CONFIG_FILE=str(file))
+    [line] = run.stderr.splitlines()
+    assert line.startswith("OTEL_CONFIG_FILE: ")
 
 
 @pytest.mark.parametrize(
