@@ -10,7 +10,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests import openai_standin
 from tests.collectors import HttpCollector, log_bodies, metric_names, spans
+from tests.integration import llm
 from tests.integration.llm import NO_EXPORT, until
 from tests.processes import Service, environment, free_ports, service
 
@@ -118,6 +120,27 @@ def test_every_way_to_start_gives_the_same_telemetry(
     assert '"service":"gateway"' in log
     assert "Traceback" not in log
     assert "WARNING:opentelemetry" not in log
+
+
+@pytest.mark.parametrize(("propagators", "traces"), [("none", 2), ("tracecontext", 1)])
+def test_context_crosses_a_hop_as_the_propagators_say(
+    propagators: str, traces: int, collector: HttpCollector, tmp_path: Path
+) -> None:
+    exports = {**by_variables(collector), "OTEL_PROPAGATORS": propagators}
+    exports |= dict.fromkeys(NO_EXPORT, "otlp")
+    with (
+        openai_standin.running() as standin,
+        llm.llm_proxy(tmp_path, llm.provider("openai", standin), **exports) as proxy,
+        llm.gateway(tmp_path, proxy, **exports) as edge,
+    ):
+        call = llm.chat()
+        headers = {"x-user-id": "ann"}
+        assert httpx2.post(f"{edge.url}{call.path}", json=call.body, headers=headers).is_success
+        until(lambda: len(spans(collector)) == 4, 10)
+    sent = spans(collector)
+    assert len({span.trace_id for span in sent}) == traces
+    known = [any(each.key == "user.id" for each in span.attributes) for span in sent]
+    assert known.count(True) == 2  # those of the gateway: no baggage goes on
 
 
 @pytest.mark.parametrize("command", [(sys.executable,), INSTRUMENT], ids=["python", "instrument"])
