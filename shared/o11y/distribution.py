@@ -9,7 +9,9 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
+from opentelemetry.configuration import ConfigurationError
 from opentelemetry.distro import OpenTelemetryConfigurator, OpenTelemetryDistro
 from opentelemetry.instrumentation.auto_instrumentation import initialize
 
@@ -39,9 +41,7 @@ class Distro(OpenTelemetryDistro):
         try:
             prepare()
         except SystemExit as stop:
-            # whoever loads this at Python's start would print an exception, and go on without
-            sys.stderr.flush()
-            os._exit(stop.code if isinstance(stop.code, int) else 1)
+            _exit(stop.code if isinstance(stop.code, int) else 1)
 
 
 class Configurator(OpenTelemetryConfigurator):
@@ -49,7 +49,14 @@ class Configurator(OpenTelemetryConfigurator):
 
     def configure(self, **kwargs: object) -> None:  # noqa: ARG002
         if os.environ.get(CONFIG_FILE):
-            super().configure()  # type: ignore[no-untyped-call]
+            loader = logging.getLogger("opentelemetry.configuration")
+            loader.setLevel("CRITICAL")  # it logs, with its stack, what it raises
+            try:
+                super().configure()  # type: ignore[no-untyped-call]
+            except ConfigurationError as error:
+                print(f"{CONFIG_FILE}: {' '.join(str(error).split())}", file=sys.stderr)
+                _exit(2)
+            loader.setLevel(logging.NOTSET)
             _process.providers = providers.of_the_configuration_file()
         else:
             service = _process.service or named_by(sys.orig_argv)
@@ -66,6 +73,14 @@ def start(service: str) -> Providers:
     if _process.providers is None:
         raise RuntimeError("another configurator than o11y was chosen by OTEL_PYTHON_CONFIGURATOR")
     return _process.providers
+
+
+def _exit(status: int) -> NoReturn:
+    """End the process: whoever loads a distribution at Python's start would print an exception, and
+    go on without telemetry.
+    """
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def named_by(command: list[str]) -> str:

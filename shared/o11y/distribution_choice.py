@@ -6,11 +6,13 @@ service; without a choice it would take the first distribution it finds.
 
 import os
 
+from o11y.environment import NAME
+
 
 def choose() -> None:
     """Name distro and configurator, unless somebody has."""
-    os.environ.setdefault("OTEL_PYTHON_DISTRO", "o11y")
-    os.environ.setdefault("OTEL_PYTHON_CONFIGURATOR", "o11y")
+    os.environ.setdefault("OTEL_PYTHON_DISTRO", NAME)
+    os.environ.setdefault("OTEL_PYTHON_CONFIGURATOR", NAME)
 
 
 choose()

@@ -24,6 +24,8 @@ SIGNALS = ("TRACES", "METRICS", "LOGS")
 HTTP = "http/protobuf"
 GRPC = "grpc"
 CONFIG_FILE = "OTEL_CONFIG_FILE"
+NAME = "o11y"
+"""Of the distribution, among those that are installed."""
 DEFAULT_BATCH = 512
 """Spans or log records of one export (SDK specification)."""
 
@@ -40,6 +42,10 @@ def _one_of(*values: str) -> Check:
         return f"should be {', '.join(names[:-1])} or {names[-1]}"
 
     return check
+
+
+def _ours(value: str) -> str | None:
+    return None if value == NAME else f"should be {NAME!r}, the services' own"
 
 
 def _number(least: float, most: float = math.inf, *, whole: bool = False) -> Check:
@@ -122,6 +128,7 @@ _SAMPLERS = _installed("opentelemetry_traces_sampler")
 
 CHECKS: Mapping[str, Check] = {
     CONFIG_FILE: _configuration,
+    "OTEL_PYTHON_CONFIGURATOR": _ours,
     "OTEL_SDK_DISABLED": _one_of("true", "false"),
     "OTEL_PROPAGATORS": _installed("opentelemetry_propagator", "none"),
     "OTEL_TRACES_EXPORTER": _exporters("opentelemetry_traces_exporter"),

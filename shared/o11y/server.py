@@ -15,6 +15,7 @@ from urllib.parse import quote, urlsplit
 
 from opentelemetry import context as otel_context
 from opentelemetry.metrics import Observation
+from opentelemetry.propagate import get_global_textmap
 from opentelemetry.trace import (
     Link,
     Span,
@@ -53,15 +54,15 @@ _NAME_LENGTH = 40
 
 Endpoint = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+_CONTEXT = frozenset(get_global_textmap().fields)
+"""Headers the propagators read, which OTEL_PROPAGATORS names."""
+
 _CARRIED = {
-    b"traceparent": "traceparent",
-    b"tracestate": "tracestate",
-    b"baggage": "baggage",
-    b"x-user-id": "x-user-id",
-    b"x-session-id": "x-session-id",
-    b"x-tenant-id": "x-tenant-id",
-    b"host": "host",
-    b"x-request-timeout": deadline.HEADER,
+    name.lower().encode(): name
+    for name in (
+        *("traceparent", "tracestate", "x-user-id", "x-session-id", "x-tenant-id"),
+        *("host", deadline.HEADER, *_CONTEXT),
+    )
 }
 
 
@@ -73,12 +74,12 @@ class Arrival(NamedTuple):
 
 
 Arrive = Callable[[dict[str, str]], Arrival]
-"""Of the headers that say so: traceparent, tracestate, baggage and `x-user-id` and its like."""
+"""Of the headers that say so: traceparent and its like, baggage, `x-user-id` and its like."""
 
 
 def from_our_own(carried: dict[str, str]) -> Arrival:
     """A request of another service of ours: its trace goes on, its baggage says who it is for."""
-    if "traceparent" in carried or "baggage" in carried:
+    if not _CONTEXT.isdisjoint(carried):
         return Arrival(identity.arrived(carried))
     return Arrival(None)
 

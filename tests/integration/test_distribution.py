@@ -10,7 +10,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests import openai_standin
 from tests.collectors import HttpCollector, log_bodies, metric_names, spans
+from tests.integration import llm
 from tests.integration.llm import NO_EXPORT, until
 from tests.processes import Service, environment, free_ports, service
 
@@ -103,7 +105,7 @@ def test_every_way_to_start_gives_the_same_telemetry(
         until(lambda: "http.server.request.duration" in metric_names(collector), 10)
         until(lambda: log_bodies(collector)["POST /chat 503"] == 1, 10)
         page = httpx2.get(f"{running.url}/metrics?scope=self").text
-        log = running.log.read_text()
+    log = running.log.read_text()
     assert Counter(span.name for span in spans(collector)) == {
         "POST /chat": 1,
         "POST /v1/chat/completions": 3,  # nobody is there: three attempts
@@ -120,12 +122,45 @@ def test_every_way_to_start_gives_the_same_telemetry(
     assert "WARNING:opentelemetry" not in log
 
 
+@pytest.mark.parametrize(("propagators", "traces"), [("none", 2), ("tracecontext", 1)])
+def test_context_crosses_a_hop_as_the_propagators_say(
+    propagators: str, traces: int, collector: HttpCollector, tmp_path: Path
+) -> None:
+    exports = {**by_variables(collector), "OTEL_PROPAGATORS": propagators}
+    exports |= dict.fromkeys(NO_EXPORT, "otlp")
+    with (
+        openai_standin.running() as standin,
+        llm.llm_proxy(tmp_path, llm.provider("openai", standin), **exports) as proxy,
+        llm.gateway(tmp_path, proxy, **exports) as edge,
+    ):
+        call = llm.chat()
+        headers = {"x-user-id": "ann"}
+        assert httpx2.post(f"{edge.url}{call.path}", json=call.body, headers=headers).is_success
+        until(lambda: len(spans(collector)) == 4, 10)
+    sent = spans(collector)
+    assert len({span.trace_id for span in sent}) == traces
+    known = [any(each.key == "user.id" for each in span.attributes) for span in sent]
+    assert known.count(True) == 2  # those of the gateway: no baggage goes on
+
+
 @pytest.mark.parametrize("command", [(sys.executable,), INSTRUMENT], ids=["python", "instrument"])
 def test_a_bad_value_is_all_that_is_said(command: tuple[str, ...], tmp_path: Path) -> None:
     run = refused(command, tmp_path, OTEL_BSP_MAX_QUEUE_SIZE="none")
     assert run.stderr.splitlines() == [
         "OTEL_BSP_MAX_QUEUE_SIZE: should be a whole number (got 'none')"
     ]
+
+
+@pytest.mark.parametrize("command", [(sys.executable,), INSTRUMENT], ids=["python", "instrument"])
+@pytest.mark.parametrize("content", ["file_format: '1.0'\ntracer_provider: 3\n", "a: [", ""])
+def test_a_configuration_that_cannot_be_read_is_all_that_is_said(
+    command: tuple[str, ...], content: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "otel.yaml"
+    file.write_text(content)
+    run = refused(command, tmp_path, OTEL_CONFIG_FILE=str(file))
+    [line] = run.stderr.splitlines()
+    assert line.startswith("OTEL_CONFIG_FILE: ")
 
 
 @pytest.mark.parametrize(

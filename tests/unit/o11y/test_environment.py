@@ -33,6 +33,7 @@ PROTOCOL = "OTEL_EXPORTER_OTLP_PROTOCOL"
         ("OTEL_LOGS_EXPORTER", "otlp,paper", "no installed package brings 'paper'"),
         ("OTEL_TRACES_SAMPLER", "sometimes", "no installed package brings 'sometimes'"),
         ("OTEL_PYTHON_ID_GENERATOR", "xray", "no installed package brings 'xray'"),
+        ("OTEL_PYTHON_CONFIGURATOR", "configurator", "should be 'o11y', the services' own"),
         ("OTEL_SDK_DISABLED", "perhaps", "should be 'true' or 'false'"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "0", "should be a whole number from 1 (got '0')"),
         ("OTEL_BLRP_SCHEDULE_DELAY", "1.5", "should be a whole number (got '1.5')"),
