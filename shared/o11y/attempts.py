@@ -9,7 +9,6 @@ response is here; these end with the body.
 """
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from opentelemetry.trace import INVALID_SPAN, Span, StatusCode, Tracer, TracerPr
 
 from o11y import deadline, schema
 from o11y.balancer import RESEND_COUNT
+from o11y.environment import opt_into_stable_names
 from o11y.error_types import error_type
 from o11y.instruments import BoundHistogram, Labels
 from o11y.stopwatch import Stopwatch
@@ -46,9 +46,6 @@ SPAN = "o11y.span"
 """Extension of a request: its span, where it has one of its own."""
 
 
-OPT_IN = "OTEL_SEMCONV_STABILITY_OPT_IN"
-
-
 @dataclass
 class Call:
     """What the attempts of a call have in common."""
@@ -68,7 +65,7 @@ def traced(
     service: str, telemetry: Telemetry, inner: httpx2.AsyncBaseTransport
 ) -> httpx2.AsyncBaseTransport:
     """The transport for attempts at a service, each with its span and its metric."""
-    _opt_into_stable_names()
+    opt_into_stable_names()
     spans = AsyncOpenTelemetryTransportHttpx2(
         AttemptTransport(telemetry, inner),  # type: ignore[arg-type] # typed for httpx alone
         tracer_provider=_LongSpans(telemetry.tracer_provider),
@@ -76,16 +73,6 @@ def traced(
         request_hook=partial(_describe, service),
     )
     return _ReadingTransport(spans)
-
-
-def _opt_into_stable_names() -> None:
-    """Ask for the conventions that are stable, besides what the environment asks for.
-
-    Instrumentations read the variable once in a process, when the first of them is made.
-    """
-    asked = os.environ.get(OPT_IN, "")
-    if not {"http", "http/dup"} & {name.strip() for name in asked.split(",")}:
-        os.environ[OPT_IN] = f"{asked},http".lstrip(",")
 
 
 async def _describe(service: str, span: Span, request: RequestInfo) -> None:

@@ -23,6 +23,8 @@ from o11y.export import grpc_url, http_base, parse_headers, protocol_of
 SIGNALS = ("TRACES", "METRICS", "LOGS")
 HTTP = "http/protobuf"
 GRPC = "grpc"
+OPT_IN = "OTEL_SEMCONV_STABILITY_OPT_IN"
+DISABLED = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
 CONFIG_FILE = "OTEL_CONFIG_FILE"
 NAME = "o11y"
 """Of the distribution, among those that are installed."""
@@ -284,12 +286,26 @@ def _given(environ: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in environ.items() if value.strip()}
 
 
+def opt_into_stable_names() -> None:
+    """Ask for the stable conventions of HTTP, besides what the environment asks for.
+
+    Instrumentations read the variable once in a process, when the first of them is made.
+    """
+    asked = os.environ.get(OPT_IN, "")
+    if not {"http", "http/dup"} & {name.strip() for name in asked.split(",")}:
+        os.environ[OPT_IN] = f"{asked},http".lstrip(",")
+
+
 def prepare() -> None:
     """Check and complete the process's variables, or stop it with exit status 2.
 
     `.env` of the working directory fills in what the environment lacks.
     """
     load_dotenv(".env")
+    opt_into_stable_names()
+    # clients of ours make a span for each attempt; with these every health check of Chroma's, which
+    # stands on httpx, would be a trace
+    os.environ.setdefault(DISABLED, "httpx,httpx2")
     if lines := faults(os.environ):
         for line in lines:
             print(line, file=sys.stderr)

@@ -1,5 +1,6 @@
 """OpenTelemetry's variables are checked and completed before anything of it is imported."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -218,6 +219,8 @@ def test_the_check_needs_nothing_of_opentelemetry() -> None:
 def test_a_fault_stops_the_process(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv(environment.OPT_IN, "http")
+    monkeypatch.setenv(environment.DISABLED, "none")
     Path(".env").write_text("OTEL_PROPAGATORS=b3\n")
     with pytest.raises(SystemExit) as stopped:
         environment.prepare()
@@ -226,3 +229,33 @@ def test_a_fault_stops_the_process(
     assert capsys.readouterr().err == (
         "OTEL_PROPAGATORS: no installed package brings 'b3' (got 'b3')\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("asked", "names"),
+    [("", "http"), ("database", "database,http"), ("http/dup", "http/dup"), ("http", "http")],
+)
+def test_instrumentations_use_the_stable_names_and_leave_our_clients_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked: str, names: str
+) -> None:
+    """Names are asked for before the first instrumentation is made, which reads them once."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(environment.OPT_IN, asked)
+    monkeypatch.delenv(environment.DISABLED, raising=False)
+    for variable in completed({}):
+        monkeypatch.setenv(variable, "")
+    environment.prepare()
+    assert os.environ[environment.OPT_IN] == names
+    assert os.environ[environment.DISABLED] == "httpx,httpx2"
+
+
+def test_who_asks_for_other_instrumentations_gets_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(environment.OPT_IN, "http")
+    monkeypatch.setenv(environment.DISABLED, "none")
+    for variable in completed({}):
+        monkeypatch.setenv(variable, "")
+    environment.prepare()
+    assert os.environ[environment.DISABLED] == "none"
