@@ -28,7 +28,7 @@ def full(engine: None) -> Iterator[ComposeStack]:
 def test_a_pipeline_call_is_one_trace_in_tempo(full: ComposeStack) -> None:
     gateway = f"http://127.0.0.1:{full.environment['GATEWAY_PORT']}"
     grafana = f"http://127.0.0.1:{full.environment['GRAFANA_PORT']}"
-    url = f"{gateway}/full-pipeline?query=Explain%20AI&max_tokens=8"
+    url = f"{gateway}/full-pipeline?query=Explain%20AI&max_tokens=8&seed=7"
     answer = httpx2.post(url, timeout=90).json()
     through_grafana = f"{grafana}/api/datasources/proxy/uid/tempo"
     trace = tempo.wait_for(through_grafana, answer["trace_id"], tempo.whole)

@@ -25,7 +25,7 @@ def test_everything_is_healthy(client: httpx2.Client) -> None:
 def test_a_pipeline_call_is_one_trace_through_four_containers(
     lite: ComposeStack, client: httpx2.Client
 ) -> None:
-    answer = client.post("/full-pipeline?query=Explain%20AI&max_tokens=8&user_id=ada").json()
+    answer = client.post("/full-pipeline?query=Explain%20AI&max_tokens=8&seed=7&user_id=ada").json()
     assert answer["summary"]["steps_completed"] == 6, answer["stages"]
     trace = tempo.wait_for(lite.tempo, answer["trace_id"], tempo.whole)
     assert {span.service for span in trace.spans} == set(SERVICES)

@@ -122,8 +122,13 @@ GOOD: list[tuple[str, str, dict[str, Any] | None, Any]] = [
     ("POST", "/embed", {"texts": ["A trace is a tree of spans."]}, EMBED),
     ("POST", "/search", {"query": "How are vectors compared?"}, SEARCH),
     ("POST", "/local-inference", {"prompt": "A span is", "max_length": 8}, LOCAL),
-    ("POST", "/full-pipeline?query=What+is+a+metric%3F&max_tokens=8", None, PIPELINE),
-    ("POST", "/full-pipeline", {"query": "What is a metric?", "max_tokens": 8}, PIPELINE),
+    ("POST", "/full-pipeline?query=What+is+a+metric%3F&max_tokens=8&seed=7", None, PIPELINE),
+    (
+        "POST",
+        "/full-pipeline",
+        {"query": "What is a metric?", "max_tokens": 8, "seed": 7},
+        PIPELINE,
+    ),
     ("GET", "/v1/models", None, {"object": str, "data": [{"id": str, "object": str}]}),
     (
         "POST",
@@ -225,7 +230,9 @@ def test_under_v1_errors_are_openai_envelopes(gateway: httpx2.Client) -> None:
 
 
 def test_the_pipeline_does_all_six_steps_and_costs_nothing(gateway: httpx2.Client) -> None:
-    answer = gateway.post("/full-pipeline", json={"query": "What is HNSW?", "max_tokens": 8}).json()
+    answer = gateway.post(
+        "/full-pipeline", json={"query": "What is HNSW?", "max_tokens": 8, "seed": 7}
+    ).json()
     assert [stage["status"] for stage in answer["stages"]] == ["ok"] * 6
     assert answer["summary"]["steps_completed"] == 6
     assert answer["summary"]["total_cost_usd"] == 0
@@ -235,7 +242,9 @@ def test_the_pipeline_does_all_six_steps_and_costs_nothing(gateway: httpx2.Clien
 def test_a_repeated_question_finds_neither_itself_nor_its_answer(gateway: httpx2.Client) -> None:
     query = "Is this very question its own nearest document?"
     for _ in range(2):
-        answer = gateway.post("/full-pipeline", json={"query": query, "max_tokens": 4}).json()
+        answer = gateway.post(
+            "/full-pipeline", json={"query": query, "max_tokens": 4, "seed": 7}
+        ).json()
         results = answer["results"]["similarity_search"]["results"]
         assert {row["metadata"].get("kind") for row in results} <= {"corpus", None}
     stored = gateway.post("/search", json={"query": query, "n_results": 1}).json()["results"]

@@ -11,6 +11,7 @@ from tests.integration.conftest import EmbeddedStack
 PIPELINE = {
     "query": "How is a secret kept?",
     "max_tokens": 4,
+    "seed": 7,
     "user_id": "grace",
     "session_id": "session-7",
 }
@@ -123,7 +124,7 @@ def test_stages_run_in_the_design_s_order(pipeline: tempo.Trace) -> None:
 
 
 def test_no_prompt_is_in_a_span(stack: EmbeddedStack, gateway: httpx2.Client) -> None:
-    answer = gateway.post("/full-pipeline?query=swordfish+opens+it&max_tokens=2").json()
+    answer = gateway.post("/full-pipeline?query=swordfish+opens+it&max_tokens=2&seed=7").json()
     trace = tempo.wait_for(stack.tempo, answer["trace_id"], tempo.whole)
     assert "swordfish" not in str([span.attributes for span in trace.spans])
 
