@@ -23,6 +23,9 @@ SDK = "opentelemetry.sdk"
 QUEUE_FULL = "Queue full"
 """How the batch processors' line begins that says that a record is dropped."""
 
+PASSED_ON = "o11y_passed_on"
+"""Attribute of a log record that went on to the service's own log."""
+
 SIGNALS = {"Span": "TRACES", "Log": "LOGS"}
 """By the word for what is dropped in that line."""
 
@@ -71,7 +74,8 @@ class LossReports(logging.Handler):
                 records.append(record)
         elif str(record.msg).startswith(QUEUE_FULL) and isinstance(record.args, tuple):
             self._overflowed(SIGNALS.get(str(record.args[0]), str(record.args[0])))
-        else:
+        elif not hasattr(record, PASSED_ON):  # by another one that listens
+            setattr(record, PASSED_ON, True)
             logging.getLogger().handle(record)
 
     @contextmanager

@@ -222,9 +222,10 @@ def test_a_fault_stops_the_process(
     monkeypatch.setenv(environment.OPT_IN, "http")
     monkeypatch.setenv(environment.DISABLED, "none")
     Path(".env").write_text("OTEL_PROPAGATORS=b3\n")
+    monkeypatch.setenv("OTEL_PROPAGATORS", "")  # so that it is gone afterwards
+    monkeypatch.delenv("OTEL_PROPAGATORS")
     with pytest.raises(SystemExit) as stopped:
         environment.prepare()
-    monkeypatch.delenv("OTEL_PROPAGATORS")
     assert stopped.value.code == 2
     assert capsys.readouterr().err == (
         "OTEL_PROPAGATORS: no installed package brings 'b3' (got 'b3')\n"
