@@ -59,12 +59,7 @@ def test_only_the_collector_knows_the_credentials_of_grafana_cloud() -> None:
 def test_without_its_credentials_grafana_cloud_says_which_are_missing(
     missing: str, words: str
 ) -> None:
-    given = {
-        "GRAFANA_CLOUD_OTLP_ENDPOINT": "https://otlp.example/otlp",
-        "GRAFANA_CLOUD_INSTANCE_ID": "1",
-        "GRAFANA_CLOUD_TOKEN": "token",
-    }
-    done = config(BASE, CLOUD, **{**given, missing: ""})
+    done = config(BASE, CLOUD, **{**CLOUD_SETTINGS, missing: ""})
     assert done.returncode != 0
     assert words in done.stderr
 
