@@ -48,10 +48,20 @@ def test_only_the_collector_knows_the_credentials_of_grafana_cloud() -> None:
     assert "planted-token" not in str(services)
 
 
-def test_without_its_credentials_grafana_cloud_says_which_are_missing() -> None:
-    done = config(BASE, CLOUD, GRAFANA_CLOUD_OTLP_ENDPOINT="")
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        ("GRAFANA_CLOUD_OTLP_ENDPOINT", "the OTLP gateway of the stack"),
+        ("GRAFANA_CLOUD_INSTANCE_ID", "the instance id of the stack"),
+        ("GRAFANA_CLOUD_TOKEN", "an access policy token"),
+    ],
+)
+def test_without_its_credentials_grafana_cloud_says_which_are_missing(
+    missing: str, words: str
+) -> None:
+    done = config(BASE, CLOUD, **{**CLOUD_SETTINGS, missing: ""})
     assert done.returncode != 0
-    assert "the OTLP gateway of the stack" in done.stderr
+    assert words in done.stderr
 
 
 def test_nothing_is_published_beyond_this_machine() -> None:
