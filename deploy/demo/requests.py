@@ -184,8 +184,9 @@ def pipeline(
     def check(answer: PipelineAnswer) -> Iterator[str]:
         summary, chat = answer.summary, answer.results.openai_response
         silent = chat is not None and not chat.response.strip()
-        idle = {"embed_answer"} if silent or not store else set()
-        idle |= set() if store else {"store"}
+        idle = ["embed_answer"] if silent else []
+        if not store:
+            idle = ["embed_answer", "store"]
         steps = 6 - len(idle)
         missed = [s for s in answer.stages if s.status != "ok" and s.name not in idle]
         yield from (f"stage {stage.name} {stage.status}: {stage.error}" for stage in missed)

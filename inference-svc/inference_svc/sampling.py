@@ -50,9 +50,9 @@ class Sampling:
     keeps the k likeliest and those as likely as the last of them, `top_p` (0 < p ≤ 1) the fewest
     likeliest of those that have the share p of their probability, but one at least, as
     Transformers' `TopKLogitsWarper` and `TopPLogitsWarper` do in this order; so a `top_p` too small
-    for float32 is the likeliest token too. `seed` and `choice` (the number of
-    the sequence in its call) name the stream of random numbers; a token's share of it depends on
-    its position alone, whatever else is in the batch.
+    for float32 is the likeliest token too. `seed` and `choice` (the number of the sequence in its
+    call) name the stream of random numbers; a token's share of it depends on its position alone,
+    whatever else is in the batch.
     """
 
     temperature: float = 0.0

@@ -94,8 +94,8 @@ class Service:
             metadata = answer.raise_for_status().json()["metadata"]
         except httpx2.HTTPError as error:
             raise BenchError(f"no good answer: {type(error).__name__} {error}") from None
-        tokens = int(metadata["usage"]["completion_tokens"])
-        return tokens, float(metadata["performance"]["duration_seconds"])
+        written = int(metadata["usage"]["completion_tokens"])
+        return written, float(metadata["performance"]["duration_seconds"])
 
 
 @contextmanager
