@@ -2,6 +2,7 @@
 
 import gzip
 import socket
+import ssl
 import threading
 import time
 from collections import Counter
@@ -19,6 +20,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
+
+from tests.certificates import Certificate
 
 Conduct = Literal["takes", "hangs", "slow", "busy", "unavailable", "forbids", "rejects", "strict"]
 """`busy` asks to come back in a second, `unavailable` does not say when, `forbids` wants other
@@ -55,11 +58,19 @@ class Backend:
 class HttpCollector(ThreadingHTTPServer, Backend):
     """OTLP/HTTP: what came where, with which credentials."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, tls: Certificate | None = None) -> None:
+        """With `tls` it is asked over TLS, and asks its clients for the same certificate."""
         Backend.__init__(self)
         super().__init__(("127.0.0.1", port), _Receiver)
+        if tls:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=tls.certificate)
+            context.load_cert_chain(*tls)
+            context.verify_mode = ssl.CERT_REQUIRED
+            self.socket = context.wrap_socket(self.socket, server_side=True)
         self.port: int = self.server_port
         self.received: list[tuple[str, str | None, bytes]] = []
+        self.headers: list[dict[str, str]] = []
+        """Of each request that was taken, names in lower case."""
         self._open: set[socket.socket] = set()
         self._thread = threading.Thread(target=self.serve_forever, args=[0.01])
         self._thread.start()
@@ -112,6 +123,7 @@ class _Receiver(BaseHTTPRequestHandler):
             case "strict":
                 self._answer(400)
             case conduct:
+                server.headers.append({key.lower(): text for key, text in self.headers.items()})
                 server.received.append((self.path, self.headers["authorization"], body))
                 self._answer(200, REJECTED if conduct == "rejects" else b"")
 
@@ -146,7 +158,8 @@ _GRPC: dict[str, Any] = {
 class GrpcCollector(Backend):
     """OTLP/gRPC: the messages as they came, and the credentials of the last."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, tls: Certificate | None = None) -> None:
+        """With `tls` it is asked over TLS, and asks its clients for the same certificate."""
         super().__init__()
         self.received: list[Any] = []
         self.credentials: str | None = None
@@ -159,7 +172,13 @@ class GrpcCollector(Backend):
             for service, request in _GRPC.items()
         ]
         self._server.add_generic_rpc_handlers(handlers)
-        self.port: int = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        address = f"127.0.0.1:{port}"
+        if tls:
+            certificate, key = tls.certificate.read_bytes(), tls.key.read_bytes()
+            asking = grpc.ssl_server_credentials([(key, certificate)], certificate, True)
+            self.port: int = self._server.add_secure_port(address, asking)
+        else:
+            self.port = self._server.add_insecure_port(address)
         self._server.start()
 
     def messages(self) -> list[Any]:

@@ -61,7 +61,7 @@ class Point:
     bounds: tuple[float, ...]
     buckets: tuple[int, ...]
     exemplars: list[tuple[str, str, float]]
-    """Trace, span and value."""
+    """Trace, span and value, of all that was sent of the series."""
     at: int
 
 
@@ -129,8 +129,11 @@ class Sent:
                 for data in getattr(metric, kind).data_points:
                     point = _point(service, metric, kind, data)
                     labels = tuple(sorted(point.labels.items()))
-                    known = self._points.get((service, metric.name, labels))
-                    if known is None or known.at <= point.at:
+                    known = self._points.setdefault((service, metric.name, labels), point)
+                    if known is not point:  # an exemplar is sent once
+                        point.exemplars.extend(known.exemplars)
+                        known.exemplars[:] = point.exemplars
+                    if known.at <= point.at:
                         self._points[service, metric.name, labels] = point
 
 

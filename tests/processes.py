@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,13 +51,21 @@ def environment(extra: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def service(module: str, folder: Path, path: str = "/readyz", **settings: str) -> Iterator[Service]:
-    """Run `python -m module` on a free port until the block ends; `path` answers when it yields."""
+def service(
+    module: str,
+    folder: Path,
+    path: str = "/readyz",
+    command: Sequence[str] = (sys.executable,),
+    **settings: str,
+) -> Iterator[Service]:
+    """Run `python -m module` on a free port until the block ends; `path` answers when it yields.
+
+    `command` is what stands before `-m`.
+    """
     (port,) = free_ports(1)
-    command = [sys.executable, "-m", module]
     log = folder / f"{module}-{port}.log"
     extra = {"APP_PORT": str(port), **settings}
-    with _running(command, folder, log, port, path, extra) as running:
+    with _running([*command, "-m", module], folder, log, port, path, extra) as running:
         yield running
 
 

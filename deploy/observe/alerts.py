@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from deploy.observe import names, others, slo
 from deploy.observe.dashboards import retrieval
-from deploy.observe.promql import happened, increase, rate, summed
+from deploy.observe.promql import Where, happened, increase, rate, summed
 from o11y import schema
 
 HOURLY_BUDGET_USD = 10.0
@@ -53,8 +53,8 @@ class Alert:
         }
 
 
-def _lost(metric: schema.Metric) -> str:
-    return f"({happened(metric, ['service_name'], FAILED, '10m')})"
+def _lost(metric: schema.Metric, where: Where = FAILED) -> str:
+    return f"({happened(metric, ['service_name'], where, '10m')})"
 
 
 def _collector_lost(name: str) -> str:
@@ -199,14 +199,19 @@ ALERTS = [
     Alert(
         "TelemetryLost",
         " or ".join(
-            _lost(metric)
-            for metric in (
-                schema.SPANS_PROCESSED,
-                schema.SPANS_EXPORTED,
-                schema.LOGS_PROCESSED,
-                schema.LOGS_EXPORTED,
-                schema.POINTS_EXPORTED,
-            )
+            [
+                *(
+                    _lost(metric)
+                    for metric in (
+                        schema.SPANS_PROCESSED,
+                        schema.SPANS_EXPORTED,
+                        schema.LOGS_PROCESSED,
+                        schema.LOGS_EXPORTED,
+                        schema.POINTS_EXPORTED,
+                    )
+                ),
+                _lost(schema.EXPORT_DURATION, {schema.HTTP_STATUS: '!=""'}),
+            ]
         ),
         "5m",
         "ticket",

@@ -83,8 +83,9 @@ def happened(
 ) -> str:
     """How often a counter counted in `over`, where it did; also what made its series appear."""
     keys = [_label(metric, key) for key in by]
-    now = summed(selector(metric, where), keys)
-    before = summed(f"{selector(metric, where)} offset {over}", keys)
+    part = "_count" if metric.kind == "histogram" else ""
+    now = summed(selector(metric, where, part), keys)
+    before = summed(f"{selector(metric, where, part)} offset {over}", keys)
     return f"{increase(metric, keys, where, over)} > 0 or ({now} unless {before}) > 0"
 
 

@@ -32,7 +32,7 @@ def build(settings: Settings, telemetry: Telemetry) -> Service:
             yield
             if settings.seed_corpus:
                 loading.cancel()
-        await backends.close()
+        await backends.aclose()
 
     async def ready() -> str | None:
         if settings.seed_corpus and not corpus.settled.is_set():

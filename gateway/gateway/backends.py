@@ -6,13 +6,14 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+import httpx2
 from pydantic import BaseModel, Field, FiniteFloat
 
 from gateway.chat_stream import ChatStream
 from gateway.relay import own_ending, relayed
 from gateway.settings import Settings
 from o11y import problems, schema
-from o11y.answer import Answer, parsed, raise_for_problem
+from o11y.answer import parsed, raise_for_problem
 from o11y.contracts import (
     COST_HEADER,
     PROVIDER_HEADER,
@@ -28,7 +29,7 @@ from o11y.contracts import (
     VectorSearchAnswer,
 )
 from o11y.events import EventStream, LastError, event
-from o11y.hop import Opened, ServiceClient
+from o11y.hop import ServiceClient, StreamedResponse
 from o11y.problems import Problem, details
 from o11y.telemetry import Telemetry
 
@@ -249,11 +250,11 @@ class Backends:
     async def generate_stream(self, request: dict[str, Any]) -> EventStream:
         """The same as the local service writes it, its events untouched."""
         opened = await self._open(self.inference, "/local-inference", request)
-        return EventStream(_relayed(opened), opened.close)
+        return EventStream(_relayed(opened), opened.aclose)
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         for client in (self.llm, self.vector, self.inference):
-            await client.close()
+            await client.aclose()
 
     async def _open(
         self,
@@ -261,19 +262,19 @@ class Backends:
         path: str,
         request: dict[str, Any],
         headers: dict[str, str] | None = None,
-    ) -> Opened:
+    ) -> StreamedResponse:
         """A stream whose head has come. Raises Problem for any other answer."""
         opened = await client.open(
             "POST", path, json=request, headers=headers, seconds=self.stream_timeout_seconds
         )
         if "event-stream" not in opened.headers.get("content-type", ""):
-            content = b"".join([chunk async for chunk in opened.chunks()])
-            answer = Answer(opened.status_code, opened.headers, content)
-            raise_for_problem(answer, client.service)
+            raise_for_problem(await opened.read(), client.service)
             raise Problem(502, f"{client.service}'s answer is no stream", code="bad_upstream")
         return opened
 
-    async def _ask_llm(self, path: str, request: dict[str, Any], stage: str | None) -> Answer:
+    async def _ask_llm(
+        self, path: str, request: dict[str, Any], stage: str | None
+    ) -> httpx2.Response:
         given = {key: value for key, value in request.items() if value is not None}
         response = await self.llm.request("POST", path, json=given, attributes=_of(stage))
         raise_for_problem(response, "llm-proxy")
@@ -282,7 +283,7 @@ class Backends:
         return response
 
 
-async def _relayed(opened: Opened) -> AsyncGenerator[bytes, None]:
+async def _relayed(opened: StreamedResponse) -> AsyncGenerator[bytes, None]:
     try:
         async with aclosing(relayed(opened, own_ending)) as pieces:
             async for events in pieces:
@@ -296,7 +297,7 @@ def _of(stage: str | None) -> dict[str, str]:
     return {schema.PIPELINE_STAGE: stage} if stage else {}
 
 
-def _cost(response: Answer) -> float | None:
+def _cost(response: httpx2.Response) -> float | None:
     value = response.headers.get(COST_HEADER)
     try:
         return None if value is None else float(value)

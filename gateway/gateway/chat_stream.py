@@ -18,7 +18,7 @@ from gateway.relay import openai_ending, relayed
 from o11y import problems, sse
 from o11y.contracts import SUMMARY_COMMENT, ChatMetadata, StreamSummary
 from o11y.events import EventStream, Last, LastError, event
-from o11y.hop import Opened
+from o11y.hop import StreamedResponse
 from o11y.problems import Problem, details
 
 
@@ -45,8 +45,8 @@ _chunk = msgspec.json.Decoder(_Chunk)
 class ChatStream(EventStream):
     """The response for an answer that llm-proxy is streaming."""
 
-    def __init__(self, opened: Opened, started: float) -> None:
-        super().__init__(self.events(), opened.close)
+    def __init__(self, opened: StreamedResponse, started: float) -> None:
+        super().__init__(self.events(), opened.aclose)
         self._opened = opened
         self._started = started
 

@@ -13,7 +13,7 @@ from gateway.who import asked, by_openai_body, by_query
 from o11y import deadline, problems
 from o11y.contracts import COST_HEADER, PROVIDER_HEADER
 from o11y.events import Last, ending, event
-from o11y.hop import Opened
+from o11y.hop import StreamedResponse
 from o11y.models import one
 from o11y.openai_headers import passed, raw
 from o11y.problems import Problem, openai_error
@@ -53,15 +53,15 @@ def endpoints(backends: Backends) -> dict[str, Endpoint]:
         try:
             await _relay(opened, send)
         finally:
-            opened.close()
+            await opened.aclose()
 
     return dict.fromkeys(("/v1/chat/completions", "/v1/completions", "/v1/embeddings"), forward)
 
 
-async def _relay(opened: Opened, send: Send) -> None:
+async def _relay(opened: StreamedResponse, send: Send) -> None:
     if "event-stream" not in opened.headers.get("content-type", ""):
-        content = b"".join([chunk async for chunk in opened.chunks()])
-        await send_whole(send, opened.status_code, [*raw(_kept(opened.headers))], content)
+        whole = await opened.read()
+        await send_whole(send, whole.status_code, [*raw(_kept(whole.headers))], whole.content)
         return
     headers = [*raw(_kept(opened.headers)), (b"cache-control", b"no-cache")]
     await send({"type": "http.response.start", "status": opened.status_code, "headers": headers})

@@ -5,14 +5,14 @@ from contextlib import aclosing
 
 from o11y import sse
 from o11y.events import Last, LastError
-from o11y.hop import Opened
+from o11y.hop import StreamedResponse
 from o11y.problems import Problem
 
 Ending = Callable[[bytes], type[Last] | None]
 """What an event ends its stream as; None for an event that doesn't."""
 
 
-async def relayed(opened: Opened, ending: Ending) -> AsyncGenerator[list[bytes], None]:
+async def relayed(opened: StreamedResponse, ending: Ending) -> AsyncGenerator[list[bytes], None]:
     """The events that came together, a `Last` alone. Raises Problem when the stream breaks.
 
     The call has ended before the `Last` is here. A stream that breaks within an event does so

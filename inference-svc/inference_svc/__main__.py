@@ -1,7 +1,9 @@
 """`python -m inference_svc`: run the service."""
 
 from inference_svc import threads
+from o11y import environment
 
+environment.prepare()  # before OpenTelemetry is imported, which reads its variables then
 threads.share_the_cores()  # before PyTorch loads the library that reads it
 
 from inference_svc.app import build  # noqa: E402

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any
 
+import httpx2
 import msgspec
 from fastapi import APIRouter, Response
 from starlette.types import Receive, Scope, Send
@@ -33,12 +34,11 @@ from o11y.contracts import (
     Usage,
 )
 from o11y.events import Last, ending
-from o11y.hop import UNTRACED
 from o11y.models import one
 from o11y.openai_headers import passed, raw
 from o11y.problems import Problem, out_of_time, unavailable
 from o11y.server import Endpoint, read_body, send_whole
-from o11y.wire import Broken, Unreadable, Unsent
+from o11y.transport import nothing_was_sent
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ async def _answer_stream(send: Send, stream: Stream, wants_summary: bool) -> Non
     except TimeoutError:
         logger.warning("a caller did not read its stream")
     finally:
-        stream.close(schema.ERROR_CANCELLED)
+        await stream.aclose(schema.ERROR_CANCELLED)
 
 
 def _summary(stream: Stream) -> bytes:
@@ -209,15 +209,17 @@ async def _ask(provider: Provider) -> bytes | Exception:
     """A provider's list of models, or why there is none."""
     try:
         async with asyncio.timeout(deadline.limit(MODELS_SECONDS)):
-            reply = await provider.send("GET", "/models", None, UNTRACED)
-            content = await reply.read()
-        if reply.status != 200:
-            return judged(provider.title, reply.status, content, reply.headers)
+            response = await provider.get("/models")
+        content = response.content
+        if response.status_code != 200:
+            return judged(provider.title, response.status_code, content, response.headers)
         _list.decode(content)
         return content
-    except (Unsent, Broken) as error:
-        return unavailable(f"{provider.title} can't be reached: {error}")
-    except (Unreadable, msgspec.DecodeError):
-        return Problem(502, f"{provider.title} has no list of models", code="bad_upstream")
     except TimeoutError:
         return out_of_time(f"{provider.title} did not answer /models in time")
+    except msgspec.DecodeError:
+        return Problem(502, f"{provider.title} has no list of models", code="bad_upstream")
+    except httpx2.HTTPError as error:
+        if nothing_was_sent(error) or isinstance(error, httpx2.NetworkError):
+            return unavailable(f"{provider.title} can't be reached: {error}")
+        return Problem(502, f"{provider.title} has no list of models", code="bad_upstream")

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import httpx2
 from fastapi import FastAPI
 
 from llm_proxy import api
@@ -11,23 +12,28 @@ from llm_proxy.provider import Provider
 from llm_proxy.routing import Routing
 from llm_proxy.settings import Settings
 from o11y.problems import Problem
-from o11y.service import Service, create_app, metrics_router
+from o11y.service import Service, StartError, create_app, metrics_router
 from o11y.telemetry import Telemetry
-from o11y.wire import Wire
+from o11y.transport import UnsupportedProxy
 
 
-def build(settings: Settings, telemetry: Telemetry, wire: Wire | None = None) -> Service:
-    """The application; `wire` replaces the network to the providers in tests."""
+def build(
+    settings: Settings, telemetry: Telemetry, transport: httpx2.AsyncBaseTransport | None = None
+) -> Service:
+    """The application; `transport` replaces the network to the providers in tests."""
     inference_url = str(settings.inference_url)
-    providers = [Provider(each, inference_url, wire) for each in settings.providers()]
+    try:
+        providers = [Provider(each, inference_url, transport) for each in settings.providers()]
+    except UnsupportedProxy as error:
+        raise StartError(str(error)) from error
     routing = Routing(providers)
-    calls = Calls(routing, telemetry)
+    calls = Calls(routing, telemetry, settings.llm_time_chunks)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         for provider in providers:
-            await provider.close()
+            await provider.aclose()
 
     async def ready() -> str | None:
         try:

@@ -20,7 +20,7 @@ from llm_proxy.requests import Operation, Request
 from o11y import schema
 from o11y.bounded import Bounded
 from o11y.identity import Tenants
-from o11y.metering import Series, Total
+from o11y.instruments import BoundCounter, BoundHistogram
 from o11y.stopwatch import Stopwatch
 from o11y.telemetry import Telemetry
 
@@ -46,21 +46,24 @@ Attributes = dict[str, str | int | float | bool | tuple[str, ...]]
 class Measures(NamedTuple):
     """Where an attempt's values go, under labels looked up once for each set there may be."""
 
-    first_chunk: Series
-    chunk: Series
-    duration: Series
-    api_duration: Series
-    unpriced: Total
-    cost: Total
-    input_usage: Series
-    output_usage: Series
-    tokens: dict[str, Total]
+    first_chunk: BoundHistogram
+    chunk: BoundHistogram
+    duration: BoundHistogram
+    api_duration: BoundHistogram
+    unpriced: BoundCounter
+    cost: BoundCounter
+    input_usage: BoundHistogram
+    output_usage: BoundHistogram
+    tokens: dict[str, BoundCounter]
 
 
 class Meters:
     """The instruments of attempts."""
 
-    def __init__(self, telemetry: Telemetry, providers: list[Provider]) -> None:
+    def __init__(
+        self, telemetry: Telemetry, providers: list[Provider], times_chunks: bool = False
+    ) -> None:
+        self.times_chunks = times_chunks
         self.tracer = telemetry.tracer
         self.capture = telemetry.capture
         self.duration = telemetry.histogram(schema.GEN_AI_DURATION)
@@ -197,7 +200,6 @@ class Attempt:
             attributes=told,
             start_time=self._watch.start_ns,
         )
-        self._traced = self.span.get_span_context()
         generates = request.operation is not Operation.EMBEDDINGS
         captures = meters.capture and generates and self.span.is_recording()
         self.answer = Answer() if captures else None
@@ -271,12 +273,13 @@ class Attempt:
         return found
 
     def _record(self, seconds: float, measures: Measures) -> None:
-        measures.duration.record(seconds, self._traced)
-        measures.api_duration.record(seconds, self._traced)
+        measures.duration.record(seconds, self.context)
+        measures.api_duration.record(seconds, self.context)
         if self._arrivals:
-            measures.first_chunk.record(self._arrivals[0], self._traced)
-            for before, after in pairwise(self._arrivals):
-                measures.chunk.record(after - before, self._traced)
+            measures.first_chunk.record(self._arrivals[0], self.context)
+            if self._meters.times_chunks:
+                for before, after in pairwise(self._arrivals):
+                    measures.chunk.record(after - before, self.context)
 
     def _bill(
         self, said: Said, tokens: Tokens, measures: Measures, found: Attributes
@@ -284,12 +287,12 @@ class Attempt:
         """Count the tokens and what they cost: that many USD, None when the price isn't known."""
         for kind, total in measures.tokens.items():
             if count := getattr(tokens, kind):
-                total.add(count, self._traced)
+                total.add(count, self.context)
         generates = self._request.operation is not Operation.EMBEDDINGS
         if not tokens.estimated:
-            measures.input_usage.record(tokens.input, self._traced)
+            measures.input_usage.record(tokens.input, self.context)
             if generates:
-                measures.output_usage.record(tokens.output, self._traced)
+                measures.output_usage.record(tokens.output, self.context)
         found[schema.INPUT_TOKENS] = found[schema.PROMPT_TOKENS_ORIGINAL] = tokens.input
         if generates:
             found[schema.OUTPUT_TOKENS] = found[schema.COMPLETION_TOKENS_ORIGINAL] = tokens.output
@@ -311,9 +314,9 @@ class Attempt:
             cost_usd = prices.cost_usd(model, tokens, said.service_tier)
             source = prices.source(model)
         if cost_usd is None:
-            measures.unpriced.add(1, self._traced)
+            measures.unpriced.add(1, self.context)
         else:
             found[schema.COST_USD] = float(cost_usd)
             found[schema.COST_SOURCE] = source
-            measures.cost.add(float(cost_usd), self._traced)
+            measures.cost.add(float(cost_usd), self.context)
         return cost_usd

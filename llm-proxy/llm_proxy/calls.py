@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
+import httpx2
 from opentelemetry import trace
 from opentelemetry.metrics import Observation
 
@@ -24,7 +25,7 @@ from o11y.error_types import error_type
 from o11y.problems import out_of_time
 from o11y.sse import TooLong
 from o11y.telemetry import Telemetry
-from o11y.wire import Broken, Reply, Unreadable, Unsent
+from o11y.transport import nothing_was_sent
 
 logger = logging.getLogger(__name__)
 
@@ -54,9 +55,10 @@ class Whole:
 class Calls:
     """Makes calls and tells telemetry of every attempt."""
 
-    def __init__(self, routing: Routing, telemetry: Telemetry) -> None:
+    def __init__(self, routing: Routing, telemetry: Telemetry, times_chunks: bool = False) -> None:
+        """`times_chunks` asks for a value of every chunk of every stream."""
         self.routing = routing
-        self._meters = Meters(telemetry, list(routing.providers))
+        self._meters = Meters(telemetry, list(routing.providers), times_chunks)
         self._retries = telemetry.counter(schema.OPENAI_RETRIES)
         self._fallbacks = telemetry.counter(schema.OPENAI_FALLBACKS)
         telemetry.gauge(schema.OPENAI_CIRCUIT, self._observe_circuits)
@@ -147,10 +149,10 @@ class _Call:
         )
         received = bytearray()
         try:
-            reply = await self._send(provider, model, attempt, received, alone)
+            response = await self._send(provider, model, attempt, received, alone)
             if self._request.stream:
-                return await self._stream(provider, reply, attempt, ending)
-            return await self._whole(provider, reply, attempt, ending, received)
+                return await self._stream(provider, response, attempt, ending)
+            return await self._whole(provider, response, attempt, ending, received)
         except BaseException as error:
             reason = _reason(error)
             attempt.end(Said(), self._spoilt(attempt, received, error), reason)
@@ -206,7 +208,7 @@ class _Call:
         attempt: Attempt,
         received: bytearray,
         alone: bool,
-    ) -> Reply:
+    ) -> httpx2.Response:
         """A good answer's head. Raises what its status means otherwise.
 
         Where another provider may be asked it gets half of the time that is left.
@@ -218,47 +220,47 @@ class _Call:
         body = request.for_provider(model, settings.stream_usage)
         carrier = provider.carrier(attempt.context, seconds)
         async with asyncio.timeout(seconds):
-            reply = await provider.send("POST", request.path, body, carrier)
-        attempt.answered(reply.status, replica_of(reply))
+            response = await provider.send("POST", request.path, body, carrier)
+        attempt.answered(response.status_code, replica_of(response))
         if attempt.accepted:
-            return reply
-        content = await _read(reply, settings.idle_seconds, received)
-        raise judged(provider.title, reply.status, content, reply.headers)
+            return response
+        content = await _read(response, settings.idle_seconds, received)
+        raise judged(provider.title, response.status_code, content, response.headers)
 
     async def _whole(
         self,
         provider: Provider,
-        reply: Reply,
+        response: httpx2.Response,
         attempt: Attempt,
         ending: "_Ending",
         received: bytearray,
     ) -> Whole:
-        content = await _read(reply, provider.settings.idle_seconds, received)
+        content = await _read(response, provider.settings.idle_seconds, received)
         try:
             said = answers.read(content)
         except ProviderFailed as failed:
-            raise reported(provider.title, failed, reply.headers) from failed
+            raise reported(provider.title, failed, response.headers) from failed
         if attempt.answer:
             attempt.answer.add(content)
         attempt.end(said, said.tokens or answers.estimate(content, self._request.input_bytes))
         ending(None)
-        return Whole(provider, content, reply.headers, self._cost.usd)
+        return Whole(provider, content, response.headers, self._cost.usd)
 
     async def _stream(
-        self, provider: Provider, reply: Reply, attempt: Attempt, ending: "_Ending"
+        self, provider: Provider, response: httpx2.Response, attempt: Attempt, ending: "_Ending"
     ) -> Stream:
-        stream = Stream(provider, self._request, reply, attempt, ending)
+        stream = Stream(provider, self._request, response, attempt, ending)
         try:
-            if "event-stream" not in reply.headers.get("content-type", ""):
+            if "event-stream" not in response.headers.get("content-type", ""):
                 raise NotReadable(f"{provider.title} does not stream")
             async with asyncio.timeout(deadline.limit(provider.settings.first_byte_seconds)):
                 await stream.begin()
         except ProviderFailed as failed:
-            error = reported(provider.title, failed, reply.headers)
-            stream.close(_reason(error))
+            error = reported(provider.title, failed, response.headers)
+            await stream.aclose(_reason(error))
             raise error from failed
         except BaseException as error:
-            stream.close(_reason(error))
+            await stream.aclose(_reason(error))
             raise
         return stream
 
@@ -297,17 +299,17 @@ class _Ending:
         return deadline.remaining() == 0 and took < self._provider.settings.first_byte_seconds / 2
 
 
-async def _read(reply: Reply, idle_seconds: float, received: bytearray) -> bytes:
+async def _read(response: httpx2.Response, idle_seconds: float, received: bytearray) -> bytes:
     """The whole body; what came is in `received` even where it breaks off."""
     try:
         async with asyncio.timeout(deadline.limit(idle_seconds)) as patience:
-            while chunk := await reply.chunk():
+            async for chunk in response.aiter_bytes():
                 received += chunk
                 until = asyncio.get_running_loop().time() + deadline.limit(idle_seconds)
                 patience.reschedule(until)
         return bytes(received)
     finally:
-        reply.close()
+        await response.aclose()
 
 
 def _reason(error: BaseException) -> str:
@@ -317,21 +319,22 @@ def _reason(error: BaseException) -> str:
             return error.error
         case Refused():
             return str(error.status)
-        case NotReadable() | TooLong() | Unreadable():
+        case NotReadable() | TooLong():
             return NOT_READABLE
-    return error_type(error)
+    reason = error_type(error)
+    return NOT_READABLE if reason == schema.ERROR_UNREADABLE else reason
 
 
 def _explained(provider: Provider, error: BaseException) -> BaseException:
-    """What goes wrong on the wire, as a failure that may be made good."""
+    """What goes wrong on the way, as a failure that may be made good."""
     match error:
-        case Unsent():
+        case _ if nothing_was_sent(error):
             detail, again = f"{provider.title} can't be reached", True
-        case Broken():
+        case httpx2.NetworkError():
             detail, again = f"{provider.title} closed the connection", True
-        case TimeoutError():
+        case TimeoutError() | httpx2.TimeoutException():
             detail, again = f"{provider.title} did not answer in time", False
-        case NotReadable() | Unreadable() | TooLong():
+        case NotReadable() | httpx2.HTTPError() | TooLong():
             detail, again = f"{provider.title}'s answer can't be read: {error}", False
         case _:
             return error

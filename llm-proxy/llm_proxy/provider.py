@@ -3,31 +3,20 @@
 import asyncio
 import logging
 from collections.abc import Mapping
-from importlib.metadata import version
 
+import httpx2
 import msgspec
 from opentelemetry import propagate
 from opentelemetry.context import Context
-from yarl import URL
 
 from llm_proxy.breaker import Breaker
 from llm_proxy.pricing import NO_LIST, PriceList
 from llm_proxy.settings import LOCAL, ProviderSettings
 from o11y import deadline
-from o11y.balancer import Balancer, Replica, as_is, resolve
-from o11y.hop import JSON, UNTRACED
-from o11y.http1 import Http1Wire
+from o11y.balancer import REPLICA, Balancer, BalancingTransport, Replica, as_is, resolve
+from o11y.hop import JSON, UNTRACED, USER_AGENT
 from o11y.problems import unavailable
-from o11y.wire import (
-    Broken,
-    ProxiedWire,
-    Reply,
-    Unreadable,
-    Unsent,
-    Wire,
-    authority,
-    proxy_from_environment,
-)
+from o11y.transport import NetworkTransport, no_cookies, port_of, proxies
 
 logger = logging.getLogger(__name__)
 
@@ -51,16 +40,21 @@ class Provider:
     """One upstream with its credentials, models, prices, breaker and limit of calls at once."""
 
     def __init__(
-        self, settings: ProviderSettings, inference_url: str, wire: Wire | None = None
+        self,
+        settings: ProviderSettings,
+        inference_url: str,
+        transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self.settings = settings
         self.name = settings.name
         self.is_local = settings.name == LOCAL
         self.is_free = self.is_local and not settings.prices
         base = str(settings.base_url) if settings.base_url else f"{inference_url.rstrip('/')}/v1"
-        self.url = URL(base.rstrip("/")).update_query(settings.query)
+        self.url = httpx2.URL(base.rstrip("/")).copy_merge_params(settings.query)
+        self._auth = _credentials(self.url)
+        self.url = self.url.copy_with(userinfo=b"")
         self.address = self.url.host
-        self.port = self.url.port
+        self.port = port_of(self.url)
         self.title = (
             "inference-svc" if self.is_local else f"the LLM provider at {self.address}:{self.port}"
         )
@@ -79,12 +73,11 @@ class Provider:
         self.slots = asyncio.Semaphore(settings.max_concurrency)
         self.chat_model = settings.chat_model
         self.embedding_model = settings.embedding_model
-        self._headers = _headers(settings)
-        self._urls: dict[str, URL] = {}
-        self._wire = wire or _network(settings, self.url)
-        self._balancer = (
-            Balancer(str(self.url.origin()), as_is if wire else resolve) if self.is_local else None
+        self._urls: dict[str, httpx2.URL] = {}
+        self.balancer = (
+            Balancer(str(self.url), as_is if transport else resolve) if self.is_local else None
         )
+        self._client = self._connected(transport)
 
     def model(self, asked: str) -> str:
         """What this provider calls the model that is asked for."""
@@ -97,9 +90,8 @@ class Provider:
             return
         try:
             async with asyncio.timeout(MODELS_SECONDS):
-                reply = await self.send("GET", "/models", None, UNTRACED)
-                listed = _models.decode(await reply.read())
-        except (Unsent, Broken, Unreadable, TimeoutError) as error:
+                listed = _models.decode((await self.get("/models")).content)
+        except (httpx2.HTTPError, TimeoutError) as error:
             raise unavailable("inference-svc can't be reached") from error
         except msgspec.DecodeError as error:
             raise unavailable("inference-svc does not say which models it has") from error
@@ -120,102 +112,56 @@ class Provider:
 
     async def send(
         self, method: str, path: str, body: bytes | None, carrier: Mapping[str, str]
-    ) -> Reply:
-        """Send a request below the base URL. Raises what the wire raises."""
+    ) -> httpx2.Response:
+        """Send a request below the base URL; the response has its head. Raises httpx2.HTTPError.
+
+        It must be closed.
+        """
         url = self._urls.get(path)
         if url is None:
-            url = self._urls[path] = self.url.with_path(
-                self.url.path.rstrip("/") + path, keep_query=True
-            )
-        headers = {**self._headers, **carrier}
-        if self._balancer is None:
-            return await self._wire.send(method, url, headers, body)
-        return await self._balanced(self._balancer, method, url, headers, body)
+            url = self._urls[path] = self.url.copy_with(path=self.url.path.rstrip("/") + path)
+        request = self._client.build_request(method, url, headers=carrier, content=body)
+        return await self._client.send(request, stream=True)
 
-    async def _balanced(
-        self,
-        balancer: Balancer,
-        method: str,
-        url: URL,
-        headers: Mapping[str, str],
-        body: bytes | None,
-    ) -> Reply:
-        """The same, at the replica whose turn it is; at another while none can be connected to."""
-        tried: list[Replica] = []
-        while True:
-            try:
-                replica = await balancer.acquire(tried)
-            except OSError as error:
-                raise Unsent(str(error)) from error
-            tried.append(replica)
-            try:
-                there = url.with_host(replica.host)
-                reply = await self._wire.send(
-                    method,
-                    there,
-                    {"host": authority(url), **headers},
-                    body,
-                    server_hostname=balancer.host,
-                )
-            except BaseException as error:
-                balancer.release(replica)
-                if not isinstance(error, Unsent):
-                    raise
-                replica.failed()
-                if len(tried) >= len(balancer.replicas):
-                    raise
-            else:
-                return _FromReplica(reply, balancer, replica)
-
-    async def close(self) -> None:
-        if self._balancer is not None:
-            await self._balancer.close()
-        await self._wire.close()
-
-
-class _FromReplica:
-    """A reply that occupies its replica until it is closed or read."""
-
-    def __init__(self, reply: Reply, balancer: Balancer, replica: Replica) -> None:
-        self.status = reply.status
-        self.headers = reply.headers
-        self.replica = replica
-        self._reply = reply
-        self._balancer = balancer
-        self._released = False
-
-    async def read(self) -> bytes:
+    async def get(self, path: str) -> httpx2.Response:
+        """The whole response of a GET outside any trace. Raises httpx2.HTTPError."""
+        response = await self.send("GET", path, None, UNTRACED)
         try:
-            return await self._reply.read()
+            await response.aread()
         finally:
-            self._release()
+            await response.aclose()
+        return response
 
-    async def chunk(self) -> bytes:
-        return await self._reply.chunk()
+    async def aclose(self) -> None:
+        await self._client.aclose()
 
-    def close(self) -> None:
-        self._reply.close()
-        self._release()
+    def _connected(self, transport: httpx2.AsyncBaseTransport | None) -> httpx2.AsyncClient:
+        """The client: balanced in the house, and outside through the proxies of the environment."""
+        headers = _headers(self.settings)
+        network = transport or NetworkTransport(tls=self.url.scheme == "https")
+        return httpx2.AsyncClient(
+            headers=headers,
+            auth=None if "authorization" in headers else self._auth,
+            timeout=httpx2.Timeout(None, connect=self.settings.connect_seconds),
+            cookies=no_cookies(),
+            transport=BalancingTransport(self.balancer, network) if self.balancer else network,
+            mounts={} if transport or self.is_local else proxies(),
+        )
 
-    def _release(self) -> None:
-        if not self._released:
-            self._released = True
-            self._balancer.release(self.replica)
+
+def _credentials(url: httpx2.URL) -> httpx2.BasicAuth | None:
+    """Those in an address."""
+    return httpx2.BasicAuth(url.username, url.password) if url.userinfo else None
 
 
-def replica_of(reply: Reply) -> str | None:
+def replica_of(response: httpx2.Response) -> str | None:
     """Host of the replica that answered, where the proxy chose one."""
-    return reply.replica.host if isinstance(reply, _FromReplica) else None
-
-
-def _network(settings: ProviderSettings, url: URL) -> Wire:
-    proxy = None if settings.name == LOCAL else proxy_from_environment(url)
-    seconds = settings.connect_seconds
-    return ProxiedWire(seconds, proxy) if proxy else Http1Wire(seconds)
+    replica: Replica | None = response.extensions.get(REPLICA)
+    return replica.host if replica else None
 
 
 def _headers(settings: ProviderSettings) -> dict[str, str]:
-    headers = {**JSON, "user-agent": f"o11y-4-ai/{version('o11y')}", "accept-encoding": "identity"}
+    headers = {**JSON, **USER_AGENT}
     if settings.api_key is not None:
         key = settings.api_key.get_secret_value()
         name = settings.api_key_header.lower()

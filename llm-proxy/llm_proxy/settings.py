@@ -120,6 +120,8 @@ class Settings(ServiceSettings):
     openai_embedding_model: str = "text-embedding-3-small"
     openai_pricing: str | None = None
     llm_providers: Annotated[list[ProviderSettings] | None, NoDecode] = None
+    llm_time_chunks: bool = False
+    """Measure the time between the chunks of streams: a value of each chunk."""
     inference_url: HttpUrl = HttpUrl("http://127.0.0.1:8083")
     request_timeout_seconds: float = Field(60, gt=0)
     stream_timeout_seconds: float = Field(600, gt=0)

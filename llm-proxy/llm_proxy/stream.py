@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from decimal import Decimal
 
+import httpx2
 import msgspec
 
 from llm_proxy.answers import NotReadable, ProviderFailed, Said, Tally, Tokens, guess
@@ -16,7 +17,6 @@ from o11y.error_types import error_type
 from o11y.events import Last, LastError, event
 from o11y.hop import END_SECONDS
 from o11y.sse import Splitter, TooLong, data
-from o11y.wire import Broken, Reply, Unreadable
 
 
 class Stream:
@@ -30,15 +30,16 @@ class Stream:
         self,
         provider: Provider,
         request: Request,
-        reply: Reply,
+        response: httpx2.Response,
         attempt: Attempt,
         done: Callable[[str | None], None],
     ) -> None:
         self.provider = provider
-        self.headers = reply.headers
+        self.headers = response.headers
         self.attempt = attempt
         self._request = request
-        self._reply = reply
+        self._response = response
+        self._chunks = response.aiter_bytes()
         self._done = done
         self._tally = Tally(request.choices or 1)
         self._splitter = Splitter()
@@ -59,9 +60,9 @@ class Stream:
         return self.attempt.call_cost.usd
 
     async def begin(self) -> None:
-        """Wait for the first event with data. Raises NotReadable, TooLong and what wires raise."""
+        """Wait for the first event with data. Raises NotReadable, TooLong, httpx2.HTTPError."""
         while not self.attempt.has_arrived:
-            chunk = await self._reply.chunk()
+            chunk = await anext(self._chunks, b"")
             if not chunk:
                 raise NotReadable("the LLM provider's stream has no events")
             self._first += self._take(chunk)
@@ -89,25 +90,31 @@ class Stream:
             elif not self._tally.finished:
                 error = schema.ERROR_CONNECTION_LOST
                 words = _error_event("the LLM provider's stream ended before its answer did")
-        except (Broken, Unreadable, TimeoutError, TooLong) as broken:
+        except (httpx2.HTTPError, TimeoutError, TooLong) as broken:
             if not self._tally.done:
                 error, words = _broken(broken)
         except (asyncio.CancelledError, GeneratorExit):
             error = schema.ERROR_CANCELLED
             raise
         finally:
-            self.close(error)
+            await self.aclose(error)
         if error:
             yield LastError(held + words)
         elif held:
             yield Last(held)
 
-    def close(self, error: str | None = None) -> None:
+    async def aclose(self, error: str | None = None) -> None:
         """End the attempt and let go of the connection; an answer on its way is cut."""
         if self._closed:
             return
         self._closed = True
-        self._reply.close()
+        try:
+            self._end(error)
+        finally:
+            await self._chunks.aclose()
+            await self._response.aclose()
+
+    def _end(self, error: str | None) -> None:
         told = self.said.tokens
         if isinstance(self._broken, ProviderFailed) and not self._tally.text_bytes:
             self.tokens = told  # nobody bills an error in an answer's place
@@ -127,7 +134,7 @@ class Stream:
         while not self._broken:
             seconds = min(idle, END_SECONDS) if self._tally.done else idle
             async with asyncio.timeout(deadline.limit(seconds)):
-                chunk = await self._reply.chunk()
+                chunk = await anext(self._chunks, b"")
             if not chunk:
                 break
             if events := self._take(chunk):
@@ -164,15 +171,16 @@ class Stream:
 
 
 def _broken(error: Exception) -> tuple[str, bytes]:
-    """The `error.type` of what a wire raises, and the event that tells of it."""
-    if isinstance(error, TimeoutError):
+    """The `error.type` of what breaks a stream, and the event that tells of it."""
+    reason = error_type(error)
+    if reason == schema.ERROR_TIMEOUT:
         words = "the LLM provider fell silent, or time is up"
     elif isinstance(error, TooLong):
         words = "an event of the stream has no end"
     else:
         words = "the connection to the LLM provider broke"
-    readable = not isinstance(error, Unreadable | TooLong)
-    return error_type(error) if readable else NOT_READABLE, _error_event(words)
+    unreadable = reason == schema.ERROR_UNREADABLE or isinstance(error, TooLong)
+    return NOT_READABLE if unreadable else reason, _error_event(words)
 
 
 def _error_event(message: str) -> bytes:

@@ -1,11 +1,9 @@
 """Whole answers of the other services, and what they mean."""
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import TypeVar
 
+import httpx2
 from pydantic import BaseModel, ValidationError
 
 from o11y.problems import Problem
@@ -13,24 +11,7 @@ from o11y.problems import Problem
 M = TypeVar("M", bound=BaseModel)
 
 
-@dataclass(frozen=True)
-class Answer:
-    """A whole answer. Header names may be asked for in any case."""
-
-    status_code: int
-    headers: Mapping[str, str]
-    content: bytes
-
-    @property
-    def text(self) -> str:
-        return self.content.decode(errors="replace")
-
-    def json(self) -> Any:
-        """What the body says. Raises ValueError."""
-        return json.loads(self.content)
-
-
-def parsed(model: type[M], response: Answer, service: str) -> M:
+def parsed(model: type[M], response: httpx2.Response, service: str) -> M:
     """What a good answer says; for any other raises the Problem it stands for, or 502."""
     raise_for_problem(response, service)
     try:
@@ -45,7 +26,7 @@ def parsed(model: type[M], response: Answer, service: str) -> M:
         ) from error
 
 
-def raise_for_problem(response: Answer, service: str) -> None:
+def raise_for_problem(response: httpx2.Response, service: str) -> None:
     """Raise the Problem a bad answer stands for.
 
     What the caller can mend (400, 404, 409, 422, 429) keeps its status and words; 503 and 504 too,
@@ -69,7 +50,7 @@ def raise_for_problem(response: Answer, service: str) -> None:
     )
 
 
-def _reason(response: Answer) -> tuple[str, str | None, list[dict[str, str]]]:
+def _reason(response: httpx2.Response) -> tuple[str, str | None, list[dict[str, str]]]:
     """Detail, code and field errors of a problem or of OpenAI's envelope; else the status line."""
     plain: tuple[str, None, list[dict[str, str]]] = (
         _phrase(response.status_code),

@@ -9,16 +9,13 @@ that one that hangs — it still accepts connections — gets nothing either.
 import asyncio
 import contextlib
 import socket
-import ssl
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from urllib.parse import urlsplit
 
-import aiohttp
-from yarl import URL
+import httpx2
 
-from o11y.wire import authority
+from o11y.transport import NetworkTransport, no_cookies, nothing_was_sent, port_of
 
 WATCH_SECONDS = 0.5
 """Pause between two looks at the addresses and the replicas behind them."""
@@ -27,6 +24,18 @@ RESOLVE_SECONDS = 2.0
 PROBE_SECONDS = 1.5
 FAILED_PROBES = 2
 """So many unanswered probes in a row take a replica out: within 4 s of its last sign of life."""
+
+MAX_URLS = 1000
+"""So many URLs of a replica are kept ready: to make one takes longer than to find it."""
+
+IDEMPOTENT = "o11y.idempotent"
+"""Extension of a request: whether doing it twice is doing it once."""
+
+REPLICA = "o11y.replica"
+"""Extension of a request and of its response: the replica it goes to."""
+
+RESEND_COUNT = "o11y.resend_count"
+"""Extension of an attempt: how often the request has been sent before."""
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 """The addresses of a host name. Raises OSError when there are none."""
@@ -41,8 +50,7 @@ class Replica:
     in_flight: int = 0
     last_turn: int = 0
     failed_probes: int = 0
-    urls: dict[str, URL] = field(default_factory=dict)
-    """Where its paths are, kept by whoever asks: to make a URL takes longer than to find it."""
+    _urls: dict[httpx2.URL, httpx2.URL] = field(default_factory=dict)
 
     @property
     def address(self) -> str:
@@ -51,6 +59,15 @@ class Replica:
     @property
     def healthy(self) -> bool:
         return self.failed_probes < FAILED_PROBES
+
+    def url(self, named: httpx2.URL) -> httpx2.URL:
+        """Where a URL of the service is at this replica."""
+        found = self._urls.get(named)
+        if found is None:
+            if len(self._urls) >= MAX_URLS:
+                self._urls.clear()
+            found = self._urls[named] = named.copy_with(host=self.host, userinfo=b"")
+        return found
 
     def failed(self) -> None:
         """It could not be connected to: nothing more until a probe succeeds."""
@@ -74,11 +91,9 @@ class Balancer:
     """The replicas behind one base URL."""
 
     def __init__(self, base_url: str, resolve: Resolve = resolve) -> None:
-        url = urlsplit(base_url)
-        self.scheme = url.scheme
-        self.host = url.hostname or ""
-        self.port = url.port or (443 if url.scheme == "https" else 80)
-        self._authority = authority(URL(base_url))
+        self._base = httpx2.URL(base_url)
+        self.host = self._base.host
+        self.port = port_of(self._base)
         self.replicas: list[Replica] = []
         self._resolve = resolve
         self._turn = 0
@@ -133,13 +148,12 @@ class Balancer:
         self.replicas = [known.get(host) or Replica(host, self.port) for host in hosts]
 
     async def _watch(self) -> None:
-        timeout = aiohttp.ClientTimeout(total=PROBE_SECONDS)
-        headers = {"host": self._authority}
-        # what a request trusts; aiohttp's own trust is as old as the process
-        trust = ssl.create_default_context() if self.scheme == "https" else True
-        connector = aiohttp.TCPConnector(ssl=trust)
-        async with aiohttp.ClientSession(
-            connector=connector, timeout=timeout, headers=headers
+        async with httpx2.AsyncClient(
+            # connections of its own: where requests take all of theirs, nobody hangs
+            transport=NetworkTransport(tls=self._base.scheme == "https"),
+            headers={"host": self._base.netloc.decode("ascii")},
+            cookies=no_cookies(),
+            timeout=None,
         ) as http:
             while True:
                 await asyncio.sleep(WATCH_SECONDS)
@@ -148,14 +162,116 @@ class Balancer:
                 if len(self.replicas) > 1:
                     await asyncio.gather(*(self._probe(http, one) for one in self.replicas))
 
-    async def _probe(self, http: aiohttp.ClientSession, replica: Replica) -> None:
+    async def _probe(self, http: httpx2.AsyncClient, replica: Replica) -> None:
         """Ask as a request does: the service's name is on the certificate, and the host asked."""
+        url = replica.url(self._base.copy_with(raw_path=b"/livez"))
+        request = http.build_request("GET", url, extensions={"sni_hostname": self.host})
         try:
-            url = f"{self.scheme}://{replica.address}/livez"
-            async with http.get(url, server_hostname=self.host) as answer:
-                replica.failed_probes = 0 if answer.status < 500 else replica.failed_probes + 1
-        except (aiohttp.ClientError, TimeoutError):
-            replica.failed_probes += 1
+            async with asyncio.timeout(PROBE_SECONDS):
+                response = await http.send(request)
+            alive = response.status_code < 500
+        except (httpx2.HTTPError, TimeoutError):
+            alive = False
+        replica.failed_probes = 0 if alive else replica.failed_probes + 1
+
+
+class BalancingTransport(httpx2.AsyncBaseTransport):
+    """Sends each request to the replica whose turn it is, as the service's name would get it.
+
+    What was not sent goes to another replica while there is one that was not tried, or `attempts`
+    times in all. So does what broke on its way, if the extension `IDEMPOTENT` says that doing it
+    twice is doing it once. The extension `REPLICA` picks a replica. Each attempt is one request of
+    `inner`, numbered from 0 by the extension `RESEND_COUNT`; the response's `REPLICA` is the one
+    that answered, and stays occupied until the response is closed.
+    """
+
+    def __init__(
+        self, balancer: Balancer, inner: httpx2.AsyncBaseTransport, attempts: int | None = None
+    ) -> None:
+        self.balancer = balancer
+        self._inner = inner
+        self._attempts = attempts
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """The response of the first attempt that has one. Raises what the last one raised."""
+        asked = request.extensions
+        tried: list[Replica] = []
+        while True:
+            replica = await self._acquire(asked.get(REPLICA), tried)
+            attempt = self._attempt(request, replica, len(tried))
+            tried.append(replica)
+            try:
+                response = await self._inner.handle_async_request(attempt)
+            except BaseException as error:
+                self.balancer.release(replica)
+                if nothing_was_sent(error):
+                    replica.failed()
+                if not self._try_again(error, asked, len(tried)):
+                    raise
+                continue
+            if response.is_closed:
+                self.balancer.release(replica)
+                return response
+            assert isinstance(response.stream, httpx2.AsyncByteStream)
+            response.stream = _Occupying(response.stream, self.balancer, replica)
+            response.extensions = {**response.extensions, REPLICA: replica}
+            return response
+
+    async def aclose(self) -> None:
+        await self.balancer.close()
+        await self._inner.aclose()
+
+    def _attempt(self, request: httpx2.Request, replica: Replica, number: int) -> httpx2.Request:
+        """The request on its way to one replica, its `Host` the service."""
+        return httpx2.Request(
+            request.method,
+            replica.url(request.url),
+            headers=request.headers,
+            content=request.content,
+            extensions={
+                **request.extensions,
+                REPLICA: replica,
+                RESEND_COUNT: number,
+                "sni_hostname": self.balancer.host,
+            },
+        )
+
+    async def _acquire(self, chosen: Replica | None, tried: list[Replica]) -> Replica:
+        if chosen is not None:
+            chosen.in_flight += 1
+            return chosen
+        try:
+            return await self.balancer.acquire(tried)
+        except OSError as error:
+            raise httpx2.ConnectError(str(error)) from error
+
+    def _try_again(self, error: BaseException, asked: Mapping[str, object], attempts: int) -> bool:
+        most = self._attempts or len(self.balancer.replicas)
+        if REPLICA in asked or attempts >= most:
+            return False
+        if nothing_was_sent(error):
+            return True
+        return bool(asked.get(IDEMPOTENT)) and isinstance(error, httpx2.NetworkError)
+
+
+class _Occupying(httpx2.AsyncByteStream):
+    """The body of a response that occupies its replica until it is closed."""
+
+    def __init__(
+        self, stream: httpx2.AsyncByteStream, balancer: Balancer, replica: Replica
+    ) -> None:
+        self._stream = stream
+        self._balancer = balancer
+        self._replica: Replica | None = replica
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._stream.__aiter__()
+
+    async def aclose(self) -> None:
+        if (replica := self._replica) is not None:
+            self._replica = None
+            self._balancer.release(replica)
+        await self._stream.aclose()
 
 
 def _is_address(host: str) -> bool:

@@ -5,26 +5,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+import httpx2
 from opentelemetry.util.genai.invocation import GenAIInvocation
 from opentelemetry.util.genai.types import Error
 
 from o11y import schema
 from o11y.problems import Problem
-from o11y.wire import Broken, Unreadable, Unsent
+from o11y.transport import nothing_was_sent
 
 Invocation = TypeVar("Invocation", bound=GenAIInvocation)
 
 
 def error_type(error: BaseException) -> str:
     """Of a call that had no answer, or not all of it, or was told what is wrong with it."""
+    if nothing_was_sent(error):
+        return schema.ERROR_CONNECT
     match error:
-        case Unsent():
-            return schema.ERROR_CONNECT
-        case Broken():
-            return schema.ERROR_CONNECTION_LOST
-        case TimeoutError():
+        case TimeoutError() | httpx2.TimeoutException():
             return schema.ERROR_TIMEOUT
-        case Unreadable():
+        case httpx2.NetworkError():
+            return schema.ERROR_CONNECTION_LOST
+        case httpx2.HTTPError():
             return schema.ERROR_UNREADABLE
         case asyncio.CancelledError() | GeneratorExit():
             return schema.ERROR_CANCELLED

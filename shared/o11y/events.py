@@ -1,6 +1,6 @@
 """Server-sent events as answers (WHATWG HTML 9.2)."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import ClassVar
 
@@ -40,19 +40,22 @@ def ending(body: bytes = b"", *, broken: bool = False) -> Message:
 
 
 class EventStream(Response):
-    """A response whose events are sent as they come; `close` is called however it ends."""
+    """A response whose events are sent as they come; `close` is called however it ends.
+
+    What `close` returns is awaited, if it returns anything.
+    """
 
     def __init__(
         self,
         events: AsyncGenerator[bytes, None],
-        close: Callable[[], None],
+        close: Callable[[], Awaitable[None] | None],
         headers: Mapping[str, str] | None = None,
     ) -> None:
         told = {"cache-control": "no-cache", "x-accel-buffering": "no", **(headers or {})}
         super().__init__(media_type="text/event-stream", headers=told)
         del self.headers["content-length"]
         self._events = events
-        self._close = close
+        self._close_events = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         del scope, receive
@@ -61,10 +64,14 @@ class EventStream(Response):
             async with aclosing(self._events) as events:
                 async for each in events:
                     if isinstance(each, Last):
-                        self._close()
+                        await self._close()
                         await send(ending(each, broken=each.broken))
                         return
                     await send({"type": "http.response.body", "body": each, "more_body": True})
             await send(ending())
         finally:
-            self._close()
+            await self._close()
+
+    async def _close(self) -> None:
+        if (closing := self._close_events()) is not None:
+            await closing

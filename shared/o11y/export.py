@@ -1,90 +1,12 @@
-"""Where telemetry goes: the OTLP exporters for an endpoint, or none.
+"""Endpoints and credentials of OTLP, as people write them.
 
-The protocol follows the endpoint as people write it: a path that ends in `/otlp` or holds `/v1/` is
-OTLP/HTTP, as is port 4318; a bare `host:port` is gRPC. `OTEL_EXPORTER_OTLP_PROTOCOL` overrides.
-Signal paths are those of the OTLP specification (`/v1/traces`, `/v1/metrics`, `/v1/logs`).
+The protocol follows the endpoint: a path that ends in `/otlp` or holds `/v1/` is OTLP/HTTP, as is
+port 4318; a bare `host:port` is gRPC. Signal paths are those of the OTLP specification
+(`/v1/traces`, `/v1/metrics`, `/v1/logs`).
 """
 
 import base64
-from collections.abc import Callable
-from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
-
-from o11y import schema
-from o11y.batches import Batches, Limits, LogBatches, Outlet, Points, Reports, SpanBatches
-from o11y.metering import Counter
-from o11y.sending import GrpcSender, HttpSender, Link, Sender
-from o11y.settings import ServiceSettings
-
-
-@dataclass(frozen=True)
-class Export:
-    """What takes each signal; None where it is not exported."""
-
-    spans: SpanBatches | None = None
-    metrics: Points | None = None
-    logs: LogBatches | None = None
-
-
-def export(settings: ServiceSettings, counter: Callable[[schema.Metric], Counter]) -> Export:
-    """The export the settings ask for: none without an endpoint. `counter` counts what it does."""
-    endpoint = settings.otel_exporter_otlp_endpoint
-    if not endpoint:
-        return Export()
-    secret = settings.otel_exporter_otlp_headers
-    link = Link(
-        parse_headers(secret.get_secret_value() if secret else ""),
-        settings.otel_exporter_otlp_compression == "gzip",
-        settings.otel_exporter_otlp_certificate,
-        settings.otel_exporter_otlp_client_certificate,
-        settings.otel_exporter_otlp_client_key,
-    )
-    protocol = settings.otel_exporter_otlp_protocol or protocol_of(endpoint)
-    reports = Reports()
-
-    def outlet(signal: str, thing: str, exported: schema.Metric) -> Outlet:
-        # component types of semconv registry/attributes/otel
-        kind = "grpc" if protocol == "grpc" else "http"
-        sender = _sender(endpoint, kind, signal, link)
-        component = f"otlp_{kind}_{thing}_exporter"
-        return Outlet(signal, sender, counter(exported), component, reports)
-
-    spans = metrics = logs = None
-    if settings.otel_traces_exporter == "otlp":
-        limits = Limits(
-            settings.otel_bsp_max_queue_size,
-            settings.otel_bsp_max_export_batch_size,
-            settings.otel_bsp_schedule_delay / 1000,
-        )
-        to = outlet("traces", "span", schema.SPANS_EXPORTED)
-        processed = counter(schema.SPANS_PROCESSED)
-        spans = SpanBatches(Batches(to, processed, "batching_span_processor", limits))
-    if settings.otel_logs_exporter == "otlp":
-        limits = Limits(
-            settings.otel_blrp_max_queue_size,
-            settings.otel_blrp_max_export_batch_size,
-            settings.otel_blrp_schedule_delay / 1000,
-        )
-        to = outlet("logs", "log", schema.LOGS_EXPORTED)
-        processed = counter(schema.LOGS_PROCESSED)
-        logs = LogBatches(Batches(to, processed, "batching_log_processor", limits))
-    if settings.otel_metrics_exporter == "otlp":
-        metrics = Points(outlet("metrics", "metric", schema.POINTS_EXPORTED))
-    return Export(spans, metrics, logs)
-
-
-_SERVICES = {
-    "traces": "opentelemetry.proto.collector.trace.v1.TraceService",
-    "metrics": "opentelemetry.proto.collector.metrics.v1.MetricsService",
-    "logs": "opentelemetry.proto.collector.logs.v1.LogsService",
-}
-
-
-def _sender(endpoint: str, kind: str, signal: str, link: Link) -> Sender:
-    if kind == "grpc":
-        target, insecure = grpc_target(endpoint)
-        return GrpcSender(target, insecure, _SERVICES[signal], link)
-    return HttpSender(f"{http_base(endpoint)}/v1/{signal}", link)
 
 
 def protocol_of(endpoint: str) -> str:
@@ -104,10 +26,16 @@ def http_base(endpoint: str) -> str:
     return base.rstrip("/")
 
 
-def grpc_target(endpoint: str) -> tuple[str, bool]:
-    """`host:port`, and whether the connection is without TLS: it is unless the scheme is https."""
+def grpc_url(endpoint: str, *, bare_is_insecure: bool = True) -> str:
+    """The endpoint as `http://host:port`, which is without TLS, or `https://host:port`.
+
+    One without a scheme is without TLS, unless told otherwise. A user in it is left out: gRPC has
+    no use for it.
+    """
     scheme, _, rest = endpoint.rpartition("://")
-    return rest.partition("/")[0], scheme.lower() != "https"
+    secure = scheme.lower() == "https" if scheme else not bare_is_insecure
+    host = rest.partition("/")[0].rpartition("@")[2]
+    return f"{'https' if secure else 'http'}://{host}"
 
 
 def parse_headers(value: str) -> dict[str, str]:

@@ -4,19 +4,15 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from opentelemetry import trace
-from opentelemetry._logs import SeverityNumber
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry._logs import Logger, LoggerProvider, SeverityNumber
 from opentelemetry.semconv.attributes import exception_attributes
 
 from o11y import identity
-from o11y.otlp import LogLine
 from o11y.settings import ServiceSettings
 from o11y.telemetry import Telemetry
 
@@ -120,33 +116,31 @@ class OtlpHandler(logging.Handler):
     Attribute names are those of the JSON lines; exceptions follow semconv exceptions.
     """
 
-    def __init__(self, resource: Resource, emit: Callable[[LogLine], None]) -> None:
+    def __init__(self, provider: LoggerProvider) -> None:
         super().__init__()
-        self._resource = resource
-        self._emit = emit
-        self._scopes: dict[str, InstrumentationScope] = {}
+        self._provider = provider
+        self._loggers: dict[str, Logger] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._emit(self._line(record))
+            self._emit(record)
         except Exception:  # noqa: BLE001 - as every handler: who logs must not fail for it
             self.handleError(record)
 
-    def _line(self, record: logging.LogRecord) -> LogLine:
-        scope = self._scopes.get(record.name)
-        if scope is None:
-            scope = self._scopes[record.name] = InstrumentationScope(record.name)
+    def _emit(self, record: logging.LogRecord) -> None:
+        found = self._loggers.get(record.name)
+        if found is None:
+            found = self._loggers[record.name] = self._provider.get_logger(record.name)
         attributes = {**identity.attributes(), **_extra(record)}
         if record.exc_info:
             attributes.update(_exception(record))
-        return LogLine(
-            self._resource,
-            scope,
-            int(record.created * 1e9),
-            _SEVERITIES.get(record.levelname, SeverityNumber.UNSPECIFIED),
-            record.getMessage(),
-            attributes,
-            trace.get_current_span().get_span_context(),
+        severity = _SEVERITIES.get(record.levelname, SeverityNumber.UNSPECIFIED)
+        found.emit(
+            timestamp=int(record.created * 1e9),
+            severity_number=severity,
+            severity_text=severity.name,
+            body=record.getMessage(),
+            attributes=attributes,
         )
 
 
@@ -176,8 +170,8 @@ def configure(settings: ServiceSettings, telemetry: Telemetry) -> None:
     )
     root = logging.getLogger()
     root.handlers = [output]
-    if telemetry.emit_log:
-        root.handlers.append(OtlpHandler(telemetry.resource, telemetry.emit_log))
+    if telemetry.exports_logs:
+        root.handlers.append(OtlpHandler(telemetry.logger_provider))
     root.setLevel("DEBUG" if settings.debug_mode else settings.log_level)
     for noisy in NOISY:
         logging.getLogger(noisy).setLevel("WARNING")

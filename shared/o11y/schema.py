@@ -32,6 +32,8 @@ URL_TEMPLATE = "url.template"
 SERVER_ADDRESS = "server.address"
 SERVER_PORT = "server.port"
 PROTOCOL_VERSION = "network.protocol.version"
+PEER_ADDRESS = "network.peer.address"
+PEER_PORT = "network.peer.port"
 PEER_SERVICE = "service.peer.name"
 ERROR_TYPE = "error.type"
 ERROR_MESSAGE = "error.message"
@@ -50,12 +52,10 @@ time that requests have.
 ERROR_STREAM_BROKEN = "stream_broken"
 """Of a SERVER span: its answer was a stream and ended with an error event."""
 
-# Attribute keys: telemetry about telemetry (semconv otel), and values of its error.type
+# Attribute keys: telemetry about telemetry (semconv otel)
 COMPONENT_TYPE = "otel.component.type"
-ERROR_QUEUE_FULL = "queue_full"
-ERROR_SHUT_DOWN = "already_shutdown"
-ERROR_TOO_LARGE = "too_large"
-ERROR_REJECTED = "rejected"
+COMPONENT_NAME = "otel.component.name"
+RPC_STATUS = "rpc.response.status_code"
 
 # Attribute keys: generation (semconv gen-ai)
 OPERATION = "gen_ai.operation.name"
@@ -563,46 +563,107 @@ MEMORY_USED = Metric(
     (),
     "original",
 )
-_LEAVING = (COMPONENT_TYPE, ERROR_TYPE)
-SPANS_PROCESSED = Metric(
-    "otel.sdk.processor.span.processed",
+_COMPONENT = (COMPONENT_TYPE, COMPONENT_NAME)
+_EXPORTER = (*_COMPONENT, SERVER_ADDRESS, SERVER_PORT)
+
+
+def _sdk(
+    name: str,
+    kind: Literal["counter", "histogram", "gauge"],
+    unit: str,
+    description: str,
+    labels: tuple[str, ...],
+    buckets: tuple[float, ...] = (),
+) -> Metric:
+    source = f"semconv otel/sdk-metrics#metric-{name.replace('.', '')}"
+    return Metric(f"otel.sdk.{name}", kind, unit, description, labels, source, buckets)
+
+
+SPANS_PROCESSED = _sdk(
+    "processor.span.processed",
     "counter",
     "{span}",
     "Spans handed to the exporter; with error.type those dropped before, as from a full queue.",
-    _LEAVING,
-    "semconv otel/sdk-metrics#metric-otelsdkprocessorspanprocessed",
+    (*_COMPONENT, ERROR_TYPE),
 )
-LOGS_PROCESSED = Metric(
-    "otel.sdk.processor.log.processed",
+LOGS_PROCESSED = _sdk(
+    "processor.log.processed",
     "counter",
     "{log_record}",
     "Log records handed to the exporter; with error.type those dropped before.",
-    _LEAVING,
-    "semconv otel/sdk-metrics#metric-otelsdkprocessorlogprocessed",
+    (*_COMPONENT, ERROR_TYPE),
 )
-SPANS_EXPORTED = Metric(
-    "otel.sdk.exporter.span.exported",
+SPANS_EXPORTED = _sdk(
+    "exporter.span.exported",
     "counter",
     "{span}",
-    "Spans whose export has finished; with error.type those that did not arrive.",
-    _LEAVING,
-    "semconv otel/sdk-metrics#metric-otelsdkexporterspanexported",
+    "Spans whose export has ended; with error.type those that nobody took. Over HTTP those that "
+    "were answered by an error status have none: see otel.sdk.exporter.operation.duration.",
+    (*_EXPORTER, ERROR_TYPE),
 )
-LOGS_EXPORTED = Metric(
-    "otel.sdk.exporter.log.exported",
+LOGS_EXPORTED = _sdk(
+    "exporter.log.exported",
     "counter",
     "{log_record}",
-    "Log records whose export has finished; with error.type those that did not arrive.",
-    _LEAVING,
-    "semconv otel/sdk-metrics#metric-otelsdkexporterlogexported",
+    "The same of log records.",
+    (*_EXPORTER, ERROR_TYPE),
 )
-POINTS_EXPORTED = Metric(
-    "otel.sdk.exporter.metric_data_point.exported",
+POINTS_EXPORTED = _sdk(
+    "exporter.metric_data_point.exported",
     "counter",
     "{data_point}",
-    "Metric data points whose export has finished; with error.type those that did not arrive.",
-    _LEAVING,
-    "semconv otel/sdk-metrics#metric-otelsdkexportermetric_data_pointexported",
+    "The same of metric data points.",
+    (*_EXPORTER, ERROR_TYPE),
+)
+EXPORT_DURATION = _sdk(
+    "exporter.operation.duration",
+    "histogram",
+    "s",
+    "Duration of an export, all its attempts included; with the status that was answered when it "
+    "failed.",
+    (*_EXPORTER, ERROR_TYPE, HTTP_STATUS, RPC_STATUS),
+    HTTP_SECONDS,
+)
+COLLECTION_DURATION = _sdk(
+    "metric_reader.collection.duration",
+    "histogram",
+    "s",
+    "Duration of reading all metrics.",
+    _COMPONENT,
+    FAST_SECONDS,
+)
+SPANS_WAITING = _sdk(
+    "processor.span.queue.size", "gauge", "{span}", "Spans that wait to be exported.", _COMPONENT
+)
+SPANS_ROOM = _sdk(
+    "processor.span.queue.capacity", "gauge", "{span}", "Most spans that may wait.", _COMPONENT
+)
+LOGS_WAITING = _sdk(
+    "processor.log.queue.size",
+    "gauge",
+    "{log_record}",
+    "Log records that wait to be exported.",
+    _COMPONENT,
+)
+LOGS_ROOM = _sdk(
+    "processor.log.queue.capacity",
+    "gauge",
+    "{log_record}",
+    "Most log records that may wait.",
+    _COMPONENT,
+)
+SPANS_IN_FLIGHT = _sdk(
+    "exporter.span.inflight", "gauge", "{span}", "Spans being exported.", _EXPORTER
+)
+LOGS_IN_FLIGHT = _sdk(
+    "exporter.log.inflight", "gauge", "{log_record}", "Log records being exported.", _EXPORTER
+)
+POINTS_IN_FLIGHT = _sdk(
+    "exporter.metric_data_point.inflight",
+    "gauge",
+    "{data_point}",
+    "Metric data points being exported.",
+    _EXPORTER,
 )
 
 _HW = (HW_ID, HW_NAME, HW_TYPE, HW_VENDOR, HW_PARENT)
@@ -741,8 +802,10 @@ ATTRIBUTES = (
     Attribute(
         COMPONENT_TYPE,
         "semconv otel/sdk-metrics",
-        "What spans or log records wait in, or what sends them.",
+        "What spans or log records wait in, what sends them, or what reads the metrics.",
     ),
+    Attribute(COMPONENT_NAME, "semconv otel/sdk-metrics", "Which of these in the process."),
+    Attribute(RPC_STATUS, "semconv registry/rpc", "Status of gRPC that was answered."),
     Attribute(HTTP_ROUTE, _SPAN_HTTP, "The route that matched."),
     Attribute(HTTP_STATUS, _SPAN_HTTP, "Status of the answer, if there was one."),
     Attribute(HTTP_RESEND_COUNT, _SPAN_HTTP, "How often this was tried before, if it was."),
@@ -754,6 +817,8 @@ ATTRIBUTES = (
     Attribute(SERVER_ADDRESS, _SPAN_HTTP, "Host; of a call the replica's or the provider's."),
     Attribute(SERVER_PORT, _SPAN_HTTP, "Its port."),
     Attribute(PROTOCOL_VERSION, _SPAN_HTTP, "Version of HTTP."),
+    Attribute(PEER_ADDRESS, _SPAN_HTTP, "Address the connection goes to."),
+    Attribute(PEER_PORT, _SPAN_HTTP, "Port the connection goes to, unless it is the scheme's."),
     Attribute(PEER_SERVICE, "semconv registry/service", "Name of the service that was called."),
     Attribute(ERROR_TYPE, "semconv registry/error", "Why it failed: a status, code or class."),
     Attribute(ERROR_MESSAGE, "semconv registry/error", "Why it failed, as a sentence."),
@@ -884,7 +949,8 @@ SPANS = (
         "One attempt of a call to another service.",
         (
             *(HTTP_METHOD, HTTP_STATUS, HTTP_RESEND_COUNT, URL_FULL, URL_TEMPLATE),
-            *(SERVER_ADDRESS, SERVER_PORT, PEER_SERVICE, PIPELINE_STAGE, ERROR_TYPE),
+            *(SERVER_ADDRESS, SERVER_PORT, PEER_ADDRESS, PEER_PORT, PROTOCOL_VERSION),
+            *(PEER_SERVICE, PIPELINE_STAGE, ERROR_TYPE),
         ),
     ),
     SpanName(

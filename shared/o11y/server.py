@@ -15,6 +15,7 @@ from urllib.parse import quote, urlsplit
 
 from opentelemetry import context as otel_context
 from opentelemetry.metrics import Observation
+from opentelemetry.propagate import get_global_textmap
 from opentelemetry.trace import (
     Link,
     Span,
@@ -29,7 +30,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from o11y import deadline, identity, problems, schema
 from o11y.api_docs import FAVICON
 from o11y.events import BROKEN
-from o11y.metering import Series
+from o11y.instruments import BoundHistogram
 from o11y.problems import Problem, unavailable
 from o11y.stopwatch import Stopwatch
 from o11y.telemetry import Telemetry
@@ -53,15 +54,15 @@ _NAME_LENGTH = 40
 
 Endpoint = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+_CONTEXT = frozenset(get_global_textmap().fields)
+"""Headers the propagators read, which OTEL_PROPAGATORS names."""
+
 _CARRIED = {
-    b"traceparent": "traceparent",
-    b"tracestate": "tracestate",
-    b"baggage": "baggage",
-    b"x-user-id": "x-user-id",
-    b"x-session-id": "x-session-id",
-    b"x-tenant-id": "x-tenant-id",
-    b"host": "host",
-    b"x-request-timeout": deadline.HEADER,
+    name.lower().encode(): name
+    for name in (
+        *("traceparent", "tracestate", "x-user-id", "x-session-id", "x-tenant-id"),
+        *("host", deadline.HEADER, *_CONTEXT),
+    )
 }
 
 
@@ -73,12 +74,12 @@ class Arrival(NamedTuple):
 
 
 Arrive = Callable[[dict[str, str]], Arrival]
-"""Of the headers that say so: traceparent, tracestate, baggage and `x-user-id` and its like."""
+"""Of the headers that say so: traceparent and its like, baggage, `x-user-id` and its like."""
 
 
 def from_our_own(carried: dict[str, str]) -> Arrival:
     """A request of another service of ours: its trace goes on, its baggage says who it is for."""
-    if "traceparent" in carried or "baggage" in carried:
+    if not _CONTEXT.isdisjoint(carried):
         return Arrival(identity.arrived(carried))
     return Arrival(None)
 
@@ -132,7 +133,7 @@ class Server:
         self._timeout_seconds = timeout_seconds
         self._tracer = telemetry.tracer
         self._duration = telemetry.histogram(schema.HTTP_SERVER_DURATION)
-        self._series: dict[tuple[object, ...], Series] = {}
+        self._series: dict[tuple[object, ...], BoundHistogram] = {}
         self._active: Counter[tuple[str, str]] = Counter()
         telemetry.sum(schema.HTTP_SERVER_ACTIVE, self._observe_active)
 
@@ -152,11 +153,11 @@ class Server:
         span = self._start(scope, carried, method, parent, links, watch)
         asked = deadline.parse(carried.get(deadline.HEADER))
         hurried = asked is not None and asked < self._timeout_seconds / 2
-        request = _Request(
-            scope, receive, send, span, watch, self._tell, method, asked if hurried else None
-        )
+        context = set_span_in_context(span, parent)
+        given = asked if hurried else None
+        request = _Request(scope, receive, send, span, context, watch, self._tell, method, given)
         seconds = self._timeout_seconds if asked is None else min(asked, self._timeout_seconds)
-        token = otel_context.attach(set_span_in_context(span, parent))
+        token = otel_context.attach(context)
         self._active[active] += 1
         try:
             with deadline.within(seconds, patience=math.inf if asked is None else asked):
@@ -258,7 +259,7 @@ class Server:
                 }
             )
         seconds = request.watch.seconds()  # with the line, which lies within the span
-        series.record(seconds, span.get_span_context())
+        series.record(seconds, request.context)
         span.set_attributes(found)
         span.end(request.watch.end_ns(seconds))
 
@@ -276,6 +277,7 @@ class _Request:
         receive: Receive,
         send: Send,
         span: Span,
+        context: otel_context.Context,
         watch: Stopwatch,
         tell: Callable[["_Request"], None],
         method: str,
@@ -283,6 +285,8 @@ class _Request:
     ) -> None:
         self.scope = scope
         self.span = span
+        self.context = context
+        """That of the span."""
         self.method = method
         self.hurried_seconds = hurried_seconds
         """What its caller gave it, where that is little."""
@@ -299,10 +303,9 @@ class _Request:
         self._told = False
         self._watcher: asyncio.Task[Message] | None = None
         self._task = asyncio.current_task()
-        context = span.get_span_context()
         self._trace_header = (
             problems.TRACE_HEADER.lower().encode(),
-            format_trace_id(context.trace_id).encode(),
+            format_trace_id(span.get_span_context().trace_id).encode(),
         )
 
     def error(self) -> str | None:

@@ -15,7 +15,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from o11y import api_docs, logs, problems
+from o11y import api_docs, distribution, logs, problems
 from o11y.exposition import exposed
 from o11y.server import Arrive, Endpoint, Server, from_our_own
 from o11y.settings import ServiceSettings, load
@@ -85,7 +85,13 @@ def create_app(
         finally:
             await asyncio.to_thread(telemetry.shutdown)
 
-    app = Service(title=title, lifespan=until_flushed, docs_url=None, redoc_url=None)
+    app = Service(
+        title=title,
+        lifespan=until_flushed,
+        docs_url=None,
+        redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # `Server` has its own
+    )
     app.server = Server(app.route, telemetry, timeout_seconds, endpoints, arrive)
     problems.install(app)
     api_docs.install(app)
@@ -121,9 +127,12 @@ def run(
     settings_class: type[S],
     build: Callable[[S, Telemetry], ASGIApp],
 ) -> None:
-    """Read the settings, start telemetry and serve until told to stop."""
+    """Read the settings, start telemetry and serve until told to stop.
+
+    OpenTelemetry's variables are prepared: that comes before anything of it is imported.
+    """
     settings = load(settings_class)
-    telemetry = Telemetry(service, settings)
+    telemetry = Telemetry(service, settings, providers=distribution.start(service))
     logs.configure(settings, telemetry)
     try:
         app = build(settings, telemetry)

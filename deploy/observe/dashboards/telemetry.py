@@ -9,6 +9,8 @@ from o11y import schema
 
 OVER = "[$__rate_interval]"
 LOST = {schema.ERROR_TYPE: '!=""'}
+REFUSED = {schema.HTTP_STATUS: '!=""'}
+"""Exports over HTTP that were answered by an error: their records have no error.type."""
 TRACES = "processor_tail_sampling_global_count_traces_sampled_total"
 SAMPLED = 'sampled="true"'
 SIGNALS = ("spans", "metric_points", "log_records")
@@ -46,7 +48,8 @@ DASHBOARD = Dashboard(
         ),
         stat(
             "Lost by services",
-            "Spans, log records and metric points a second that did not leave a service.",
+            "A second: spans, log records and metric points that were dropped or that nobody took, "
+            "and exports that were answered by an error.",
             "short",
             query(
                 " + ".join(
@@ -59,6 +62,7 @@ DASHBOARD = Dashboard(
                         schema.POINTS_EXPORTED,
                     )
                 )
+                + f" + ({rate(schema.EXPORT_DURATION, where=REFUSED)} or vector(0))"
             ),
             width=6,
             thresholds=[(0.001, "red")],
@@ -79,7 +83,7 @@ DASHBOARD = Dashboard(
         Row("Services"),
         timeseries(
             "Spans sent",
-            "Spans a second that arrived, by service.",
+            "Spans a second whose export ended without an error, by service.",
             "short",
             query(
                 rate(schema.SPANS_EXPORTED, ["service_name"], {schema.ERROR_TYPE: '=""'}),
@@ -114,6 +118,37 @@ DASHBOARD = Dashboard(
                     ("metric points", schema.POINTS_EXPORTED),
                 )
             ),
+        ),
+        timeseries(
+            "Exports refused",
+            "A second, by service, what sent it and the status that was answered: all records of "
+            "an export are lost.",
+            "short",
+            query(
+                rate(
+                    schema.EXPORT_DURATION,
+                    ["service_name", schema.COMPONENT_TYPE, schema.HTTP_STATUS],
+                    REFUSED,
+                ),
+                "{{service_name}} {{otel_component_type}} {{http_response_status_code}}",
+            ),
+        ),
+        timeseries(
+            "Queues of services",
+            "How full the queues of spans and log records are, by replica.",
+            "percentunit",
+            *(
+                query(
+                    f"max by (service_name, instance) ({names.series(waiting)})"
+                    f" / max by (service_name, instance) ({names.series(room)})",
+                    f"{{{{service_name}}}} {{{{instance}}}} {what}",
+                )
+                for what, waiting, room in (
+                    ("spans", schema.SPANS_WAITING, schema.SPANS_ROOM),
+                    ("log records", schema.LOGS_WAITING, schema.LOGS_ROOM),
+                )
+            ),
+            limits={"min": 0, "max": 1},
         ),
         timeseries(
             "Memory of services",

@@ -20,9 +20,8 @@ from gateway.settings import Settings
 from o11y.hop import ServiceClient
 from o11y.service import Service, create_app
 from o11y.telemetry import Telemetry
-from o11y.wire import Wire
+from tests.unit.o11y.near import NearTransport, Streamed
 from tests.unit.o11y.recorded import Recorded, http
-from tests.unit.o11y.wires import NearWire, Streamed
 
 LLM = "llm-proxy"
 VECTOR = "vector-svc"
@@ -212,9 +211,9 @@ USUAL: dict[str, Callable[[Any], dict[str, Any]]] = {
 class NearBackends(Backends):
     """The backends on a transport of this process instead of the network."""
 
-    def __init__(self, telemetry: Telemetry, wire: Wire) -> None:
+    def __init__(self, telemetry: Telemetry, transport: NearTransport) -> None:
         def client(name: str) -> ServiceClient:
-            return ServiceClient(name, f"http://{name}", telemetry, 60, wire)
+            return ServiceClient(name, f"http://{name}", telemetry, 60, transport)
 
         self.stream_timeout_seconds = 600
         self.llm = client(LLM)
@@ -228,8 +227,8 @@ class Gateway:
     def __init__(self, trace_context: TraceContext = "continue") -> None:
         self.services = Services()
         self.recorded = Recorded("gateway", Settings())
-        wire = NearWire(self.services)
-        self.backends = NearBackends(self.recorded.telemetry, wire)
+        transport = NearTransport(self.services)
+        self.backends = NearBackends(self.recorded.telemetry, transport)
         self.app = self._app(Border(trace_context))
         self.client = http(self.app)
 
@@ -240,7 +239,7 @@ class Gateway:
 
     async def close(self) -> None:
         await self.client.aclose()
-        await self.backends.close()
+        await self.backends.aclose()
         self.recorded.telemetry.shutdown()
 
     def _app(self, border: Border) -> Service:

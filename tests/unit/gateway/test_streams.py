@@ -11,10 +11,9 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from o11y import schema
 from o11y.contracts import SUMMARY_COMMENT
-from o11y.wire import Broken, Unreadable
 from tests.unit.gateway.services import CHAT, LLM, Gateway, Services, problem, usage
+from tests.unit.o11y.near import SSE, Streamed
 from tests.unit.o11y.recorded import attributes
-from tests.unit.o11y.wires import SSE, Streamed
 
 PATIENCE_SECONDS = 5
 BODY = b'{"messages": [{"role": "user", "content": "hi"}], "stream" : true}'
@@ -180,8 +179,8 @@ async def test_a_caller_gone_before_the_first_byte_could_go_ends_the_call_too(
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (Broken("reset"), schema.ERROR_CONNECTION_LOST),
-        (Unreadable("no HTTP"), "unreadable_answer"),
+        (httpx2.ReadError("reset"), schema.ERROR_CONNECTION_LOST),
+        (httpx2.RemoteProtocolError("no HTTP"), "unreadable_answer"),
         (TimeoutError(), schema.ERROR_TIMEOUT),
     ],
     ids=repr,
@@ -204,7 +203,9 @@ async def test_a_proxy_that_breaks_off_is_an_error_event(
 async def test_a_proxy_that_dies_within_an_event_leaves_whole_events_only(
     gateway: Gateway, services: Services
 ) -> None:
-    services.answers[CHAT] = Streamed(delta("a") + b'data: {"choi', b'ces": [', Broken("reset"))
+    services.answers[CHAT] = Streamed(
+        delta("a") + b'data: {"choi', b'ces": [', httpx2.ReadError("reset")
+    )
     response = await v1(gateway)
     [(_, first), (_, last)] = events(response)
     assert first == {"choices": [{"index": 0, "delta": {"content": "a"}}]}
@@ -303,7 +304,7 @@ async def test_an_unknown_price_is_null(gateway: Gateway, services: Services) ->
     ("pieces", "code", "status"),
     [
         ((FAILED, summary()), "stream_broken", 502),
-        ((Broken("reset"),), "unavailable", 503),
+        ((httpx2.ReadError("reset"),), "unavailable", 503),
         ((TimeoutError(),), "out_of_time", 504),
         ((b"data: nonsense\n\n",), "bad_upstream", 502),
         ((event({"choices": "none"}),), "bad_upstream", 502),

@@ -30,7 +30,7 @@ from tests.unit.llm_proxy.upstream import (
     problem,
     said,
 )
-from tests.unit.o11y.wires import Streamed
+from tests.unit.o11y.near import Streamed
 
 JSON = {"content-type": "application/json"}
 AWAY = httpx2.ConnectError("refused")

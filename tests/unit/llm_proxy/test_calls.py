@@ -13,10 +13,9 @@ from llm_proxy.failures import Refused
 from llm_proxy.requests import Operation
 from o11y import deadline, schema
 from o11y.problems import Problem
-from o11y.wire import Broken, Unreadable
 from tests.unit.llm_proxy.upstream import CHAT_CALL, Caller, failing, outcome
+from tests.unit.o11y.near import Streamed
 from tests.unit.o11y.recorded import Point
-from tests.unit.o11y.wires import Streamed
 
 Calling = Callable[..., Caller]
 
@@ -254,8 +253,8 @@ async def test_retries_are_counted_by_why(calling: Calling) -> None:
         b"data: nonsense\n\n",
         b": only a comment\n\n",
         b"",
-        Broken("reset"),
-        Unreadable("no HTTP"),
+        httpx2.ReadError("reset"),
+        httpx2.RemoteProtocolError("no HTTP"),
         TimeoutError(),
     ],
     ids=repr,

@@ -23,8 +23,8 @@ from tests.unit.llm_proxy.upstream import (
     failing,
     said,
 )
+from tests.unit.o11y.near import Streamed
 from tests.unit.o11y.recorded import attributes
-from tests.unit.o11y.wires import Streamed
 
 CONTENT = {schema.INPUT_MESSAGES, schema.OUTPUT_MESSAGES, schema.SYSTEM_INSTRUCTIONS}
 SYSTEM = {"role": "system", "content": "Be kind."}

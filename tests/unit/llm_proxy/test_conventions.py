@@ -79,7 +79,7 @@ class Both:
         self.provider = Provider(provider_settings("a", {}), INFERENCE)
 
     def write_ours(self, call: Call) -> ReadableSpan:
-        meters = Meters(self.ours.telemetry, [self.provider])
+        meters = Meters(self.ours.telemetry, [self.provider], times_chunks=True)
         request = read(call.operation, call.body)
         attempt = Attempt(meters, self.provider, request, "m", 0, 1, CallCost())
         attempt.answered(200, None)

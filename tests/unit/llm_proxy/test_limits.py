@@ -26,7 +26,7 @@ from tests.unit.llm_proxy.upstream import (
     outcome,
     said,
 )
-from tests.unit.o11y.wires import Streamed
+from tests.unit.o11y.near import Streamed
 
 Calling = Callable[..., Caller]
 PATIENCE_SECONDS = 5
@@ -60,7 +60,7 @@ async def test_more_calls_than_the_limit_are_never_at_the_provider(calling: Call
         at_once -= 1
         return Response(200, json={})
 
-    caller.providers[0]._wire._handler = counted  # type: ignore[attr-defined]
+    caller.transport.handler = counted
     async with asyncio.timeout(PATIENCE_SECONDS):
         await asyncio.gather(*(caller.make() for _ in range(20)))
     assert most == 3
@@ -108,8 +108,8 @@ async def test_an_unread_stream_occupies_its_place_until_it_is_closed(calling: C
     caller = calling({"max_concurrency": 1, "queue_seconds": 0})
     stream = await caller.make(stream=True)
     assert await outcome(caller) == 429
-    stream.close()  # type: ignore[union-attr]
-    stream.close()  # type: ignore[union-attr]
+    await stream.aclose()  # type: ignore[union-attr]
+    await stream.aclose()  # type: ignore[union-attr]
     assert await outcome(caller) == 200
     assert caller.is_idle()
 

@@ -1,6 +1,7 @@
 """What the caller hears when a provider fails: its own words, or ours, and never a secret."""
 
 import asyncio
+import gzip
 import json
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from httpx2 import Response
 from o11y import schema
 from tests.unit.llm_proxy.upstream import (
     CHAT,
+    CHAT_ANSWER,
     CHAT_CALL,
     CHAT_PATH,
     EMBEDDING,
@@ -22,6 +24,7 @@ from tests.unit.llm_proxy.upstream import (
     Proxy,
     problem,
 )
+from tests.unit.o11y.near import Streamed
 from tests.unit.o11y.recorded import attributes
 
 PATIENCE_SECONDS = 2
@@ -100,7 +103,7 @@ async def test_a_provider_that_hangs_is_out_of_time_when_the_deadline_is(
     [
         httpx2.ConnectError("refused"),
         httpx2.ConnectTimeout("no route"),
-        httpx2.RemoteProtocolError("no HTTP"),
+        httpx2.ReadError("reset"),
     ],
     ids=repr,
 )
@@ -144,6 +147,29 @@ async def test_a_provider_may_want_its_key_elsewhere(start: Callable[..., Proxy]
     )
     assert (request.headers["api-key"], request.headers["x-team"]) == (KEY, "search")
     assert "authorization" not in request.headers
+
+
+@pytest.mark.parametrize(
+    ("key", "sent"), [(None, "Basic dXNlcjpodW50ZXIy"), (KEY, f"Bearer {KEY}")]
+)
+async def test_credentials_in_a_base_url_are_used_unless_there_is_a_key(
+    key: str | None, sent: str, start: Callable[..., Proxy]
+) -> None:
+    provider = {"name": "a", "base_url": "http://user:hunter2@llm.test/v1", "api_key": key}
+    proxy = start(llm_providers=[provider])
+    await proxy.client.post(CHAT_PATH, json={**CHAT, "model": "m"})
+    assert proxy.upstream.asked.headers["authorization"] == sent
+    assert proxy.upstream.asked.url.userinfo == b""
+
+
+async def test_a_packed_answer_of_a_provider_is_unpacked(proxy: Proxy) -> None:
+    packed = gzip.compress(json.dumps(CHAT_ANSWER).encode())
+    headers = {"content-encoding": "gzip", "content-type": "application/json"}
+    proxy.upstream.answers[CHAT_CALL] = Streamed(packed, headers=headers)
+    response = await proxy.chat()
+    assert response.json() == CHAT_ANSWER
+    assert "content-encoding" not in response.headers
+    assert "gzip" in proxy.upstream.asked.headers["accept-encoding"]
 
 
 async def test_the_provider_sees_our_key_and_not_the_callers(proxy: Proxy) -> None:

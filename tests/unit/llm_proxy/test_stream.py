@@ -4,13 +4,15 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import httpx2
 import pytest
 from opentelemetry.trace import StatusCode
 
+from llm_proxy.calls import Calls
+from llm_proxy.routing import Routing
 from llm_proxy.stream import Stream
 from o11y import deadline, schema, sse
 from o11y.events import Last
-from o11y.wire import Broken, Unreadable
 from tests.unit.llm_proxy.upstream import (
     CHAT_CALL,
     DONE,
@@ -21,8 +23,8 @@ from tests.unit.llm_proxy.upstream import (
     event,
     said,
 )
+from tests.unit.o11y.near import Streamed
 from tests.unit.o11y.recorded import attributes
-from tests.unit.o11y.wires import Streamed
 
 Calling = Callable[..., Caller]
 PATIENCE_SECONDS = 5
@@ -104,10 +106,10 @@ async def test_a_last_event_may_lack_its_blank_line(calling: Calling) -> None:
 
 
 BROKEN: list[tuple[bytes | Exception, str]] = [
-    (Broken("reset"), schema.ERROR_CONNECTION_LOST),
+    (httpx2.ReadError("reset"), schema.ERROR_CONNECTION_LOST),
     (b"", schema.ERROR_CONNECTION_LOST),
     (b'data: {"choices": [{"del', "invalid_answer"),
-    (Unreadable("no HTTP"), "invalid_answer"),
+    (httpx2.RemoteProtocolError("no HTTP"), "invalid_answer"),
     (TimeoutError(), schema.ERROR_TIMEOUT),
     (b"data: nonsense\n\n", "invalid_answer"),
     (b"x" * (sse.MAX_EVENT + 1), "invalid_answer"),
@@ -136,7 +138,9 @@ async def test_a_stream_that_breaks_ends_with_an_error_event_and_an_estimate(
 
 async def test_nothing_is_repeated_after_the_first_byte(calling: Calling) -> None:
     caller = calling({"retries": 5}, {})
-    caller.upstream.answers[f"a.test{CHAT_CALL}"] = lambda: Streamed(said("a"), Broken("reset"))
+    caller.upstream.answers[f"a.test{CHAT_CALL}"] = lambda: Streamed(
+        said("a"), httpx2.ReadError("reset")
+    )
     await sent(caller)
     assert caller.upstream.hosts == ["a.test"]
 
@@ -162,7 +166,7 @@ async def reader(caller: Caller, got: asyncio.Queue[bytes]) -> None:
         async for events in stream.events():
             got.put_nowait(events)
     finally:
-        stream.close(schema.ERROR_CANCELLED)
+        await stream.aclose(schema.ERROR_CANCELLED)
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["in mid-stream", "before the first byte"])
@@ -186,7 +190,9 @@ async def test_a_caller_that_leaves_cancels_the_provider(first: bool, calling: C
     assert caller.is_idle()
 
 
-@pytest.mark.parametrize("end", [Broken("reset"), b"data: nonsense\n\n", asyncio.Event()], ids=repr)
+@pytest.mark.parametrize(
+    "end", [httpx2.ReadError("reset"), b"data: nonsense\n\n", asyncio.Event()], ids=repr
+)
 async def test_what_comes_after_done_breaks_nothing(
     end: bytes | Exception | asyncio.Event, calling: Calling
 ) -> None:
@@ -209,7 +215,7 @@ async def test_the_attempt_has_ended_before_its_last_event_goes(calling: Calling
 async def test_usage_of_a_stream_that_breaks_is_exact_once_its_answer_has_ended(
     finish: str | None, calling: Calling
 ) -> None:
-    caller = streaming(calling, said("a", finish=finish, usage=USAGE), Broken("reset"))
+    caller = streaming(calling, said("a", finish=finish, usage=USAGE), httpx2.ReadError("reset"))
     await sent(caller)
     found = told(caller)
     assert found[schema.INPUT_TOKENS] == 1000
@@ -255,8 +261,16 @@ async def test_times_of_chunks_are_measured(calling: Calling) -> None:
     assert found[schema.REQUEST_STREAM] is True
     assert float(str(found[schema.FIRST_CHUNK_SECONDS])) >= 0
     [first] = caller.recorded.points(schema.GEN_AI_FIRST_CHUNK.name)
+    assert first.value == 1
+    assert caller.recorded.points(schema.GEN_AI_CHUNK.name) == []
+
+
+async def test_every_chunk_is_timed_where_that_is_asked_for(calling: Calling) -> None:
+    caller = streaming(calling, *STREAM)
+    caller.calls = Calls(Routing(caller.providers), caller.recorded.telemetry, times_chunks=True)
+    await sent(caller)
     [later] = caller.recorded.points(schema.GEN_AI_CHUNK.name)
-    assert (first.value, later.value) == (1, len(STREAM) - 1)
+    assert later.value == len(STREAM) - 1
 
 
 @pytest.mark.parametrize("stream_usage", [True, False])

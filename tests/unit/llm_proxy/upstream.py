@@ -20,8 +20,8 @@ from llm_proxy.settings import ProviderSettings, Settings
 from llm_proxy.stream import Stream
 from o11y import schema
 from o11y.problems import Problem
+from tests.unit.o11y.near import NearTransport, Streamed
 from tests.unit.o11y.recorded import Recorded, http
-from tests.unit.o11y.wires import NearWire, Streamed
 
 KEY = "sk-hunter2-hunter2"
 INFERENCE = "http://inference:8083"
@@ -106,7 +106,7 @@ Answers = Answer | Callable[[], Answer] | list[Answer]
 
 
 class Upstream:
-    """The providers' side of the wire.
+    """The providers' side of the network.
 
     `answers` may be changed at any time: for a path below the base URL, or for one at one host
     ("b.test/chat/completions"). Of a list each call takes the next, and the last one stays.
@@ -177,7 +177,7 @@ class Proxy:
         given = Settings.model_validate(settings)
         self.upstream = Upstream()
         self.recorded = Recorded("llm-proxy", given)
-        self.app = build(given, self.recorded.telemetry, NearWire(self.upstream))
+        self.app = build(given, self.recorded.telemetry, NearTransport(self.upstream))
         self.client = http(self.app)
 
     async def chat(
@@ -195,9 +195,10 @@ class Caller:
 
     def __init__(self, *providers: Mapping[str, object]) -> None:
         self.upstream = Upstream()
+        self.transport = NearTransport(self.upstream)
         self.recorded = Recorded("llm-proxy", Settings())
         self.providers = [
-            Provider(provider_settings(name, given), INFERENCE, NearWire(self.upstream))
+            Provider(provider_settings(name, given), INFERENCE, self.transport)
             for name, given in zip("abcd", providers or ({},), strict=False)
         ]
         self.calls = Calls(Routing(self.providers), self.recorded.telemetry)
@@ -221,13 +222,13 @@ class Caller:
         """Whether no call holds on to anything."""
         running = self.recorded.points(schema.OPENAI_RUNNING.name)
         free = [each.slots._value == each.settings.max_concurrency for each in self.providers]
-        local = [each._balancer for each in self.providers if each._balancer]
+        local = [each.balancer for each in self.providers if each.balancer]
         busy = [replica.in_flight for balancer in local for replica in balancer.replicas]
         return all(free) and not any(busy) and not any(point.value for point in running)
 
     async def close(self) -> None:
         for provider in self.providers:
-            await provider.close()
+            await provider.aclose()
         self.recorded.telemetry.shutdown()
 
 

@@ -14,7 +14,7 @@ def pytest_asyncio_loop_factories(
     item: pytest.Item,
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """What talks to sockets must work on both loops: services run on uvloop."""
-    if item.path.name.startswith("test_http1"):
+    if item.path.name.startswith("test_transport"):
         return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.new_event_loop}
 

@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx2
 import pytest
-from yarl import URL
 
-from o11y.wire import Wire
+from o11y.transport import NetworkTransport, no_cookies
 
 PATIENCE_SECONDS = 5
 
@@ -47,7 +47,7 @@ def reset(writer: asyncio.StreamWriter) -> None:
 @asynccontextmanager
 async def listening(
     peer: Peer, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
-) -> AsyncIterator[URL]:
+) -> AsyncIterator[httpx2.URL]:
     peers: set[asyncio.Task[None]] = set()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -66,7 +66,7 @@ async def listening(
     scheme = "https" if tls else "http"
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            yield URL.build(scheme=scheme, host=host, port=port, path="/v1", query_string="a=b")
+            yield httpx2.URL(scheme=scheme, host=host, port=port, path="/v1", query=b"a=b")
     finally:
         server.close()
         for task in peers:
@@ -114,6 +114,33 @@ async def until(true: Callable[[], bool]) -> None:
         await asyncio.sleep(0)
 
 
-async def ask(wire: Wire, url: URL, method: str = "POST", body: bytes = b"{}") -> bytes:
-    reply = await wire.send(method, url, {"x-key": "k"}, body if method == "POST" else None)
-    return await reply.read()
+def over_the_network(
+    connect_seconds: float = 1, proxy: str | None = None, tls: bool = True
+) -> httpx2.AsyncClient:
+    """A client as the services make theirs."""
+    return httpx2.AsyncClient(
+        transport=NetworkTransport(tls=tls, proxy=proxy),
+        timeout=httpx2.Timeout(None, connect=connect_seconds),
+        cookies=no_cookies(),
+    )
+
+
+async def send(
+    http: httpx2.AsyncClient,
+    url: httpx2.URL,
+    method: str = "POST",
+    body: bytes | None = b"{}",
+    *,
+    name: str | None = None,
+) -> httpx2.Response:
+    """A response whose head has come; `name` is the one on the certificate."""
+    extensions = {"sni_hostname": name} if name else {}
+    request = http.build_request(method, url, content=body, extensions=extensions)
+    return await http.send(request, stream=True)
+
+
+async def ask(
+    http: httpx2.AsyncClient, url: httpx2.URL, method: str = "POST", body: bytes = b"{}"
+) -> bytes:
+    response = await send(http, url, method, body if method == "POST" else None)
+    return await response.aread()

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import httpx2
 import pytest
 from opentelemetry._logs import LogRecord
+from opentelemetry.sdk._logs import LoggerProvider, ReadableLogRecord
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.metrics.export import (
     HistogramDataPoint,
@@ -57,9 +58,9 @@ class Recorded:
         self.telemetry = Telemetry(
             service, settings, [SimpleSpanProcessor(self._spans)], [self._metrics]
         )
-        self.telemetry.logger_provider.add_log_record_processor(
-            SimpleLogRecordProcessor(self._logs)
-        )
+        loggers = self.telemetry.logger_provider
+        assert isinstance(loggers, LoggerProvider)
+        loggers.add_log_record_processor(SimpleLogRecordProcessor(self._logs))
 
     def spans(self, kind: SpanKind | None = None) -> list[ReadableSpan]:
         """The ended spans, first ended first."""
@@ -71,9 +72,13 @@ class Recorded:
         [found] = [span for span in self.spans() if span.name == name]
         return found
 
+    def logs(self) -> list[ReadableLogRecord]:
+        """The log records, as they were emitted."""
+        return list(self._logs.get_finished_logs())
+
     def events(self) -> list[LogRecord]:
         """The log records that are events."""
-        records = (each.log_record for each in self._logs.get_finished_logs())
+        records = (each.log_record for each in self.logs())
         return [each for each in records if each.event_name]
 
     def points(self, metric: str) -> list[Point]:

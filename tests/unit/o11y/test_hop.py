@@ -10,16 +10,16 @@ import httpx2
 import pytest
 from httpx2 import Response
 from opentelemetry import baggage, propagate
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 from pydantic import BaseModel
 
 from o11y import deadline, schema
-from o11y.answer import Answer, raise_for_problem
+from o11y.answer import raise_for_problem
 from o11y.hop import ServiceClient
 from o11y.problems import Problem
+from tests.unit.o11y.near import NearTransport
 from tests.unit.o11y.recorded import Recorded, attributes, identity, traceparent
 from tests.unit.o11y.whose import identified
-from tests.unit.o11y.wires import NearWire
 
 Handler = Callable[[httpx2.Request], Response]
 Clients = Callable[..., ServiceClient]
@@ -36,13 +36,13 @@ async def client(recorded: Recorded) -> AsyncIterator[Clients]:
     def make(
         handler: Handler | None = None, url: str = "http://things:8000", timeout: float = 60
     ) -> ServiceClient:
-        wire = NearWire(handler) if handler else None
-        made.append(ServiceClient("things", url, recorded.telemetry, timeout, wire))
+        near = NearTransport(handler) if handler else None
+        made.append(ServiceClient("things", url, recorded.telemetry, timeout, near))
         return made[-1]
 
     yield make
     for each in made:
-        await each.close()
+        await each.aclose()
 
 
 class Service:
@@ -107,6 +107,27 @@ async def test_a_probe_is_outside_any_trace(client: Clients, recorded: Recorded)
     assert "baggage" not in service.headers
     assert service.headers["traceparent"].endswith("-00")  # not sampled: nobody records it
     assert recorded.spans(SpanKind.CLIENT) == []
+
+
+async def test_an_excluded_url_has_no_span_and_ends_nobodys(
+    client: Clients, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_PYTHON_HTTPX_EXCLUDED_URLS", "search")
+    with recorded.telemetry.tracer.start_as_current_span("work") as span:
+        await client(Service()).request("POST", "/search")
+        assert span.is_recording()
+    assert recorded.spans(SpanKind.CLIENT) == []
+
+
+async def test_a_span_in_progress_is_not_the_current_one(
+    client: Clients, recorded: Recorded
+) -> None:
+    with recorded.telemetry.tracer.start_as_current_span("work") as span:
+        opened = await client(Service()).open("GET", "/")
+        assert get_current_span() is span
+        assert recorded.spans() == []
+        await opened.aclose()
+    assert [each.name for each in recorded.spans()] == ["GET /", "work"]
 
 
 # Time
@@ -354,6 +375,9 @@ async def test_span_and_metric_follow_the_conventions(
     assert attributes(span) == {
         **labels,
         schema.URL_FULL: "http://things:8000/search",
+        schema.PEER_ADDRESS: "things",
+        schema.PEER_PORT: 8000,
+        schema.PROTOCOL_VERSION: "1.1",
         schema.PEER_SERVICE: "things",
         schema.PIPELINE_STAGE: "search",
     }
@@ -396,13 +420,9 @@ def answer(
     return Response(status, content=content, headers={"content-type": kind, **headers})
 
 
-def whole(response: Response) -> Answer:
-    return Answer(response.status_code, response.headers, response.content)
-
-
 def raised(response: Response) -> Problem:
     with pytest.raises(Problem) as caught:
-        raise_for_problem(whole(response), "things")
+        raise_for_problem(response, "things")
     return caught.value
 
 
@@ -462,7 +482,7 @@ def test_when_to_come_back_is_kept(status: int) -> None:
 
 @pytest.mark.parametrize("status", [200, 201, 204])
 def test_a_good_answer_is_no_problem(status: int) -> None:
-    raise_for_problem(whole(Response(status)), "things")
+    raise_for_problem(Response(status), "things")
 
 
 class Count(BaseModel):

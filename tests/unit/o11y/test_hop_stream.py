@@ -3,15 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import httpx2
 import pytest
 from opentelemetry.trace import StatusCode
 
 from o11y import deadline, schema
 from o11y.hop import ServiceClient
 from o11y.problems import Problem
-from o11y.wire import Broken, Unreadable
+from tests.unit.o11y.near import NearTransport, Streamed
 from tests.unit.o11y.recorded import Recorded, attributes
-from tests.unit.o11y.wires import NearWire, Streamed
 
 PATIENCE_SECONDS = 5
 
@@ -22,7 +22,7 @@ class Things:
     def __init__(self, recorded: Recorded, answer: Streamed) -> None:
         self.recorded = recorded
         self.client = ServiceClient(
-            "things", "http://things:8000", recorded.telemetry, 60, NearWire(lambda _: answer)
+            "things", "http://things:8000", recorded.telemetry, 60, NearTransport(lambda _: answer)
         )
 
     async def is_idle(self) -> bool:
@@ -51,9 +51,9 @@ async def test_a_stream_is_one_span_that_ends_with_it(recorded: Recorded) -> Non
 @pytest.mark.parametrize(
     ("error", "kind", "status"),
     [
-        (Broken("reset"), schema.ERROR_CONNECTION_LOST, 503),
-        (Unreadable("no HTTP"), "unreadable_answer", 503),
-        (TimeoutError(), schema.ERROR_TIMEOUT, 504),
+        (httpx2.ReadError("reset"), schema.ERROR_CONNECTION_LOST, 503),
+        (httpx2.RemoteProtocolError("no HTTP"), "unreadable_answer", 503),
+        (httpx2.ReadTimeout("slow"), schema.ERROR_TIMEOUT, 504),
     ],
     ids=repr,
 )
@@ -107,14 +107,16 @@ async def test_an_answer_nobody_reads_can_be_let_go(recorded: Recorded) -> None:
     answer = Streamed(b"one")
     things = Things(recorded, answer)
     opened = await things.client.open("GET", "/")
-    opened.close()
-    opened.close()
+    await opened.aclose()
+    await opened.aclose()
     assert len(recorded.spans()) == 1
     assert answer.closed
     assert await things.is_idle()
 
 
-@pytest.mark.parametrize("end", [b"", Broken("reset"), TimeoutError()], ids=repr)
+@pytest.mark.parametrize(
+    "end", [b"", httpx2.ReadError("reset"), httpx2.ReadTimeout("slow")], ids=repr
+)
 async def test_what_has_said_all_is_complete_however_it_ends(
     end: bytes | Exception, recorded: Recorded
 ) -> None:
@@ -133,6 +135,6 @@ async def test_what_has_said_all_is_complete_however_it_ends(
 async def test_what_is_let_go_before_its_end_was_cancelled(recorded: Recorded) -> None:
     things = Things(recorded, Streamed(b"one", b"two"))
     opened = await things.client.open("POST", "/stream")
-    opened.close()
+    await opened.aclose()
     [span] = recorded.spans()
     assert attributes(span)[schema.ERROR_TYPE] == schema.ERROR_CANCELLED

@@ -20,6 +20,7 @@ from opentelemetry.trace import SpanKind
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from pydantic import Field
 
+from o11y import distribution
 from o11y.service import StartError, create_app, run
 from o11y.settings import ServiceSettings
 from o11y.telemetry import Telemetry
@@ -232,7 +233,13 @@ def root_logger() -> Iterator[None]:
     root.setLevel(level)
 
 
-@pytest.mark.usefixtures("root_logger")
+@pytest.fixture
+def nothing_global(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that runs in this process gets providers of its own, as it does in tests."""
+    monkeypatch.setattr(distribution, "start", lambda _: None)
+
+
+@pytest.mark.usefixtures("nothing_global")
 def test_a_service_that_cannot_start_says_so_in_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -277,6 +284,7 @@ def test_a_service_that_can_go_on_no_more_ends_its_process_and_says_why() -> Non
     assert critical["message"] == "this process ends: the engine is lost"
 
 
+@pytest.mark.usefixtures("nothing_global")
 def test_a_service_with_a_bad_setting_is_never_built(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,12 +12,12 @@ from opentelemetry.metrics import Observation
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from prometheus_client.openmetrics.exposition import generate_latest
-from pydantic import SecretStr
 
 from o11y import schema
 from o11y.settings import ServiceSettings
 from o11y.telemetry import CpuUsage, Telemetry
 from tests.collectors import HttpCollector
+from tests.telemetry_variables import set_variables
 from tests.unit.o11y.recorded import Names, Recorded
 
 
@@ -132,11 +132,13 @@ def test_readers_close_together_see_the_same_cpu_usage() -> None:
     assert usage.percent() == 50
 
 
-def test_each_signal_goes_to_its_path_with_the_credentials(collector: HttpCollector) -> None:
-    settings = ServiceSettings(
-        app_port=8000,
-        otel_exporter_otlp_endpoint=f"http://127.0.0.1:{collector.server_port}/otlp",
-        otel_exporter_otlp_headers=SecretStr("123:token"),
+def test_each_signal_goes_to_its_path_with_the_credentials(
+    collector: HttpCollector, settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_variables(
+        monkeypatch,
+        OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{collector.server_port}/otlp",
+        OTEL_EXPORTER_OTLP_HEADERS="123:token",
     )
     telemetry = Telemetry("thing-svc", settings)
     telemetry.tracer.start_span("work").end()
@@ -149,18 +151,19 @@ def test_each_signal_goes_to_its_path_with_the_credentials(collector: HttpCollec
 
 
 def test_a_telemetry_that_is_turned_off_sends_nothing(
-    collector: HttpCollector, monkeypatch: pytest.MonkeyPatch
+    collector: HttpCollector, settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
-    settings = ServiceSettings(
-        app_port=8000, otel_exporter_otlp_endpoint=f"http://127.0.0.1:{collector.server_port}/otlp"
+    set_variables(
+        monkeypatch,
+        OTEL_SDK_DISABLED="true",
+        OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{collector.server_port}/otlp",
     )
     telemetry = Telemetry("thing-svc", settings)
     with telemetry.tracer.start_as_current_span("work") as span:
         telemetry.counter(schema.MODEL_TOKENS).add(1)
         telemetry.histogram(schema.MODEL_DURATION).record(1)
     assert not span.is_recording()
-    assert telemetry.emit_log is None
+    assert not telemetry.exports_logs
     telemetry.shutdown()
     assert not collector.received
 

@@ -5,10 +5,10 @@ import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx2
 import pytest
 
-from o11y.http1 import MAX_CONNECTIONS, Http1Wire
-from o11y.wire import Broken, Unsent
+from o11y import transport
 from tests.unit.o11y.peers import (
     CLOSING,
     HELLO,
@@ -17,9 +17,10 @@ from tests.unit.o11y.peers import (
     ask,
     listening,
     make_certificate,
+    over_the_network,
     read_request,
+    send,
     serving_tls,
-    until,
 )
 
 NAME = "llm.test"
@@ -45,48 +46,47 @@ def trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def wire() -> AsyncIterator[Http1Wire]:
-    wire = Http1Wire(2)
-    yield wire
-    await wire.close()
+async def http() -> AsyncIterator[httpx2.AsyncClient]:
+    async with over_the_network(2) as http:
+        yield http
 
 
 @pytest.mark.usefixtures("trusted")
-async def test_an_address_may_answer_for_a_name(tls: ssl.SSLContext, wire: Http1Wire) -> None:
+async def test_an_address_may_answer_for_a_name(
+    tls: ssl.SSLContext, http: httpx2.AsyncClient
+) -> None:
     server = Server(*[HELLO] * 9)
     async with listening(server, tls=tls) as url:
         for _ in range(2):
-            reply = await wire.send("POST", url, {}, b"{}", server_hostname=NAME)
-            assert await reply.read() == b"hello"
+            response = await send(http, url, name=NAME)
+            assert await response.aread() == b"hello"
         assert server.connections == 1
-        with pytest.raises(Unsent):  # the same address under another name is someone else
-            await wire.send("POST", url, {}, b"{}", server_hostname="other.test")
-        with pytest.raises(Unsent):
-            await wire.send("POST", url, {}, b"{}")
+        with pytest.raises(httpx2.ConnectError):  # the same address by another name is another
+            await send(http, url, name="other.test")
+        with pytest.raises(httpx2.ConnectError):
+            await send(http, url)
     assert len(server.requests) == 2
-    assert wire._places._value == MAX_CONNECTIONS
 
 
 async def test_a_server_nobody_vouches_for_gets_nothing(
-    tls: ssl.SSLContext, wire: Http1Wire
+    tls: ssl.SSLContext, http: httpx2.AsyncClient
 ) -> None:
     server = Server(HELLO)
     async with listening(server, tls=tls) as url:
-        with pytest.raises(Unsent):
-            await wire.send("POST", url, {}, b"{}", server_hostname=NAME)
+        with pytest.raises(httpx2.ConnectError):
+            await send(http, url, name=NAME)
     assert server.requests == []
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""])
-async def test_a_server_without_tls_gets_nothing(answer: bytes, wire: Http1Wire) -> None:
+async def test_a_server_without_tls_gets_nothing(answer: bytes, http: httpx2.AsyncClient) -> None:
     async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         writer.write(answer)
 
     async with listening(peer) as url:
-        with pytest.raises(Unsent):
-            await ask(wire, url.with_scheme("https"))
-    assert not wire._open
+        with pytest.raises(httpx2.ConnectError):
+            await ask(http, url.copy_with(scheme="https"))
 
 
 async def test_a_server_that_says_nothing_is_not_waited_for() -> None:
@@ -97,18 +97,16 @@ async def test_a_server_that_says_nothing_is_not_waited_for() -> None:
             pass
         left.set()
 
-    wire = Http1Wire(0.05)
-    async with listening(peer) as url:
-        with pytest.raises(Unsent):
-            await ask(wire, url.with_scheme("https"))
+    async with listening(peer) as url, over_the_network(0.05) as http:
+        with pytest.raises(httpx2.ConnectTimeout):
+            await ask(http, url.copy_with(scheme="https"))
         await left.wait()
-    assert (wire._places._value, len(wire._open)) == (MAX_CONNECTIONS, 0)
 
 
 @pytest.mark.usefixtures("trusted")
 @pytest.mark.parametrize("sized", [True, False], ids=["sized", "until closed"])
 async def test_a_slow_reader_loses_nothing(
-    sized: bool, tls: ssl.SSLContext, wire: Http1Wire
+    sized: bool, tls: ssl.SSLContext, http: httpx2.AsyncClient
 ) -> None:
     async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
@@ -117,50 +115,52 @@ async def test_a_slow_reader_loses_nothing(
         await writer.drain()
 
     async with listening(peer, tls=tls) as url:
-        reply = await wire.send("POST", url, {}, b"{}", server_hostname=NAME)
+        response = await send(http, url, name=NAME)
         read = 0
-        while chunk := await reply.chunk():
+        async for chunk in response.aiter_bytes():
             read += len(chunk)
-            for _ in range(20):
+            for _ in range(5):
                 await asyncio.sleep(0)
         assert read == LARGE
 
 
 @pytest.mark.usefixtures("trusted")
-async def test_a_large_body_goes_out(tls: ssl.SSLContext, wire: Http1Wire) -> None:
+async def test_a_large_body_goes_out(tls: ssl.SSLContext, http: httpx2.AsyncClient) -> None:
     server = Server(HELLO, HELLO)
     async with listening(server, tls=tls) as url:
         for _ in range(2):
-            reply = await wire.send("POST", url, {}, b"x" * LARGE, server_hostname=NAME)
-            assert await reply.read() == b"hello"
+            response = await send(http, url, body=b"x" * LARGE, name=NAME)
+            assert await response.aread() == b"hello"
     assert {len(request.partition(b"\r\n\r\n")[2]) for request in server.requests} == {LARGE}
     assert server.connections == 1
 
 
 @pytest.mark.usefixtures("trusted")
-async def test_an_answer_cut_short_is_broken(tls: ssl.SSLContext, wire: Http1Wire) -> None:
+async def test_an_answer_cut_short_is_broken(tls: ssl.SSLContext, http: httpx2.AsyncClient) -> None:
     async with listening(Server(OK + b"content-length: 9\r\n\r\nhello"), tls=tls) as url:
-        reply = await wire.send("POST", url, {}, b"{}", server_hostname=NAME)
-        with pytest.raises(Broken):
-            await reply.read()
-    assert wire._places._value == MAX_CONNECTIONS
+        response = await send(http, url, name=NAME)
+        with pytest.raises(httpx2.ReadError):
+            await response.aread()
 
 
 @pytest.mark.usefixtures("trusted")
 @pytest.mark.parametrize("steps", range(0, 40, 3))
 async def test_a_caller_may_leave_at_any_step(
-    steps: int, tls: ssl.SSLContext, wire: Http1Wire
+    steps: int, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def call() -> bytes:
-        reply = await wire.send("POST", url, {}, b"{}", server_hostname=NAME)
-        return await reply.read()
+    monkeypatch.setattr(transport, "MAX_CONNECTIONS", 1)  # one that is left behind takes the place
 
-    async with listening(Server(CLOSING, CLOSING), tls=tls) as url:
-        task = asyncio.create_task(call())
+    async def call(http: httpx2.AsyncClient, url: httpx2.URL) -> bytes:
+        response = await send(http, url, name=NAME)
+        return await response.aread()
+
+    async with (
+        listening(Server(CLOSING, CLOSING), tls=tls) as url,
+        over_the_network(2) as http,
+    ):
+        task = asyncio.create_task(call(http, url))
         for _ in range(steps):
             await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait([task])
-        await until(lambda: not wire._open)
-        assert wire._places._value == MAX_CONNECTIONS
-        assert await call() == b"hello"
+        assert await call(http, url) == b"hello"

@@ -1,0 +1,52 @@
+"""Providers over the network: through the proxies of the environment, the local service never."""
+
+import httpx2
+import pytest
+
+from llm_proxy.app import build
+from llm_proxy.provider import Provider
+from llm_proxy.settings import LOCAL, ProviderSettings, Settings
+from o11y.service import StartError
+from tests.unit.llm_proxy.upstream import provider_settings
+from tests.unit.o11y.peers import HELLO, Server, listening
+from tests.unit.o11y.recorded import Recorded
+
+NOWHERE = "http://127.0.0.1:1"
+
+
+@pytest.mark.parametrize("excepted", ["", "a.test"])
+async def test_a_provider_is_asked_through_the_proxy_unless_it_is_excepted(
+    excepted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = Server(HELLO)
+    async with listening(proxy) as url:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{url.port}")
+        monkeypatch.setenv("NO_PROXY", excepted)
+        provider = Provider(provider_settings("a", {}), NOWHERE)
+        if excepted:
+            with pytest.raises(httpx2.ConnectError):  # the name means nothing here
+                await provider.get("/models")
+        else:
+            assert (await provider.get("/models")).content == b"hello"
+        await provider.aclose()
+    asked = [request.split(b"\r\n")[0] for request in proxy.requests]
+    assert asked == ([] if excepted else [b"GET http://a.test/v1/models HTTP/1.1"])
+
+
+async def test_the_local_service_is_asked_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", NOWHERE)
+    local = Server(HELLO)
+    async with listening(local) as url:
+        provider = Provider(ProviderSettings(name=LOCAL), f"http://127.0.0.1:{url.port}")
+        assert (await provider.get("/models")).content == b"hello"
+        await provider.aclose()
+    assert len(local.requests) == 1
+
+
+def test_a_proxy_that_speaks_no_http_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    settings = Settings.model_validate({"openai_api_key": "sk-x"})
+    recorded = Recorded("llm-proxy", settings)
+    with pytest.raises(StartError, match=r"^ALL_PROXY: only HTTP proxies are supported$"):
+        build(settings, recorded.telemetry)
+    recorded.telemetry.shutdown()

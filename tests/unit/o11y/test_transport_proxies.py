@@ -1,0 +1,91 @@
+"""Which requests go through a proxy of the environment: those that httpx2 would send there."""
+
+import httpx2
+import pytest
+
+from o11y.transport import UnsupportedProxy, proxies
+from tests.unit.o11y.near import NearTransport
+from tests.unit.o11y.peers import HELLO, Server, listening
+
+VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+async def is_direct(url: str) -> bool:
+    """Whether a request to this URL is made without a proxy."""
+    direct: list[httpx2.Request] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        direct.append(request)
+        return httpx2.Response(200)
+
+    transport = NearTransport(answer)
+    async with httpx2.AsyncClient(transport=transport, mounts=proxies()) as http:
+        try:
+            await http.get(url)
+        except httpx2.ConnectError:  # there is no proxy there
+            return False
+    return bool(direct)
+
+
+NOWHERE = "http://127.0.0.1:1"
+
+
+@pytest.mark.parametrize(
+    ("environment", "url", "direct"),
+    [
+        ({}, "http://llm.test", True),
+        ({"HTTP_PROXY": NOWHERE}, "http://llm.test", False),
+        ({"http_proxy": "127.0.0.1:1"}, "http://llm.test", False),
+        ({"HTTP_PROXY": NOWHERE}, "https://llm.test", True),
+        ({"HTTPS_PROXY": NOWHERE}, "https://llm.test", False),
+        ({"ALL_PROXY": NOWHERE}, "https://llm.test", False),
+        ({"ALL_PROXY": NOWHERE, "NO_PROXY": "llm.test"}, "http://llm.test", True),
+        ({"ALL_PROXY": NOWHERE, "NO_PROXY": "a.test, llm.test"}, "http://llm.test:8000/v1", True),
+        ({"ALL_PROXY": NOWHERE, "NO_PROXY": "test"}, "http://llm.test", True),
+        ({"ALL_PROXY": NOWHERE, "NO_PROXY": ".llm.test"}, "http://eu.llm.test", True),
+        ({"ALL_PROXY": NOWHERE, "NO_PROXY": ".llm.test"}, "http://llm.test", False),
+        ({"ALL_PROXY": NOWHERE, "NO_PROXY": "llm.test"}, "http://notllm.test", False),
+        ({"ALL_PROXY": NOWHERE, "NO_PROXY": "*"}, "http://llm.test", True),
+        ({"ALL_PROXY": NOWHERE, "NO_PROXY": "localhost,10.0.0.1"}, "http://localhost", True),
+        ({"ALL_PROXY": NOWHERE, "NO_PROXY": "localhost,10.0.0.1"}, "http://10.0.0.1", True),
+        ({"ALL_PROXY": NOWHERE, "NO_PROXY": "10.0.0.1"}, "http://10.0.0.2", False),
+        ({"ALL_PROXY": NOWHERE, "NO_PROXY": "::1"}, "http://[::1]:8000", True),
+        ({"ALL_PROXY": NOWHERE, "NO_PROXY": "https://llm.test"}, "https://llm.test", True),
+        ({"ALL_PROXY": NOWHERE, "NO_PROXY": "https://llm.test"}, "http://llm.test", False),
+    ],
+)
+async def test_the_environment_names_the_way(
+    environment: dict[str, str], url: str, direct: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert await is_direct(url) is direct
+
+
+async def test_a_proxy_that_is_not_spoken_to_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://ann:hunter2@127.0.0.1:1")
+    with pytest.raises(UnsupportedProxy, match="ALL_PROXY: only HTTP proxies are") as raised:
+        proxies()
+    assert "hunter2" not in str(raised.value)
+
+
+async def test_credentials_of_a_proxy_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = Server(HELLO)
+    async with listening(proxy) as url:
+        monkeypatch.setenv("HTTP_PROXY", f"http://ann:hunter2@127.0.0.1:{url.port}")
+        async with httpx2.AsyncClient(mounts=proxies()) as http:
+            response = await http.get("http://llm.test/v1", headers={"authorization": "Bearer x"})
+    assert response.content == b"hello"
+    head = proxy.requests[0].lower()
+    assert head.startswith(b"get http://llm.test/v1 http/1.1\r\n")
+    assert b"\r\nproxy-authorization: basic yw5uomh1bnrlcji=\r\n" in head
+    assert b"\r\nauthorization: bearer x\r\n" in head
