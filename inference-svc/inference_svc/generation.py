@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from opentelemetry.trace import Span, SpanKind, StatusCode
+from opentelemetry.trace import Span
 from opentelemetry.util.genai.types import InputMessage, OutputMessage, TextPart
 from opentelemetry.util.types import AttributeValue
 
@@ -16,8 +16,8 @@ from inference_svc.steps import occupancy
 from o11y import schema
 from o11y.contracts import LocalInferenceMetadata, Performance, Usage
 from o11y.error_types import error_type
+from o11y.genai import Operation
 from o11y.identity import Tenants
-from o11y.stopwatch import Stopwatch
 from o11y.telemetry import Telemetry
 
 PROVIDER = "o11y-local"
@@ -69,23 +69,22 @@ class Generator:
 
     async def run(
         self,
-        operation: str,
+        name: str,
         requests: Sequence[GenerationRequest],
         emit: Emit | None = None,
         *,
         asked: Sequence[Said] = (),
     ) -> Outcome:
-        """Generate all `requests` (the choices of one call) inside a span `{operation} {model}`;
+        """Generate all `requests` (the choices of one call) inside a span `{name} {model}`;
         `emit` is told their text as it comes. `asked` is what the requests' tokens say, for
         telemetry where it may tell it.
         """
         model = self.engine.language_model
-        watch = Stopwatch()
-        with self._tracer.start_as_current_span(
-            f"{operation} {model.name}",
-            kind=SpanKind.INTERNAL,
-            attributes={
-                schema.OPERATION: operation,
+        operation = Operation(
+            self._tracer,
+            f"{name} {model.name}",
+            {
+                schema.OPERATION: name,
                 schema.PROVIDER: PROVIDER,
                 schema.REQUEST_MODEL: model.name,
                 schema.REQUEST_MAX_TOKENS: requests[0].max_new_tokens,
@@ -97,43 +96,39 @@ class Generator:
                 schema.MODEL_DEVICE: model.device,
                 schema.MODEL_PARAMETERS: model.parameters,
             },
-            start_time=watch.start_ns,
-            record_exception=False,
-            set_status_on_exception=False,
-        ) as span:
-            call = Call(span.get_span_context())
+            duration=self._request_duration,
+            labels=self._server_labels(name),
+        )
+        with operation.running():
+            call = Call(operation.span.get_span_context())
             try:
                 generations = await self.engine.generate(requests, emit, call)
             except BaseException as error:
-                self._failed(span, operation, requests, call, error, watch, asked)
+                self._failed(operation, requests, call, error)
+                self._tell_content(operation.span, asked, ())
                 raise
-            return self._succeeded(span, operation, call, generations, watch, asked)
+            outcome = self._succeeded(operation, name, call, generations)
+            self._tell_content(operation.span, asked, generations)
+            return outcome
 
     def _succeeded(
-        self,
-        span: Span,
-        operation: str,
-        call: Call,
-        generations: list[Generation],
-        watch: Stopwatch,
-        asked: Sequence[Said],
+        self, operation: Operation, name: str, call: Call, generations: list[Generation]
     ) -> Outcome:
-        outcome = self._outcome(call, generations, watch.seconds())
+        outcome = self._outcome(call, generations, operation.stop())
         usage, performance = outcome.metadata.usage, outcome.metadata.performance
-        self._tell(span, call, usage.prompt_tokens, usage.completion_tokens)
-        span.set_attributes(
+        self._tell(operation.span, call, usage.prompt_tokens, usage.completion_tokens)
+        operation.span.set_attributes(
             {
                 schema.FINISH_REASONS: [item.finish_reason for item in generations],
                 schema.TOKENS_PER_SECOND: performance.tokens_per_second,
             }
         )
-        labels = self._server_labels(operation)
+        labels = self._server_labels(name)
         self._duration.record(
             performance.duration_seconds,
             {**self._labels, schema.LABEL_STATUS: "ok"},
             call.context,
         )
-        self._request_duration.record(performance.duration_seconds, labels, call.context)
         self._first_token.record(performance.time_to_first_token_seconds, labels, call.context)
         for item in generations:
             if item.completion_tokens > 1:
@@ -141,40 +136,30 @@ class Generator:
                 self._output_token.record(
                     after / (item.completion_tokens - 1), labels, call.context
                 )
-        self._tell_content(span, asked, generations)
-        span.end(watch.end_ns(performance.duration_seconds))
         return outcome
 
     def _failed(
         self,
-        span: Span,
-        operation: str,
+        operation: Operation,
         requests: Sequence[GenerationRequest],
         call: Call,
         error: BaseException,
-        watch: Stopwatch,
-        asked: Sequence[Said],
     ) -> None:
         kind = _kind(error)
         if call.works:
             generated = sum(work.tokens for work in call.works)
-            self._tell(span, call, len(requests[0].prompt_ids), generated)
+            self._tell(operation.span, call, len(requests[0].prompt_ids), generated)
         if isinstance(error, Rejected):
             self._rejected.add(1, {**self._labels, schema.LABEL_REASON: error.code})
         elif kind in (schema.ERROR_CANCELLED, "out_of_time"):
             ran = any(work.admitted is not None for work in call.works)
             where = {schema.LABEL_REASON: kind, schema.LABEL_STATUS: RUNNING if ran else WAITING}
             self._cancelled.add(1, {**self._labels, **where})
-            span.add_event(schema.EVENT_CANCELLED, where)
-        span.set_attribute(schema.ERROR_TYPE, kind)
-        span.set_status(StatusCode.ERROR, str(error))
-        seconds = watch.seconds()
+            operation.span.add_event(schema.EVENT_CANCELLED, where)
+        operation.fail(kind, str(error))
         status = "cancelled" if kind == schema.ERROR_CANCELLED else "error"
-        self._duration.record(seconds, {**self._labels, schema.LABEL_STATUS: status}, call.context)
-        labels = {**self._server_labels(operation), schema.ERROR_TYPE: kind}
-        self._request_duration.record(seconds, labels, call.context)
-        self._tell_content(span, asked, ())
-        span.end(watch.end_ns(seconds))
+        labels = {**self._labels, schema.LABEL_STATUS: status}
+        self._duration.record(operation.stop(), labels, call.context)
 
     def _tell_content(
         self, span: Span, asked: Sequence[Said], generations: Iterable[Generation]

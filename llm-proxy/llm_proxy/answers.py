@@ -104,6 +104,19 @@ class Tokens(msgspec.Struct, frozen=True):
     estimated: bool = False
     """Nobody counted: worked out from the text that went and came."""
 
+    def __add__(self, other: "Tokens") -> "Tokens":
+        """The tokens of both; an estimate if one of them is."""
+        return Tokens(
+            self.input + other.input,
+            self.output + other.output,
+            self.cached + other.cached,
+            self.cache_write + other.cache_write,
+            self.input_audio + other.input_audio,
+            self.output_audio + other.output_audio,
+            self.reasoning + other.reasoning,
+            self.estimated or other.estimated,
+        )
+
 
 class Said(msgspec.Struct):
     """What a provider said of its answer."""

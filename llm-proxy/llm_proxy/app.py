@@ -23,7 +23,9 @@ def build(
     """The application; `transport` replaces the network to the providers in tests."""
     inference_url = str(settings.inference_url)
     try:
-        providers = [Provider(each, inference_url, transport) for each in settings.providers()]
+        providers = [
+            Provider(each, inference_url, telemetry, transport) for each in settings.providers()
+        ]
     except UnsupportedProxy as error:
         raise StartError(str(error)) from error
     routing = Routing(providers)

@@ -8,21 +8,22 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 import httpx2
-from opentelemetry import trace
 from opentelemetry.metrics import Observation
 
 from llm_proxy import answers, backoff
 from llm_proxy.answers import NotReadable, ProviderFailed, Said, Tokens
-from llm_proxy.attempt import Attempt, CallCost, Meters
+from llm_proxy.attempt import Attempt
 from llm_proxy.breaker import State
 from llm_proxy.failures import BUSY, NOT_READABLE, OPEN, Failed, Refused, judged, reported, verdict
-from llm_proxy.provider import Provider, replica_of
+from llm_proxy.inference import Inference
+from llm_proxy.meters import Meters
+from llm_proxy.provider import Provider
 from llm_proxy.requests import Request
 from llm_proxy.routing import Candidate, Routing
 from llm_proxy.stream import Stream
 from o11y import deadline, schema
 from o11y.error_types import error_type
-from o11y.problems import out_of_time
+from o11y.problems import Problem, out_of_time
 from o11y.sse import TooLong
 from o11y.telemetry import Telemetry
 from o11y.transport import nothing_was_sent
@@ -56,9 +57,8 @@ class Calls:
     """Makes calls and tells telemetry of every attempt."""
 
     def __init__(self, routing: Routing, telemetry: Telemetry, times_chunks: bool = False) -> None:
-        """`times_chunks` asks for a value of every chunk of every stream."""
         self.routing = routing
-        self._meters = Meters(telemetry, list(routing.providers), times_chunks)
+        self.meters = Meters(telemetry, routing.providers, times_chunks)
         self._retries = telemetry.counter(schema.OPENAI_RETRIES)
         self._fallbacks = telemetry.counter(schema.OPENAI_FALLBACKS)
         telemetry.gauge(schema.OPENAI_CIRCUIT, self._observe_circuits)
@@ -69,8 +69,9 @@ class Calls:
         Raises Refused when the call itself is wrong or every provider is too busy, and a Problem
         when none could answer.
         """
-        call = _Call(self, request)
         candidates = await self.routing.candidates(request)
+        provider, model = candidates[0]
+        call = _Call(self, request, Inference(self.meters, request, provider, model))
         try:
             for at, candidate in enumerate(candidates):
                 provider = candidate[0]
@@ -80,11 +81,11 @@ class Calls:
                 if at + 1 < len(candidates):
                     self._fall_back(provider, candidates[at + 1][0], call.failures[-1])
             raise verdict(call.failures)
-        except Refused as refused:
-            refused.provider = provider.name
+        except BaseException as error:
+            if isinstance(error, Refused):
+                error.provider = provider.name
+            call.failed(error)
             raise
-        finally:
-            trace.get_current_span().set_attribute(schema.LLM_ATTEMPTS, call.attempts)
 
     def _fall_back(self, provider: Provider, following: Provider, failure: Failed) -> None:
         logger.warning("%s; trying %s", failure.detail, following.name)
@@ -97,7 +98,7 @@ class Calls:
             },
         )
 
-    def _retry(self, provider: Provider, failure: Failed) -> None:
+    def count_retry(self, provider: Provider, failure: Failed) -> None:
         self._retries.add(
             1, {schema.LABEL_PROVIDER: provider.name, schema.LABEL_REASON: failure.error}
         )
@@ -108,18 +109,25 @@ class Calls:
 
 
 class _Call:
-    """One call in progress: what its attempts cost, and how they failed."""
+    """One call in progress, and how its attempts failed."""
 
-    def __init__(self, calls: Calls, request: Request) -> None:
+    def __init__(self, calls: Calls, request: Request, inference: Inference) -> None:
         self.failures: list[Failed] = []
-        self.attempts = 0
         self._calls = calls
         self._request = request
-        self._cost = CallCost()
+        self._inference = inference
+
+    def failed(self, error: BaseException) -> None:
+        """No attempt gave an answer, and this is what the caller is told."""
+        last = self.failures[-1].error if self.failures else ""
+        is_verdict = isinstance(error, Problem) and last
+        self._inference.fail(last if is_verdict else _reason(error), str(error))
+        self._inference.end()
 
     async def ask(self, candidate: Candidate, alone: bool) -> Whole | Stream | None:
         """One provider, several times if need be. `alone` when there is no other to ask."""
         provider, model = candidate
+        self._inference.asks(provider, model)
         retry = 0
         while True:
             try:
@@ -134,7 +142,7 @@ class _Call:
                 if (left is not None and wait >= left) or wait > patience:
                     return None
                 await asyncio.sleep(wait)
-                self._calls._retry(provider, failure)
+                self._calls.count_retry(provider, failure)
                 retry += 1
 
     async def _try(self, provider: Provider, model: str, retry: int, alone: bool) -> Whole | Stream:
@@ -143,13 +151,10 @@ class _Call:
             late = out_of_time(f"no time left to call {provider.title}")
             raise verdict(self.failures) if self.failures else late
         ending = await self._admitted(provider, alone)
-        self.attempts += 1
-        attempt = Attempt(
-            self._calls._meters, provider, self._request, model, retry, self.attempts, self._cost
-        )
+        attempt = Attempt(self._calls.meters, self._inference, self._request, provider, model)
         received = bytearray()
         try:
-            response = await self._send(provider, model, attempt, received, alone)
+            response = await self._send(provider, model, attempt, received, alone, retry)
             if self._request.stream:
                 return await self._stream(provider, response, attempt, ending)
             return await self._whole(provider, response, attempt, ending, received)
@@ -208,6 +213,7 @@ class _Call:
         attempt: Attempt,
         received: bytearray,
         alone: bool,
+        retry: int,
     ) -> httpx2.Response:
         """A good answer's head. Raises what its status means otherwise.
 
@@ -218,13 +224,15 @@ class _Call:
         if not alone and (left := deadline.remaining()) is not None:
             seconds = min(seconds, left / 2)
         body = request.for_provider(model, settings.stream_usage)
-        carrier = provider.carrier(attempt.context, seconds)
-        async with asyncio.timeout(seconds):
-            response = await provider.send("POST", request.path, body, carrier)
-        attempt.answered(response.status_code, replica_of(response))
+        call = attempt.call(seconds)
+        response = await provider.send(request.path, body, call, self._inference.context, retry)
+        attempt.answered(response)
         if attempt.accepted:
             return response
-        content = await _read(response, settings.idle_seconds, received)
+        try:
+            content = await _read(response, received)
+        finally:
+            await response.aclose()
         raise judged(provider.title, response.status_code, content, response.headers)
 
     async def _whole(
@@ -235,16 +243,19 @@ class _Call:
         ending: "_Ending",
         received: bytearray,
     ) -> Whole:
-        content = await _read(response, provider.settings.idle_seconds, received)
         try:
+            content = await _read(response, received)
             said = answers.read(content)
         except ProviderFailed as failed:
             raise reported(provider.title, failed, response.headers) from failed
+        finally:
+            await response.aclose()
         if attempt.answer:
             attempt.answer.add(content)
         attempt.end(said, said.tokens or answers.estimate(content, self._request.input_bytes))
         ending(None)
-        return Whole(provider, content, response.headers, self._cost.usd)
+        self._inference.end()
+        return Whole(provider, content, response.headers, self._inference.usd)
 
     async def _stream(
         self, provider: Provider, response: httpx2.Response, attempt: Attempt, ending: "_Ending"
@@ -299,17 +310,11 @@ class _Ending:
         return deadline.remaining() == 0 and took < self._provider.settings.first_byte_seconds / 2
 
 
-async def _read(response: httpx2.Response, idle_seconds: float, received: bytearray) -> bytes:
+async def _read(response: httpx2.Response, received: bytearray) -> bytes:
     """The whole body; what came is in `received` even where it breaks off."""
-    try:
-        async with asyncio.timeout(deadline.limit(idle_seconds)) as patience:
-            async for chunk in response.aiter_bytes():
-                received += chunk
-                until = asyncio.get_running_loop().time() + deadline.limit(idle_seconds)
-                patience.reschedule(until)
-        return bytes(received)
-    finally:
-        await response.aclose()
+    async for chunk in response.aiter_bytes():
+        received += chunk
+    return bytes(received)
 
 
 def _reason(error: BaseException) -> str:

@@ -3,19 +3,23 @@
 import asyncio
 import logging
 from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 import httpx2
 import msgspec
-from opentelemetry import propagate
+from opentelemetry import baggage, context
 from opentelemetry.context import Context
 
 from llm_proxy.breaker import Breaker
 from llm_proxy.pricing import NO_LIST, PriceList
 from llm_proxy.settings import LOCAL, ProviderSettings
-from o11y import deadline
-from o11y.balancer import REPLICA, Balancer, BalancingTransport, Replica, as_is, resolve
+from o11y import schema
+from o11y.attempts import CALL, Call, traced
+from o11y.balancer import RESEND_COUNT, Balancer, BalancingTransport, as_is, resolve
 from o11y.hop import JSON, UNTRACED, USER_AGENT
 from o11y.problems import unavailable
+from o11y.telemetry import Telemetry
 from o11y.transport import NetworkTransport, no_cookies, port_of, proxies
 
 logger = logging.getLogger(__name__)
@@ -43,6 +47,7 @@ class Provider:
         self,
         settings: ProviderSettings,
         inference_url: str,
+        telemetry: Telemetry,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self.settings = settings
@@ -55,6 +60,12 @@ class Provider:
         self.url = self.url.copy_with(userinfo=b"")
         self.address = self.url.host
         self.port = port_of(self.url)
+        self.attributes: Mapping[str, str | int] = {
+            schema.PROVIDER: self.name,
+            schema.SERVER_ADDRESS: self.address,
+            schema.SERVER_PORT: self.port,
+        }
+        """Of the spans and metrics of calls."""
         self.title = (
             "inference-svc" if self.is_local else f"the LLM provider at {self.address}:{self.port}"
         )
@@ -77,7 +88,7 @@ class Provider:
         self.balancer = (
             Balancer(str(self.url), as_is if transport else resolve) if self.is_local else None
         )
-        self._client = self._connected(transport)
+        self._client = self._connected(telemetry, transport)
 
     def model(self, asked: str) -> str:
         """What this provider calls the model that is asked for."""
@@ -100,32 +111,41 @@ class Provider:
             raise unavailable("inference-svc does not say which models it has")
         self.chat_model, self.embedding_model = kinds["chat"], kinds["embedding"]
 
-    def carrier(self, context: Context, seconds: float) -> dict[str, str]:
-        """Headers that carry the trace; who the user is, and the deadline, stay in the house."""
-        carrier: dict[str, str] = {}
-        propagate.inject(carrier, context)
-        if self.is_local:
-            carrier[deadline.HEADER] = f"{seconds:.3f}"
-        else:
-            carrier.pop("baggage", None)
-        return carrier
+    def path(self, path: str) -> str:
+        """The path at the provider of one below its base URL."""
+        return self.url.path.rstrip("/") + path
+
+    def shown_url(self, path: str) -> str:
+        """The URL of a path without what the settings add to it, which may be secret."""
+        return f"{self.url.scheme}://{self.url.netloc.decode('ascii')}{self.path(path)}"
 
     async def send(
-        self, method: str, path: str, body: bytes | None, carrier: Mapping[str, str]
+        self, path: str, body: bytes, call: Call, parent: Context, resends: int
     ) -> httpx2.Response:
-        """Send a request below the base URL; the response has its head. Raises httpx2.HTTPError.
+        """POST to a path; the response has its head, and must be closed. Raises httpx2.HTTPError.
 
-        It must be closed.
+        The attempt's span is a child of the one in `parent`. Who a request is for stays in the
+        house.
         """
+        extensions = {CALL: call, RESEND_COUNT: resends}
+        token = context.attach(parent if self.is_local else baggage.clear(parent))
+        try:
+            return await self._send("POST", path, extensions, content=body)
+        finally:
+            context.detach(token)
+
+    async def _send(
+        self, method: str, path: str, extensions: dict[str, Any], **options: Any
+    ) -> httpx2.Response:
         url = self._urls.get(path)
         if url is None:
-            url = self._urls[path] = self.url.copy_with(path=self.url.path.rstrip("/") + path)
-        request = self._client.build_request(method, url, headers=carrier, content=body)
+            url = self._urls[path] = self.url.copy_with(path=self.path(path))
+        request = self._client.build_request(method, url, extensions=extensions, **options)
         return await self._client.send(request, stream=True)
 
     async def get(self, path: str) -> httpx2.Response:
         """The whole response of a GET outside any trace. Raises httpx2.HTTPError."""
-        response = await self.send("GET", path, None, UNTRACED)
+        response = await self._send("GET", path, {}, headers=UNTRACED)
         try:
             await response.aread()
         finally:
@@ -135,29 +155,28 @@ class Provider:
     async def aclose(self) -> None:
         await self._client.aclose()
 
-    def _connected(self, transport: httpx2.AsyncBaseTransport | None) -> httpx2.AsyncClient:
+    def _connected(
+        self, telemetry: Telemetry, transport: httpx2.AsyncBaseTransport | None
+    ) -> httpx2.AsyncClient:
         """The client: balanced in the house, and outside through the proxies of the environment."""
         headers = _headers(self.settings)
-        network = transport or NetworkTransport(tls=self.url.scheme == "https")
+        name = "inference-svc" if self.is_local else self.name
+        attempts = partial(traced, name, telemetry)
+        network = attempts(transport or NetworkTransport(tls=self.url.scheme == "https"))
+        mounts = {} if transport or self.is_local else proxies()
         return httpx2.AsyncClient(
             headers=headers,
             auth=None if "authorization" in headers else self._auth,
             timeout=httpx2.Timeout(None, connect=self.settings.connect_seconds),
             cookies=no_cookies(),
             transport=BalancingTransport(self.balancer, network) if self.balancer else network,
-            mounts={} if transport or self.is_local else proxies(),
+            mounts={pattern: proxy and attempts(proxy) for pattern, proxy in mounts.items()},
         )
 
 
 def _credentials(url: httpx2.URL) -> httpx2.BasicAuth | None:
     """Those in an address."""
     return httpx2.BasicAuth(url.username, url.password) if url.userinfo else None
-
-
-def replica_of(response: httpx2.Response) -> str | None:
-    """Host of the replica that answered, where the proxy chose one."""
-    replica: Replica | None = response.extensions.get(REPLICA)
-    return replica.host if replica else None
 
 
 def _headers(settings: ProviderSettings) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from o11y import schema
 from o11y.problems import Problem
 
 _INT64 = 1 << 63
@@ -67,6 +68,19 @@ class Request(msgspec.Struct, frozen=True):
     max_tokens: int | None
     choices: int | None
     seed: int | None
+
+    @property
+    def attributes(self) -> dict[str, str | int | float]:
+        """What is asked for, as attributes of a span."""
+        told = {
+            schema.REQUEST_TEMPERATURE: self.temperature,
+            schema.REQUEST_TOP_P: self.top_p,
+            schema.REQUEST_MAX_TOKENS: self.max_tokens,
+            schema.REQUEST_CHOICES: self.choices,
+            schema.REQUEST_SEED: self.seed,
+            schema.REQUEST_STREAM: self.stream or None,
+        }
+        return {key: value for key, value in told.items() if value is not None}
 
     def for_provider(self, model: str, stream_usage: bool) -> bytes:
         """The body with the provider's name for the model; a stream is to tell its usage."""

@@ -12,7 +12,7 @@ from llm_proxy.attempt import Attempt
 from llm_proxy.failures import NOT_READABLE
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Request
-from o11y import deadline, schema
+from o11y import schema
 from o11y.error_types import error_type
 from o11y.events import Last, LastError, event
 from o11y.hop import END_SECONDS
@@ -45,6 +45,7 @@ class Stream:
         self._splitter = Splitter()
         self._first: list[bytes] = []
         self._broken: NotReadable | None = None
+        self._begun = False
         self._closed = False
 
         self.tokens: Tokens | None = None
@@ -57,7 +58,7 @@ class Stream:
     @property
     def cost_usd(self) -> Decimal | None:
         """What the call cost, earlier attempts included; None when a price isn't known."""
-        return self.attempt.call_cost.usd
+        return self.attempt.inference.usd
 
     async def begin(self) -> None:
         """Wait for the first event with data. Raises NotReadable, TooLong, httpx2.HTTPError."""
@@ -68,6 +69,7 @@ class Stream:
             self._first += self._take(chunk)
             if self._broken:
                 raise self._broken
+        self._begun = True
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         """What the caller is sent, bit by bit; the attempt has ended before the last of it.
@@ -110,9 +112,12 @@ class Stream:
         self._closed = True
         try:
             self._end(error)
-        finally:
             await self._chunks.aclose()
             await self._response.aclose()
+        finally:
+            self._done(error)
+            if self._begun:
+                self._end_call(error)
 
     def _end(self, error: str | None) -> None:
         told = self.said.tokens
@@ -125,18 +130,17 @@ class Stream:
                 told if self._tally.finished else msgspec.structs.replace(told, estimated=True)
             )
         self.attempt.end(self.said, self.tokens, error)
-        self._done(error)
+
+    def _end_call(self, error: str | None) -> None:
+        """No other attempt follows one that has begun to answer."""
+        if error:
+            self.attempt.inference.fail(error)
+        self.attempt.inference.end()
 
     async def _passed(self) -> AsyncGenerator[bytes, None]:
         if self._first:
             yield b"".join(self._first)
-        idle = self.provider.settings.idle_seconds
-        while not self._broken:
-            seconds = min(idle, END_SECONDS) if self._tally.done else idle
-            async with asyncio.timeout(deadline.limit(seconds)):
-                chunk = await anext(self._chunks, b"")
-            if not chunk:
-                break
+        while not self._broken and (chunk := await anext(self._chunks, b"")):
             if events := self._take(chunk):
                 yield events[0] if len(events) == 1 else b"".join(events)
         if rest := self._splitter.rest():  # the last event may lack its blank line
@@ -161,6 +165,8 @@ class Stream:
             except NotReadable as unreadable:
                 self._broken = unreadable
                 break
+            if self._tally.done:
+                self.attempt.complete(END_SECONDS)
             if self.attempt.answer:
                 self.attempt.answer.add(content)
             if not only_usage or self._request.include_usage:

@@ -26,7 +26,7 @@ from o11y import deadline, schema
 from o11y.balancer import RESEND_COUNT
 from o11y.environment import opt_into_stable_names
 from o11y.error_types import error_type
-from o11y.instruments import BoundHistogram, Labels
+from o11y.instruments import NO_LABELS, BoundHistogram, Labels, Value
 from o11y.stopwatch import Stopwatch
 from o11y.telemetry import Telemetry
 from o11y.transport import port_of
@@ -51,12 +51,22 @@ class Call:
     """What the attempts of a call have in common."""
 
     path: str
+    """As `url.template`: it holds no ids."""
     url: str
     """By the service's name, without credentials."""
     seconds: float
-    whole: bool
+    """Longest wait for the head of a response; where `whole`, for all of it."""
+    whole: bool = False
     """Whether the response is read to its end before it is handed on."""
-    attributes: Mapping[str, str]
+    idle_seconds: float | None = None
+    """Longest wait for each piece of a body; None is as long as the request has."""
+    attributes: Labels = field(default_factory=dict)
+    labels: Labels = field(default_factory=dict)
+    """Of the metric, besides the usual ones."""
+    internal: bool = True
+    """Whether the deadline is told, and who it is for."""
+    billed: bool = False
+    """Whether the spans wait for `Attempt.tell` before they end."""
     left: float = field(default=0.0, init=False)
     """Seconds that the last attempt had."""
 
@@ -114,13 +124,16 @@ class AttemptTransport(httpx2.AsyncBaseTransport):
         attempt = Attempt(self, request, call)
         call.left = deadline.limit(call.seconds)
         until = asyncio.get_running_loop().time() + call.left
-        theirs = call.left - FOR_THE_WAY_BACK * min(call.left, 1.0)
-        request.headers[deadline.HEADER] = f"{theirs:.3f}"
+        if call.internal:
+            theirs = call.left - FOR_THE_WAY_BACK * min(call.left, 1.0)
+            request.headers[deadline.HEADER] = f"{theirs:.3f}"
         try:
             async with asyncio.timeout_at(until):
                 response = await self._inner.handle_async_request(request)
         except BaseException as error:
             attempt.end(error_type(error))
+            if call.billed:
+                attempt.tell()
             if isinstance(error, TimeoutError):
                 raise httpx2.ReadTimeout("time is up") from error
             raise
@@ -206,24 +219,38 @@ class _AttemptBody(httpx2.AsyncByteStream):
     def _patience(self) -> asyncio.Timeout:
         if self._until is not None:
             return asyncio.timeout_at(self._until)
-        return asyncio.timeout(deadline.remaining())
+        left, idle = deadline.remaining(), self._attempt.idle_seconds
+        if idle is None or (left is not None and left < idle):
+            return asyncio.timeout(left)
+        return asyncio.timeout(idle)
 
 
 class Attempt:
-    """One try of a call: its span and its time."""
+    """One try of a call: its span and its metric, which end together with what was measured.
+
+    That of a call that is billed ends when `tell` was called as well.
+    """
 
     def __init__(self, transport: AttemptTransport, request: httpx2.Request, call: Call) -> None:
-        self.ended = False
+        self.idle_seconds = call.idle_seconds
+        """Longest wait for the next piece of the body."""
         self._transport = transport
         self._watch = Stopwatch()
         self._span: Span = request.extensions.get(SPAN, INVALID_SPAN)
-        self._labels: dict[str, str | int] = {
+        self._labels: dict[str, Value] = {
+            **call.labels,
             schema.HTTP_METHOD: request.method,
             schema.URL_TEMPLATE: call.path,
             schema.SERVER_ADDRESS: request.url.host,
             schema.SERVER_PORT: port_of(request.url),
         }
-        self._outcome: dict[str, str | int] = {}
+        self._outcome: dict[str, Value] = {}
+        self._seconds: float | None = None
+        self._untold = call.billed
+
+    @property
+    def ended(self) -> bool:
+        return self._seconds is not None
 
     def answered(self, status: int) -> None:
         """The head of a response has come."""
@@ -235,17 +262,31 @@ class Attempt:
         """End the attempt, once; `error` is the `error.type` of what went wrong after the head."""
         if self.ended:
             return
-        self.ended = True
+        self._seconds = self._watch.seconds()
         if error:
-            self._outcome[schema.ERROR_TYPE] = error
+            self._outcome.setdefault(schema.ERROR_TYPE, error)
+        self._record()
+
+    def tell(self, attributes: Labels = NO_LABELS, error: str | None = None) -> None:
+        """Add what is known of the attempt when its response was read; `error` is the `error.type`
+        where it was no answer.
+        """
+        self._untold = False
+        self._span.set_attributes(attributes)
+        if error:
+            self._outcome.setdefault(schema.ERROR_TYPE, error)
+        self._record()
+
+    def _record(self) -> None:
+        if self._seconds is None or self._untold:
+            return
         self._span.set_attributes(self._outcome)
         if schema.ERROR_TYPE in self._outcome:
             self._span.set_status(StatusCode.ERROR)
-        seconds = self._watch.seconds()
         self._transport.series(self._labels, self._outcome).record(
-            seconds, self._span.get_span_context()
+            self._seconds, self._span.get_span_context()
         )
-        self._span.end(_end_ns(self._span, seconds))
+        self._span.end(_end_ns(self._span, self._seconds))
 
 
 def _end_ns(span: Span, seconds: float) -> int | None:

@@ -35,7 +35,7 @@ REPLICA = "o11y.replica"
 """Extension of a request and of its response: the replica it goes to."""
 
 RESEND_COUNT = "o11y.resend_count"
-"""Extension of an attempt: how often the request has been sent before."""
+"""Extension of a request and of an attempt: how often it has been sent before."""
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 """The addresses of a host name. Raises OSError when there are none."""
@@ -181,7 +181,7 @@ class BalancingTransport(httpx2.AsyncBaseTransport):
     What was not sent goes to another replica while there is one that was not tried, or `attempts`
     times in all. So does what broke on its way, if the extension `IDEMPOTENT` says that doing it
     twice is doing it once. The extension `REPLICA` picks a replica. Each attempt is one request of
-    `inner`, numbered from 0 by the extension `RESEND_COUNT`; the response's `REPLICA` is the one
+    `inner`, counted on by the extension `RESEND_COUNT`; the response's `REPLICA` is the one
     that answered, and stays occupied until the response is closed.
     """
 
@@ -231,7 +231,7 @@ class BalancingTransport(httpx2.AsyncBaseTransport):
             extensions={
                 **request.extensions,
                 REPLICA: replica,
-                RESEND_COUNT: number,
+                RESEND_COUNT: request.extensions.get(RESEND_COUNT, 0) + number,
                 "sni_hostname": self.balancer.host,
             },
         )

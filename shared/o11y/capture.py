@@ -18,6 +18,7 @@ from opentelemetry.util.genai.types import (
     InputMessage,
     MessagePart,
     OutputMessage,
+    RetrievalDocument,
     TextPart,
 )
 from opentelemetry.util.genai.utils import gen_ai_json_dumps
@@ -77,6 +78,11 @@ class Capture:
             )
         if self._on_spans:
             span.set_attributes({key: gen_ai_json_dumps(items) for key, items in told.items()})
+
+    def tell_documents(self, span: Span, found: Sequence[RetrievalDocument]) -> None:
+        """Of the ids and scores that a search found; on spans only."""
+        if self._on_spans and span.is_recording():
+            span.set_attribute(schema.RETRIEVAL_DOCUMENTS, gen_ai_json_dumps(found))
 
 
 def _cut(messages: Sequence[Message]) -> list[Message]:

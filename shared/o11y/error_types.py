@@ -1,19 +1,12 @@
 """`error.type`: why something failed, as a word that programs can group by."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TypeVar
 
 import httpx2
-from opentelemetry.util.genai.invocation import GenAIInvocation
-from opentelemetry.util.genai.types import Error
 
 from o11y import schema
 from o11y.problems import Problem
 from o11y.transport import nothing_was_sent
-
-Invocation = TypeVar("Invocation", bound=GenAIInvocation)
 
 
 def error_type(error: BaseException) -> str:
@@ -32,16 +25,3 @@ def error_type(error: BaseException) -> str:
         case Problem():
             return error.code
     return type(error).__qualname__
-
-
-@contextmanager
-def ended(invocation: Invocation) -> Iterator[Invocation]:
-    """Run the block within an invocation of the GenAI utilities, whose own context manager would
-    name the error's Python class instead.
-    """
-    try:
-        yield invocation
-    except BaseException as error:
-        invocation.fail(Error(str(error), error_type(error)))
-        raise
-    invocation.stop()

@@ -152,7 +152,7 @@ class ServiceClient:
         if json is not None:
             content, headers = msgspec.json.encode(json), {**JSON, **(headers or {})}
         url = self._public_url + path
-        call = Call(path, url, seconds or self.timeout, whole, attributes or {})
+        call = Call(path, url, seconds or self.timeout, whole, attributes=attributes or {})
         extensions = {
             CALL: call,
             IDEMPOTENT: method == "GET" if idempotent is None else idempotent,

@@ -106,9 +106,11 @@ an eviction, past a stop text, after a caller left, or in a step that failed.
 COST_USD = "o11y.cost.usd"
 COST_SOURCE = "o11y.cost.source"
 USAGE_ESTIMATED = "o11y.usage.estimated"
-LLM_ATTEMPT = "o11y.llm.attempt"
 LLM_ATTEMPTS = "o11y.llm.attempts"
-LLM_COST_USD = "o11y.llm.cost.usd"
+LLM_ATTEMPT = "o11y.llm.attempt.number"
+ATTEMPT_INPUT_TOKENS = "o11y.llm.attempt.input_tokens"
+ATTEMPT_OUTPUT_TOKENS = "o11y.llm.attempt.output_tokens"
+ATTEMPT_COST_USD = "o11y.llm.attempt.cost.usd"
 PIPELINE_STAGE = "o11y.pipeline.stage"
 PIPELINE_STEPS = "o11y.pipeline.steps_completed"
 QUEUE_SECONDS = "o11y.queue.seconds"
@@ -216,7 +218,8 @@ class Metric:
 
 EVERY_SERVICE = ("gateway", "llm-proxy", "vector-svc", "inference-svc")
 _EMITTED_BY = {
-    ("gateway",): ("http.client.", "pipeline_", "o11y_service_up", "gen_ai.invoke_workflow."),
+    ("gateway", "llm-proxy"): ("http.client.",),
+    ("gateway",): ("pipeline_", "o11y_service_up", "gen_ai.invoke_workflow."),
     ("llm-proxy", "vector-svc"): ("gen_ai.client.operation.duration",),
     ("llm-proxy",): ("openai_", "gen_ai.client."),
     ("vector-svc",): ("vector_",),
@@ -245,8 +248,8 @@ HTTP_CLIENT_DURATION = Metric(
     "http.client.request.duration",
     "histogram",
     "s",
-    "Duration of one attempt of a call to another service.",
-    (HTTP_METHOD, URL_TEMPLATE, SERVER_ADDRESS, SERVER_PORT, HTTP_STATUS, ERROR_TYPE),
+    "Duration of one attempt of a call to another service, or at an LLM provider.",
+    (HTTP_METHOD, URL_TEMPLATE, SERVER_ADDRESS, SERVER_PORT, HTTP_STATUS, ERROR_TYPE, PROVIDER),
     "semconv http/http-metrics#metric-httpclientrequestduration",
     HTTP_SECONDS,
 )
@@ -263,7 +266,7 @@ GEN_AI_DURATION = Metric(
     "gen_ai.client.operation.duration",
     "histogram",
     "s",
-    "Duration of one attempt at the LLM provider.",
+    "Duration of a call to a model, retries and fallbacks included, or of a search.",
     (OPERATION, PROVIDER, REQUEST_MODEL, RESPONSE_MODEL, SERVER_ADDRESS, SERVER_PORT, ERROR_TYPE),
     "semconv gen-ai/gen-ai-metrics#metric-gen_aiclientoperationduration",
     SECONDS,
@@ -308,7 +311,7 @@ OPENAI_API_DURATION = Metric(
     "openai_api_duration",
     "histogram",
     "s",
-    "Duration of one attempt at the LLM provider, by how it ended (ok, error, cancelled).",
+    "Duration of a call to a model, by how it ended (ok, error, cancelled).",
     (LABEL_PROVIDER, LABEL_MODEL, LABEL_OPERATION, LABEL_STATUS),
     "original",
     SECONDS,
@@ -837,8 +840,8 @@ ATTRIBUTES = (
     Attribute(RESPONSE_ID, _SPAN_GEN_AI, "The provider's id of its answer."),
     Attribute(FIRST_CHUNK_SECONDS, _SPAN_GEN_AI, "Seconds until a stream's first event."),
     Attribute(FINISH_REASONS, _SPAN_GEN_AI, "Why each answer ended."),
-    Attribute(INPUT_TOKENS, _SPAN_GEN_AI, "Tokens of the prompt."),
-    Attribute(OUTPUT_TOKENS, _SPAN_GEN_AI, "Tokens generated."),
+    Attribute(INPUT_TOKENS, _SPAN_GEN_AI, "Tokens of the prompt, of every billed attempt."),
+    Attribute(OUTPUT_TOKENS, _SPAN_GEN_AI, "Tokens generated, of every billed attempt."),
     Attribute(CACHE_READ_TOKENS, _SPAN_GEN_AI, "Input tokens the provider had cached."),
     Attribute(CACHE_WRITE_TOKENS, "o11y", "Input tokens the provider put in its cache."),
     Attribute(REASONING_TOKENS, _SPAN_GEN_AI, "Output tokens of reasoning."),
@@ -859,7 +862,7 @@ ATTRIBUTES = (
     Attribute(COMPLETION_TOKENS_ORIGINAL, _ORIGINAL, "As `gen_ai.usage.output_tokens`."),
     Attribute(TOKENS_PER_SECOND, _ORIGINAL, "Tokens generated a second, of the whole call."),
     Attribute(BATCH_EFFICIENCY, _ORIGINAL, "Part of the token slots computed that was used."),
-    Attribute(COST_USD, "o11y", "Cost in US dollars."),
+    Attribute(COST_USD, "o11y", "Cost in US dollars, that of all attempts together."),
     Attribute(
         COST_SOURCE,
         "o11y",
@@ -867,13 +870,11 @@ ATTRIBUTES = (
         "`model_name`, a guess by the model's name at an address that no list knows.",
     ),
     Attribute(USAGE_ESTIMATED, "o11y", "Whether tokens are an estimate; absent if not."),
-    Attribute(LLM_ATTEMPT, "o11y", "Which attempt of the call this is, from 1."),
     Attribute(LLM_ATTEMPTS, "o11y", "Attempts the call took."),
-    Attribute(
-        LLM_COST_USD,
-        "o11y",
-        "Cost of the call in US dollars: that of all attempts together, where it is known.",
-    ),
+    Attribute(LLM_ATTEMPT, "o11y", "Which attempt of the call this is, from 1."),
+    Attribute(ATTEMPT_INPUT_TOKENS, "o11y", "Input tokens that this attempt is billed."),
+    Attribute(ATTEMPT_OUTPUT_TOKENS, "o11y", "Output tokens that this attempt is billed."),
+    Attribute(ATTEMPT_COST_USD, "o11y", "What they cost in US dollars."),
     Attribute(PIPELINE_STAGE, "o11y", "Stage of the pipeline this belongs to."),
     Attribute(PIPELINE_STEPS, "o11y", "Stages that worked."),
     Attribute(QUEUE_SECONDS, "o11y", "Seconds until the work began."),
@@ -922,7 +923,6 @@ _FAILED = (ERROR_TYPE, ERROR_MESSAGE)
 _SERVER = (
     *(HTTP_METHOD, HTTP_METHOD_ORIGINAL, HTTP_ROUTE, HTTP_STATUS, URL_PATH, URL_QUERY),
     *(URL_SCHEME, SERVER_ADDRESS, SERVER_PORT, PROTOCOL_VERSION, *_FAILED),
-    *(LLM_ATTEMPTS, LLM_COST_USD),
 )
 _CALLED = (OPERATION, PROVIDER, REQUEST_MODEL, ERROR_TYPE)
 _MODEL = (*_CALLED, RESPONSE_MODEL)
@@ -944,13 +944,15 @@ SPANS = (
     SpanName(
         "{method} {path}",
         "CLIENT",
-        ("gateway",),
+        ("gateway", "llm-proxy"),
         f"{_SPAN_HTTP}#http-client",
-        "One attempt of a call to another service.",
+        "One attempt of a call to another service or an LLM provider; a stream's lasts until it "
+        "ends.",
         (
             *(HTTP_METHOD, HTTP_STATUS, HTTP_RESEND_COUNT, URL_FULL, URL_TEMPLATE),
             *(SERVER_ADDRESS, SERVER_PORT, PEER_ADDRESS, PEER_PORT, PROTOCOL_VERSION),
-            *(PEER_SERVICE, PIPELINE_STAGE, ERROR_TYPE),
+            *(PEER_SERVICE, PIPELINE_STAGE, ERROR_TYPE, PROVIDER, REQUEST_MODEL, LLM_ATTEMPT),
+            *(ATTEMPT_INPUT_TOKENS, ATTEMPT_OUTPUT_TOKENS, ATTEMPT_COST_USD),
         ),
     ),
     SpanName(
@@ -975,12 +977,12 @@ SPANS = (
         "CLIENT",
         ("llm-proxy",),
         f"{_SPAN_GEN_AI}#inference",
-        "One attempt at an LLM provider; a stream's lasts until it ends.",
+        "A call to a model, retries and fallbacks included; a stream's lasts until it ends.",
         (
             *(*_MODEL, *_ASKED, *_USED, RESPONSE_ID, FIRST_CHUNK_SECONDS, CACHE_READ_TOKENS),
             *(CACHE_WRITE_TOKENS, REASONING_TOKENS, AUDIO_INPUT_TOKENS, AUDIO_OUTPUT_TOKENS),
-            *(HTTP_STATUS, HTTP_RESEND_COUNT, SERVER_ADDRESS, SERVER_PORT),
-            *(LLM_ATTEMPT, COST_USD, COST_SOURCE, USAGE_ESTIMATED, *_SAID),
+            *(SERVER_ADDRESS, SERVER_PORT, LLM_ATTEMPTS),
+            *(COST_USD, COST_SOURCE, USAGE_ESTIMATED, *_SAID),
         ),
     ),
     SpanName(

@@ -10,7 +10,6 @@ from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.trace import Tracer
-from opentelemetry.util.genai.handler import TelemetryHandler
 from opentelemetry.util.genai.types import ContentCapturingMode
 
 from o11y import schema
@@ -88,13 +87,6 @@ class Telemetry:
         """Tells of prompts and answers; None where nothing may."""
         self.tracer: Tracer = self.tracer_provider.get_tracer("o11y", version("o11y"))
         self.meter: Meter = self.meter_provider.get_meter("o11y", version("o11y"))
-        self.genai = TelemetryHandler(
-            self.tracer_provider,
-            self.meter_provider,
-            self.logger_provider,
-            instrumentation_scope_name="o11y",
-            instrumentation_scope_version=version("o11y"),
-        )
         self._counters: dict[str, Counter] = {}
         self._histograms: dict[str, Histogram] = {}
         self._observe_process()

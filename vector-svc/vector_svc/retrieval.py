@@ -8,17 +8,21 @@ from typing import TypeVar
 
 import httpx
 from opentelemetry.metrics import Observation
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanKind
 from opentelemetry.util.genai.types import RetrievalDocument
 
 from o11y import deadline, schema
 from o11y.contracts import StoreAnswer, StoreRequest, VectorSearchAnswer, VectorSearchRequest
-from o11y.error_types import ended, error_type
+from o11y.genai import Operation
 from o11y.problems import out_of_time, unavailable
 from o11y.telemetry import Telemetry
 from vector_svc.collection import Binding, VectorCollection
 
 DB_SYSTEM = "chroma"
+
+RETRIEVAL = "retrieval"
+"""`gen_ai.operation.name` of a search."""
+
 T = TypeVar("T")
 
 
@@ -29,7 +33,8 @@ class Retrieval:
         self.collection = collection
         self.documents: int | None = None
         self._tracer = telemetry.tracer
-        self._genai = telemetry.genai
+        self._capture = telemetry.capture
+        self._operation_duration = telemetry.histogram(schema.GEN_AI_DURATION)
         self._duration = telemetry.histogram(schema.VECTOR_OPERATION_DURATION)
         self._similarity = telemetry.histogram(schema.VECTOR_SIMILARITY)
         self._distance = telemetry.histogram(schema.VECTOR_DISTANCE)
@@ -54,34 +59,29 @@ class Retrieval:
     async def store(self, request: StoreRequest) -> StoreAnswer:
         """Write documents; durable when this returns."""
         started = time.perf_counter()
-        with self._tracer.start_as_current_span(
+        operation = Operation(
+            self._tracer,
             f"upsert {self.collection.name}",
-            kind=SpanKind.CLIENT,
-            attributes={
+            {
                 schema.DB_SYSTEM: DB_SYSTEM,
                 schema.DB_OPERATION: "upsert",
                 schema.DB_COLLECTION: self.collection.name,
                 schema.EMBEDDING_MODEL: request.embedding_model,
                 schema.DOCUMENT_COUNT: len(request.documents),
             },
-            record_exception=False,
-            set_status_on_exception=False,
-        ) as span:
-            try:
-                ids, added = await self._timed(
-                    "store",
-                    lambda: self.collection.store(
-                        request.documents,
-                        request.embeddings,
-                        request.embedding_model,
-                        request.metadata,
-                        request.ids,
-                    ),
-                )
-            except BaseException as error:
-                span.set_attribute(schema.ERROR_TYPE, error_type(error))
-                span.set_status(StatusCode.ERROR, str(error))
-                raise
+            SpanKind.CLIENT,
+        )
+        with operation.running():
+            ids, added = await self._timed(
+                "store",
+                lambda: self.collection.store(
+                    request.documents,
+                    request.embeddings,
+                    request.embedding_model,
+                    request.metadata,
+                    request.ids,
+                ),
+            )
         return StoreAnswer(
             documents_added=added,
             total_documents=await self.count(),
@@ -92,14 +92,24 @@ class Retrieval:
     async def search(self, request: VectorSearchRequest) -> VectorSearchAnswer:
         """The nearest documents, best first."""
         started = time.perf_counter()
-        with ended(
-            self._genai.retrieval(
-                data_source_id=self.collection.name,
-                provider=DB_SYSTEM,
-                request_model=request.embedding_model,
-            )
-        ) as invocation:
-            invocation.top_k = request.n_results
+        labels = {
+            schema.OPERATION: RETRIEVAL,
+            schema.PROVIDER: DB_SYSTEM,
+            schema.REQUEST_MODEL: request.embedding_model,
+        }
+        operation = Operation(
+            self._tracer,
+            f"{RETRIEVAL} {self.collection.name}",
+            {
+                **labels,
+                schema.DATA_SOURCE: self.collection.name,
+                schema.RETRIEVAL_TOP_K: request.n_results,
+            },
+            SpanKind.CLIENT,
+            self._operation_duration,
+            labels,
+        )
+        with operation.running():
             results = await self._timed(
                 "search",
                 lambda: self.collection.search(
@@ -109,10 +119,12 @@ class Retrieval:
                     request.filter_metadata,
                 ),
             )
-            invocation.documents = [RetrievalDocument(each.id, each.similarity) for each in results]
-            invocation.attributes[schema.RESULT_COUNT] = len(results)
+            if self._capture:
+                found = [RetrievalDocument(each.id, each.similarity) for each in results]
+                self._capture.tell_documents(operation.span, found)
+            operation.span.set_attribute(schema.RESULT_COUNT, len(results))
             if results:
-                invocation.attributes[schema.TOP_SIMILARITY] = results[0].similarity
+                operation.span.set_attribute(schema.TOP_SIMILARITY, results[0].similarity)
                 self._top_similarity.record(max(0.0, results[0].similarity), self._label)
             # Nothing is added, too: a share of empty searches needs a series before the first.
             chosen = {schema.LABEL_FILTER: "caller" if request.caller_filters else "none"}

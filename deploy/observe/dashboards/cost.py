@@ -26,7 +26,7 @@ DASHBOARD = Dashboard(
         ),
         stat(
             "USD a call",
-            "Mean cost of one attempt at a provider.",
+            "Mean cost of a call, with all its attempts.",
             "currencyUSD",
             query(f"{rate(COST, where=OF_MODEL)} / {rate(CALLS, where=OF_MODEL)}"),
         ),
@@ -76,7 +76,7 @@ DASHBOARD = Dashboard(
         ),
         timeseries(
             "A call, by model",
-            "Mean cost of an attempt. It rises with longer prompts and with a dearer model.",
+            "Mean cost of a call. It rises with longer prompts and with a dearer model.",
             "currencyUSD",
             query(
                 f"{rate(COST, [schema.LABEL_MODEL], OF_MODEL)}"
@@ -102,8 +102,7 @@ DASHBOARD = Dashboard(
             "Expensive calls",
             f"Traces with a call of {EXPENSIVE_USD} USD or more, all its attempts together. "
             "Click an id for the trace.",
-            f"{{ span.{schema.COST_USD} >= {EXPENSIVE_USD} || "
-            f"span.{schema.LLM_COST_USD} >= {EXPENSIVE_USD} }} | "
+            f"{{ span.{schema.COST_USD} >= {EXPENSIVE_USD} }} | "
             f"select(span.{schema.COST_USD}, span.{schema.RESPONSE_MODEL}, "
             f"span.{schema.TENANT_ID})",
         ),
@@ -149,8 +148,8 @@ DASHBOARD = Dashboard(
         ),
         Row("Providers"),
         timeseries(
-            "Duration of an attempt, 95 %",
-            "By provider, model and how it ended.",
+            "Duration of a call, 95 %",
+            "By the last provider that was asked, model and how it ended.",
             "s",
             query(
                 quantile(
@@ -183,8 +182,13 @@ DASHBOARD = Dashboard(
             "Share of a provider's attempts that failed.",
             "percentunit",
             query(
-                share(CALLS, {schema.LABEL_STATUS: '="error"'}, [schema.LABEL_PROVIDER]),
-                "{{provider}}",
+                share(
+                    schema.HTTP_CLIENT_DURATION,
+                    {schema.ERROR_TYPE: f'!~"|{schema.ERROR_CANCELLED}"'},
+                    [schema.PROVIDER],
+                    {schema.PROVIDER: '!=""'},
+                ),
+                "{{gen_ai_provider_name}}",
             ),
         ),
         timeseries(

@@ -1,4 +1,4 @@
-"""What telemetry tells of a call: a CLIENT span an attempt, whose child the provider is."""
+"""What telemetry tells of a call: one GenAI span, and an HTTP span for each attempt below it."""
 
 from collections.abc import Callable
 from contextlib import aclosing
@@ -11,10 +11,9 @@ from httpx2 import Response
 from opentelemetry import baggage, propagate
 from opentelemetry.trace import SpanKind, StatusCode
 
-from llm_proxy.attempt import MAX_MODELS
 from llm_proxy.calls import Whole
-from llm_proxy.provider import Provider
-from llm_proxy.settings import LOCAL, ProviderSettings
+from llm_proxy.meters import MAX_MODELS
+from llm_proxy.settings import LOCAL
 from llm_proxy.stream import Stream
 from o11y import schema
 from o11y.bounded import OVERFLOW
@@ -51,17 +50,21 @@ PRICE = Decimal("0.00018")
 async def test_the_provider_is_a_child_of_the_attempts_span(proxy: Proxy) -> None:
     incoming = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     await proxy.chat(headers={"traceparent": incoming})
-    own = identity(proxy.recorded.span("chat gpt-4o-mini"))
+    own = identity(proxy.recorded.spans()[0])
     assert traceparent(proxy.upstream.asked.headers) == (own.trace_id, own.span_id)
     assert f"{own.trace_id:032x}" in incoming
 
 
-async def test_a_call_is_a_server_span_and_one_client_span_below(proxy: Proxy) -> None:
+async def test_a_call_is_a_server_span_a_genai_span_and_its_attempt(proxy: Proxy) -> None:
     await proxy.chat()
-    client, server = proxy.recorded.spans()
-    assert (client.kind, server.kind) == (SpanKind.CLIENT, SpanKind.SERVER)
-    assert client.parent == identity(server)
-    assert attributes(server)[schema.LLM_ATTEMPTS] == 1
+    attempt, call, server = proxy.recorded.spans()
+    assert [span.kind for span in (attempt, call, server)] == [
+        SpanKind.CLIENT,
+        SpanKind.CLIENT,
+        SpanKind.SERVER,
+    ]
+    assert (attempt.parent, call.parent) == (identity(call), identity(server))
+    assert attributes(call)[schema.LLM_ATTEMPTS] == 1
 
 
 async def test_every_attempt_has_a_span_of_its_own(calling: Calling) -> None:
@@ -70,11 +73,12 @@ async def test_every_attempt_has_a_span_of_its_own(calling: Calling) -> None:
         failing(500),
         httpx2.ReadError("reset"),
     ]
-    with caller.recorded.telemetry.tracer.start_as_current_span("request"):
-        assert await outcome(caller) == 200
-    *attempts, request = caller.recorded.spans()
-    assert attributes(request)[schema.LLM_ATTEMPTS] == 3
-    assert [span.parent for span in attempts] == [identity(request)] * 3
+    assert await outcome(caller) == 200
+    *attempts, call = caller.recorded.spans()
+    assert attributes(call)[schema.LLM_ATTEMPTS] == 3
+    assert attributes(call)[schema.PROVIDER] == "b"
+    assert call.status.status_code is StatusCode.UNSET
+    assert [span.parent for span in attempts] == [identity(call)] * 3
     told = [attributes(span) for span in attempts]
     assert [each[schema.LLM_ATTEMPT] for each in told] == [1, 2, 3]
     assert [each[schema.PROVIDER] for each in told] == ["a", "a", "b"]
@@ -252,7 +256,7 @@ async def test_a_local_model_with_prices_is_not_priced_by_its_name(
         proxy.upstream.answers[CHAT_CALL] = Response(200, json=answer)
         headers = (await proxy.chat()).headers
         assert (Decimal(headers[COST]) if COST in headers else None) == cost
-    [_, unpriced] = proxy.recorded.spans(SpanKind.CLIENT)
+    unpriced = proxy.recorded.spans(SpanKind.CLIENT)[-1]
     assert schema.COST_SOURCE not in attributes(unpriced)
     assert list(counted(proxy, schema.OPENAI_UNPRICED).values()) == [1]
 
@@ -290,11 +294,14 @@ async def test_the_span_tells_where_the_price_is_from(
 
 
 @pytest.mark.parametrize(("pricing", "told"), [(None, True), ("openai", False), ("none", False)])
-def test_the_log_says_at_the_start_whose_prices_will_be_guessed(
-    pricing: str | None, told: bool, caplog: pytest.LogCaptureFixture
+async def test_the_log_says_at_the_start_whose_prices_will_be_guessed(
+    pricing: str | None,
+    told: bool,
+    start: Callable[..., Proxy],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level("INFO", "llm_proxy.provider"):
-        Provider(ProviderSettings.model_validate({**A, "pricing": pricing}), INFERENCE)
+        start(llm_providers=[{**A, "pricing": pricing}])
     assert ("llm.acme.test:80 is in no price list" in caplog.text) is told
 
 
@@ -308,8 +315,8 @@ async def test_an_error_is_billed_nothing(status: int, calling: Calling) -> None
     caller = calling({"retries": 0})
     caller.upstream.answers[CHAT_CALL] = failing(status)
     await outcome(caller)
-    [span] = caller.recorded.spans()
-    assert attributes(span)[schema.ERROR_TYPE] == str(status)
+    for span in caller.recorded.spans():
+        assert attributes(span)[schema.ERROR_TYPE] == str(status)
     assert counted(caller, schema.OPENAI_API_DURATION) == {("a", "gpt-4o-mini", "chat", "error"): 1}
     for metric in (schema.OPENAI_TOKENS, schema.OPENAI_COST, schema.OPENAI_UNPRICED):
         assert counted(caller, metric) == {}
@@ -321,19 +328,24 @@ USELESS = Response(200, content=b'{"choices": [{"message": {"content": "' + b"a"
 async def test_every_attempt_that_was_billed_is_in_the_cost(calling: Calling) -> None:
     caller = calling({"retries": 0}, {})
     caller.upstream.answers[f"a.test{CHAT_CALL}"] = USELESS
-    with caller.recorded.telemetry.tracer.start_as_current_span("request"):
-        given = await caller.make()
+    given = await caller.make()
     assert isinstance(given, Whole)
-    first, second, request = (attributes(span) for span in caller.recorded.spans())
-    assert first[schema.USAGE_ESTIMATED] is True
-    assert float(str(first[schema.COST_USD])) > 0
-    total = sum(float(str(each[schema.COST_USD])) for each in (first, second))
-    assert float(given.cost_usd or 0) == pytest.approx(total, abs=1e-12)
-    assert request[schema.LLM_COST_USD] == pytest.approx(total, abs=1e-12)
-    assert schema.COST_USD not in request  # who adds that up over all spans adds it up once
+    first, second, call = (attributes(span) for span in caller.recorded.spans())
+    assert first[schema.ERROR_TYPE] == "invalid_answer"
+    for key, together in (
+        (schema.ATTEMPT_COST_USD, schema.COST_USD),
+        (schema.ATTEMPT_INPUT_TOKENS, schema.INPUT_TOKENS),
+        (schema.ATTEMPT_OUTPUT_TOKENS, schema.OUTPUT_TOKENS),
+    ):
+        each = [float(str(told[key])) for told in (first, second)]
+        assert min(each) > 0
+        assert call[together] == pytest.approx(sum(each), abs=1e-12)
+        assert together not in {**first, **second}  # who adds up all spans adds it up once
+    assert call[schema.USAGE_ESTIMATED] is True
+    assert float(given.cost_usd or 0) == pytest.approx(call[schema.COST_USD], abs=1e-12)
     estimated = {key[-2]: value for key, value in counted(caller, schema.OPENAI_COST).items()}
     assert estimated == {
-        "true": pytest.approx(first[schema.COST_USD]),
+        "true": pytest.approx(first[schema.ATTEMPT_COST_USD]),
         "false": pytest.approx(float(PRICE)),
     }
 
@@ -342,32 +354,29 @@ async def test_a_stream_costs_what_the_attempts_before_it_cost_as_well(calling: 
     caller = calling({"retries": 0}, {})
     no_stream = Response(200, content=b"no events", headers={"content-type": "text/plain"})
     caller.upstream.answers[f"a.test{CHAT_CALL}"] = no_stream
-    with caller.recorded.telemetry.tracer.start_as_current_span("request"):
-        given = await caller.make(stream=True)
-        assert isinstance(given, Stream)
-        async with aclosing(given.events()) as events:
-            async for _ in events:
-                pass
-    first, second, request = (attributes(span) for span in caller.recorded.spans())
-    costs = [float(str(each[schema.COST_USD])) for each in (first, second)]
+    given = await caller.make(stream=True)
+    assert isinstance(given, Stream)
+    async with aclosing(given.events()) as events:
+        async for _ in events:
+            pass
+    first, second, call = (attributes(span) for span in caller.recorded.spans())
+    costs = [float(str(each[schema.ATTEMPT_COST_USD])) for each in (first, second)]
     assert min(costs) > 0
-    assert request[schema.LLM_COST_USD] == pytest.approx(sum(costs), abs=1e-12)
+    assert call[schema.COST_USD] == pytest.approx(sum(costs), abs=1e-12)
     assert float(given.cost_usd or 0) == pytest.approx(sum(costs), abs=1e-12)
 
 
-async def test_an_attempt_without_a_price_hides_no_other_from_the_requests_span(
-    calling: Calling,
-) -> None:
+async def test_an_attempt_without_a_price_hides_no_other(calling: Calling) -> None:
     caller = calling({"retries": 0}, {})
     caller.upstream.answers[f"a.test{CHAT_CALL}"] = USELESS
     unsold = {**CHAT_ANSWER, "model": "a-model-nobody-sells"}
     caller.upstream.answers[f"b.test{CHAT_CALL}"] = Response(200, json=unsold)
-    with caller.recorded.telemetry.tracer.start_as_current_span("request"):
-        given = await caller.make()
+    given = await caller.make()
     assert isinstance(given, Whole)
     assert given.cost_usd is None
-    first, _, request = (attributes(span) for span in caller.recorded.spans())
-    assert request[schema.LLM_COST_USD] == first[schema.COST_USD]
+    first, second, call = (attributes(span) for span in caller.recorded.spans())
+    assert call[schema.COST_USD] == first[schema.ATTEMPT_COST_USD]
+    assert schema.ATTEMPT_COST_USD not in second
 
 
 ODD: list[dict[str, Any]] = [
@@ -405,7 +414,7 @@ async def test_models_are_labels_up_to_a_number(calling: Calling) -> None:
     labels = {labels[1] for labels in counted(caller, schema.OPENAI_API_DURATION)}
     assert OVERFLOW in labels
     assert len(labels) <= MAX_MODELS + 1
-    assert len({span.name for span in caller.recorded.spans()}) == MAX_MODELS + 5
+    assert len({span.name for span in caller.spans()}) == MAX_MODELS + 5
 
 
 async def test_every_metric_of_a_call_is_in_the_schema(calling: Calling) -> None:

@@ -15,7 +15,7 @@ from o11y import deadline, schema
 from o11y.problems import Problem
 from tests.unit.llm_proxy.upstream import CHAT_CALL, Caller, failing, outcome
 from tests.unit.o11y.near import Streamed
-from tests.unit.o11y.recorded import Point
+from tests.unit.o11y.recorded import Point, attributes
 
 Calling = Callable[..., Caller]
 
@@ -85,9 +85,8 @@ async def test_an_error_in_an_answers_place_counts_as_its_code_says(
     caller = calling({"retries": 2, "breaker_failures": 100})
     caller.upstream.answers[CHAT_CALL] = lambda: spoken(code, stream)
     assert await outcome(caller, stream=stream) == status
-    found = [span.attributes or {} for span in caller.recorded.spans()]
-    assert len(found) == attempts
-    for each in found:
+    assert len(caller.attempts()) == attempts
+    for each in (attributes(span) for span in caller.recorded.spans()):
         expected = str(code) if isinstance(code, int) else "invalid_answer"
         assert each[schema.ERROR_TYPE] == expected
         assert schema.COST_USD not in each
@@ -168,7 +167,8 @@ async def test_nothing_is_started_without_time_for_it(calling: Calling) -> None:
     with deadline.within(0):
         assert await outcome(caller) == 504
     assert caller.upstream.calls == []
-    assert caller.recorded.spans() == []
+    [span] = caller.recorded.spans()
+    assert attributes(span)[schema.LLM_ATTEMPTS] == 0
 
 
 @pytest.mark.parametrize(

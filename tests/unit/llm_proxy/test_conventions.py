@@ -1,4 +1,4 @@
-"""An attempt's span and metrics are those of OpenTelemetry's GenAI utilities, and a few of ours."""
+"""A call's span and metrics are those of OpenTelemetry's GenAI utilities, and a few of ours."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,7 +12,9 @@ from opentelemetry.util.genai.handler import TelemetryHandler
 from opentelemetry.util.genai.types import Error
 
 from llm_proxy.answers import Said, Tokens
-from llm_proxy.attempt import Attempt, CallCost, Meters
+from llm_proxy.attempt import Attempt
+from llm_proxy.inference import Inference
+from llm_proxy.meters import Meters
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Operation, read
 from llm_proxy.settings import Settings
@@ -21,14 +23,13 @@ from tests.unit.llm_proxy.upstream import INFERENCE, provider_settings
 from tests.unit.o11y.recorded import Recorded, attributes
 
 OURS = {
-    schema.LLM_ATTEMPT,
-    schema.HTTP_STATUS,
+    schema.LLM_ATTEMPTS,
     schema.COST_USD,
     schema.COST_SOURCE,
     schema.PROMPT_TOKENS_ORIGINAL,
     schema.COMPLETION_TOKENS_ORIGINAL,
 }
-"""Keys of an attempt's span that the utilities' span has not."""
+"""Keys of a call's span that the utilities' span has not."""
 
 TIMES = {schema.FIRST_CHUNK_SECONDS}
 """Keys whose values are measured."""
@@ -41,7 +42,7 @@ CHAT = (
 
 @dataclass
 class Call:
-    """One attempt, as both are told of it."""
+    """One call, as both are told of it."""
 
     operation: Operation = Operation.CHAT
     body: bytes = CHAT + b"}"
@@ -76,21 +77,25 @@ class Both:
     def __init__(self) -> None:
         self.ours = Recorded("llm-proxy", Settings())
         self.theirs = Recorded("llm-proxy", Settings())
-        self.provider = Provider(provider_settings("a", {}), INFERENCE)
+        self.provider = Provider(provider_settings("a", {}), INFERENCE, self.ours.telemetry)
 
     def write_ours(self, call: Call) -> ReadableSpan:
         meters = Meters(self.ours.telemetry, [self.provider], times_chunks=True)
         request = read(call.operation, call.body)
-        attempt = Attempt(meters, self.provider, request, "m", 0, 1, CallCost())
-        attempt.answered(200, None)
+        inference = Inference(meters, request, self.provider, "m")
+        attempt = Attempt(meters, inference, request, self.provider, "m")
         for _ in range(call.chunks):
             attempt.arrived()
         attempt.end(call.said, call.tokens, call.error)
+        if call.error:
+            inference.fail(call.error)
+        inference.end()
         [span] = self.ours.spans()
         return span
 
     def write_theirs(self, call: Call) -> ReadableSpan:
-        handler = self.theirs.telemetry.genai
+        told = self.theirs.telemetry
+        handler = TelemetryHandler(told.tracer_provider, told.meter_provider)
         if call.operation is Operation.EMBEDDINGS:
             self._embedding(handler, call)
         else:

@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 from httpx2 import Response
+from opentelemetry.trace import SpanKind
 
 from o11y import schema
 from tests.unit.llm_proxy.upstream import (
@@ -222,8 +223,11 @@ async def test_the_span_names_the_replica_that_answered(
         assert (await local.chat()).status_code == 200
     assert local.upstream.hosts == ["10.0.0.2", *["10.0.0.1"] * 3]
     assert {each.headers["host"] for each in local.upstream.calls} == {"127.0.0.1:8083"}
-    spans = [span for span in local.recorded.spans() if span.name == "chat tiny-chat"]
-    assert {attributes(span)[schema.SERVER_ADDRESS] for span in spans} == {"10.0.0.1"}
+    spans = [span for span in local.recorded.spans() if span.name == "POST /v1/chat/completions"]
+    told = [attributes(span) for span in spans if span.kind is SpanKind.CLIENT]
+    assert [each[schema.SERVER_ADDRESS] for each in told] == ["10.0.0.2", *["10.0.0.1"] * 3]
+    assert [each.get(schema.HTTP_RESEND_COUNT) for each in told] == [None, 1, None, None]
+    assert [each[schema.LLM_ATTEMPT] for each in told] == [1, 1, 1, 1]
     labels = [point.labels for point in local.recorded.points(schema.GEN_AI_DURATION.name)]
     assert [each[schema.SERVER_ADDRESS] for each in labels] == ["127.0.0.1"]
 

@@ -1,5 +1,7 @@
 """Providers over the network: through the proxies of the environment, the local service never."""
 
+from collections.abc import Iterator
+
 import httpx2
 import pytest
 
@@ -14,15 +16,22 @@ from tests.unit.o11y.recorded import Recorded
 NOWHERE = "http://127.0.0.1:1"
 
 
+@pytest.fixture
+def recorded() -> Iterator[Recorded]:
+    recorded = Recorded("llm-proxy", Settings())
+    yield recorded
+    recorded.telemetry.shutdown()
+
+
 @pytest.mark.parametrize("excepted", ["", "a.test"])
 async def test_a_provider_is_asked_through_the_proxy_unless_it_is_excepted(
-    excepted: str, monkeypatch: pytest.MonkeyPatch
+    excepted: str, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proxy = Server(HELLO)
     async with listening(proxy) as url:
         monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{url.port}")
         monkeypatch.setenv("NO_PROXY", excepted)
-        provider = Provider(provider_settings("a", {}), NOWHERE)
+        provider = Provider(provider_settings("a", {}), NOWHERE, recorded.telemetry)
         if excepted:
             with pytest.raises(httpx2.ConnectError):  # the name means nothing here
                 await provider.get("/models")
@@ -33,20 +42,23 @@ async def test_a_provider_is_asked_through_the_proxy_unless_it_is_excepted(
     assert asked == ([] if excepted else [b"GET http://a.test/v1/models HTTP/1.1"])
 
 
-async def test_the_local_service_is_asked_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_local_service_is_asked_directly(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HTTP_PROXY", NOWHERE)
     local = Server(HELLO)
     async with listening(local) as url:
-        provider = Provider(ProviderSettings(name=LOCAL), f"http://127.0.0.1:{url.port}")
+        inference_url = f"http://127.0.0.1:{url.port}"
+        provider = Provider(ProviderSettings(name=LOCAL), inference_url, recorded.telemetry)
         assert (await provider.get("/models")).content == b"hello"
         await provider.aclose()
     assert len(local.requests) == 1
 
 
-def test_a_proxy_that_speaks_no_http_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_that_speaks_no_http_stops_the_start(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
     settings = Settings.model_validate({"openai_api_key": "sk-x"})
-    recorded = Recorded("llm-proxy", settings)
     with pytest.raises(StartError, match=r"^ALL_PROXY: only HTTP proxies are supported$"):
         build(settings, recorded.telemetry)
-    recorded.telemetry.shutdown()

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx2
 from httpx2 import Response
+from opentelemetry.sdk.trace import ReadableSpan
 
 from llm_proxy import requests
 from llm_proxy.app import build
@@ -21,7 +22,7 @@ from llm_proxy.stream import Stream
 from o11y import schema
 from o11y.problems import Problem
 from tests.unit.o11y.near import NearTransport, Streamed
-from tests.unit.o11y.recorded import Recorded, http
+from tests.unit.o11y.recorded import Recorded, attributes, http
 
 KEY = "sk-hunter2-hunter2"
 INFERENCE = "http://inference:8083"
@@ -198,7 +199,9 @@ class Caller:
         self.transport = NearTransport(self.upstream)
         self.recorded = Recorded("llm-proxy", Settings())
         self.providers = [
-            Provider(provider_settings(name, given), INFERENCE, self.transport)
+            Provider(
+                provider_settings(name, given), INFERENCE, self.recorded.telemetry, self.transport
+            )
             for name, given in zip("abcd", providers or ({},), strict=False)
         ]
         self.calls = Calls(Routing(self.providers), self.recorded.telemetry)
@@ -217,6 +220,14 @@ class Caller:
             return given.content
         async with aclosing(given.events()) as events:
             return b"".join([each async for each in events])
+
+    def attempts(self) -> list[ReadableSpan]:
+        """The HTTP spans of all calls."""
+        return [span for span in self.recorded.spans() if schema.HTTP_METHOD in attributes(span)]
+
+    def spans(self) -> list[ReadableSpan]:
+        """The GenAI spans, one a call."""
+        return [span for span in self.recorded.spans() if schema.OPERATION in attributes(span)]
 
     def is_idle(self) -> bool:
         """Whether no call holds on to anything."""

@@ -131,14 +131,14 @@ def test_a_stream_is_kept_or_not_when_it_ends_however_long_it_takes() -> None:
 
 def test_attempts_that_are_expensive_together_are_kept() -> None:
     def call(trace_id: int) -> Iterator[Batch]:
-        attempts = [Span("chat m", n, n + 1, attributes={"o11y.cost.usd": 0.006}) for n in (0, 1)]
-        total = {"o11y.llm.cost.usd": 0.012}
-        server = Span("POST /v1/chat/completions", 0, 2, attributes=total)
+        cost = {"o11y.llm.attempt.cost.usd": 0.006}
+        attempts = [Span("POST /chat/completions", n, n + 1, attributes=cost) for n in (0, 1)]
+        together = Span("chat m", 0, 2, attributes={"o11y.cost.usd": 0.012})
         yield from (Batch(trace_id, 1 + n + ON_THE_WAY, [attempts[n]]) for n in (0, 1))
-        yield Batch(trace_id, 2 + ON_THE_WAY, [server])
+        yield Batch(trace_id, 2 + ON_THE_WAY, [together])
 
     assert sampled(*list(call(ONE))[:2]).kept == {}  # of themselves they are not
-    names = ["chat m", "chat m", "POST /v1/chat/completions"]
+    names = ["POST /chat/completions", "POST /chat/completions", "chat m"]
     assert sampled(*numbered(call)).kept == dict.fromkeys(IDS, names)
 
 

@@ -1,0 +1,132 @@
+"""One call to a model as its caller sees it: one GenAI span, whatever attempts it takes.
+
+Span and `gen_ai.*` metrics are those of the OpenTelemetry GenAI utilities, name by name; a test
+holds them against each other.
+"""
+
+from decimal import Decimal
+from itertools import pairwise
+
+from opentelemetry.trace import SpanKind
+
+from llm_proxy.answers import Said, Tokens
+from llm_proxy.content import Answer, asked
+from llm_proxy.meters import Attributes, Meters
+from llm_proxy.provider import Provider
+from llm_proxy.requests import Operation, Request
+from o11y import genai, schema
+
+
+class Inference(genai.Operation):
+    """A call to a model: its span, its times, and what all its attempts cost together."""
+
+    def __init__(self, meters: Meters, request: Request, provider: Provider, model: str) -> None:
+        """`provider` is the first one to be asked, `model` what it calls the model."""
+        self._meters = meters
+        self._request = request
+        self._provider = provider
+        self._model = model
+        self._said = Said()
+        self._answer: Answer | None = None
+        self._tokens: Tokens | None = None
+        self._known_usd: Decimal | None = None
+        self.attempts = 0
+        self.arrivals: list[float] = []
+        """When events of the stream came, in seconds since the call began."""
+        self.usd: Decimal | None = Decimal(0)
+        """What the attempts cost; None when the price of one isn't known."""
+        super().__init__(
+            meters.tracer,
+            f"{request.operation.value} {model}",
+            {
+                schema.OPERATION: request.operation.value,
+                **provider.attributes,
+                schema.REQUEST_MODEL: model,
+                **request.attributes,
+            },
+            SpanKind.CLIENT,
+        )
+
+    @property
+    def generates(self) -> bool:
+        """Whether text is written, which embeddings are not."""
+        return self._request.operation is not Operation.EMBEDDINGS
+
+    def asks(self, provider: Provider, model: str) -> None:
+        """Another provider is asked."""
+        self._provider, self._model = provider, model
+        self.span.update_name(f"{self._request.operation.value} {model}")
+        self.span.set_attributes({**provider.attributes, schema.REQUEST_MODEL: model})
+
+    def listener(self) -> Answer | None:
+        """What an attempt's answer is put together in, where telemetry may tell it."""
+        captures = self._meters.capture and self.generates and self.span.is_recording()
+        self._answer = Answer() if captures else None
+        return self._answer
+
+    def bill(self, tokens: Tokens, usd: Decimal | None, source: str) -> None:
+        """An attempt is billed so many tokens."""
+        self._tokens = tokens if self._tokens is None else self._tokens + tokens
+        if usd is None:
+            self.usd = None
+            return
+        if self.usd is not None:
+            self.usd += usd
+        self._known_usd = (self._known_usd or Decimal(0)) + usd
+        self.span.set_attribute(schema.COST_SOURCE, source)
+
+    def hears(self, said: Said) -> None:
+        """What the last attempt's answer says of itself."""
+        self._said = said
+
+    def end(self) -> None:
+        """End the span and record the times, once."""
+        if self.ended:
+            return
+        seconds = self.stop()
+        self.span.set_attributes(self._found())
+        times = self._meters.times(
+            self._request.operation, self._provider, self._model, self._said.model, self.error
+        )
+        times.duration.record(seconds, self.context)
+        if self.arrivals:
+            times.first_chunk.record(self.arrivals[0], self.context)
+            if self._meters.times_chunks:
+                for before, after in pairwise(self.arrivals):
+                    times.chunk.record(after - before, self.context)
+        if self._meters.capture and self._answer:
+            said_by = self._answer.messages()
+            self._meters.capture.tell(self.span, asked(self._request.body), said_by)
+        super().end()
+
+    def _found(self) -> Attributes:
+        """Attributes that are known at the end only."""
+        said, tokens = self._said, self._tokens
+        found: Attributes = {schema.LLM_ATTEMPTS: self.attempts}
+        if said.model:
+            found[schema.RESPONSE_MODEL] = said.model
+        if said.id:
+            found[schema.RESPONSE_ID] = said.id
+        if said.finish_reasons:
+            found[schema.FINISH_REASONS] = said.finish_reasons
+        if self.arrivals:
+            found[schema.FIRST_CHUNK_SECONDS] = self.arrivals[0]
+        if self._known_usd is not None:
+            found[schema.COST_USD] = float(self._known_usd)
+        if tokens is None:
+            return found
+        found[schema.INPUT_TOKENS] = found[schema.PROMPT_TOKENS_ORIGINAL] = tokens.input
+        if self.generates:
+            found[schema.OUTPUT_TOKENS] = found[schema.COMPLETION_TOKENS_ORIGINAL] = tokens.output
+        for key, count in (
+            (schema.CACHE_READ_TOKENS, tokens.cached),
+            (schema.CACHE_WRITE_TOKENS, tokens.cache_write),
+            (schema.REASONING_TOKENS, tokens.reasoning),
+            (schema.AUDIO_INPUT_TOKENS, tokens.input_audio),
+            (schema.AUDIO_OUTPUT_TOKENS, tokens.output_audio),
+        ):
+            if count:
+                found[key] = count
+        if tokens.estimated:
+            found[schema.USAGE_ESTIMATED] = True
+        return found
