@@ -8,9 +8,9 @@ from typing import Any
 
 import httpx2
 
+from o11y import schema
+
 FIND_SECONDS = 15.0
-PROVIDER = "gen_ai.provider.name"
-LOCAL = "o11y-local"
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,7 @@ def whole(trace: Trace) -> bool:
     calls = {
         span.span_id
         for span in trace.spans
-        if span.kind == "CLIENT"
-        and ("service.peer.name" in span.attributes or span.attributes.get(PROVIDER) == LOCAL)
+        if span.attributes.get(schema.PEER_SERVICE) in schema.EVERY_SERVICE
     }
     answered = {span.parent_id for span in trace.spans}
     return len(orphans) == 1 and not orphans[0].parent_id and calls <= answered

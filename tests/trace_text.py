@@ -16,13 +16,17 @@ Attributes = dict[str, Any]
 
 
 def _tokens(found: Attributes) -> str | None:
-    counts = [found[key] for key in (schema.INPUT_TOKENS, schema.OUTPUT_TOKENS) if key in found]
+    keys = (
+        *(schema.INPUT_TOKENS, schema.OUTPUT_TOKENS),
+        *(schema.ATTEMPT_INPUT_TOKENS, schema.ATTEMPT_OUTPUT_TOKENS),
+    )
+    counts = [found[key] for key in keys if key in found]
     guessed = "~" if found.get(schema.USAGE_ESTIMATED) else ""
     return guessed + "→".join(str(count) for count in counts) if counts else None
 
 
 def _dollars(found: Attributes) -> str | None:
-    cost = found.get(schema.COST_USD)
+    cost = found.get(schema.COST_USD, found.get(schema.ATTEMPT_COST_USD))
     return None if cost is None else f"{cost:.10f}".rstrip("0").rstrip(".")
 
 

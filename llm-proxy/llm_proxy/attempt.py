@@ -107,7 +107,9 @@ class Attempt:
         told: Attributes = {schema.ATTEMPT_INPUT_TOKENS: tokens.input}
         if self.inference.generates:
             told[schema.ATTEMPT_OUTPUT_TOKENS] = tokens.output
-        if not tokens.estimated:
+        if tokens.estimated:
+            told[schema.USAGE_ESTIMATED] = True
+        else:
             bills.input_usage.record(tokens.input, context)
             if self.inference.generates:
                 bills.output_usage.record(tokens.output, context)

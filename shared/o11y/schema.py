@@ -1015,7 +1015,10 @@ SPANS = (
         ("vector-svc",),
         f"{_SPAN_GEN_AI}#retrievals",
         "A search in Chroma.",
-        (*_CALLED, DATA_SOURCE, RETRIEVAL_TOP_K, RETRIEVAL_DOCUMENTS, RESULT_COUNT, TOP_SIMILARITY),
+        (
+            *(*_CALLED, DB_SYSTEM, DATA_SOURCE, RETRIEVAL_TOP_K, RETRIEVAL_DOCUMENTS),
+            *(RESULT_COUNT, TOP_SIMILARITY),
+        ),
     ),
     SpanName(
         "upsert {collection}",

@@ -80,8 +80,9 @@ CASES = [
         """
         gateway SERVER POST /chat http=200
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/chat/completions http=200 attempts=1
-              llm-proxy CLIENT chat gpt-4o-mini http=200 provider=first attempt=1 tokens=4→8 cost=0.0000054 price=price_list finish=stop
+            llm-proxy SERVER POST /v1/chat/completions http=200
+              llm-proxy CLIENT chat gpt-4o-mini attempts=1 provider=first tokens=4→8 cost=0.0000054 price=price_list finish=stop
+                llm-proxy CLIENT POST /v1/chat/completions http=200 to=first provider=first attempt=1 tokens=4→8 cost=0.0000054
         """,
     ),
     Case(
@@ -91,8 +92,9 @@ CASES = [
         """
         gateway SERVER POST /chat http=400
           gateway CLIENT POST /v1/chat/completions ERROR http=400 error=400 to=llm-proxy
-            llm-proxy SERVER POST /v1/chat/completions http=400 attempts=1
-              llm-proxy CLIENT chat gpt-4o-mini ERROR http=400 error=400 provider=first attempt=1
+            llm-proxy SERVER POST /v1/chat/completions http=400
+              llm-proxy CLIENT chat gpt-4o-mini ERROR error=400 attempts=1 provider=first
+                llm-proxy CLIENT POST /v1/chat/completions ERROR http=400 error=400 to=first provider=first attempt=1
         """,
         first=(WRONG,),
     ),
@@ -103,10 +105,11 @@ CASES = [
         """
         gateway SERVER POST /chat ERROR http=502 error=502
           gateway CLIENT POST /v1/chat/completions ERROR http=502 error=502 to=llm-proxy
-            llm-proxy SERVER POST /v1/chat/completions ERROR http=502 error=502 attempts=3
-              llm-proxy CLIENT chat gpt-4o-mini ERROR http=500 error=500 provider=first attempt=1
-              llm-proxy CLIENT chat gpt-4o-mini ERROR http=500 error=500 resend=1 provider=first attempt=2
-              llm-proxy CLIENT chat gpt-4o-mini ERROR http=500 error=500 provider=second attempt=3
+            llm-proxy SERVER POST /v1/chat/completions ERROR http=502 error=502
+              llm-proxy CLIENT chat gpt-4o-mini ERROR error=500 attempts=3 provider=second
+                llm-proxy CLIENT POST /v1/chat/completions ERROR http=500 error=500 to=first provider=first attempt=1
+                llm-proxy CLIENT POST /v1/chat/completions ERROR http=500 error=500 to=first resend=1 provider=first attempt=2
+                llm-proxy CLIENT POST /v1/chat/completions ERROR http=500 error=500 to=second provider=second attempt=3
         """,
         first=(FAILS,) * 2,
         second=(FAILS,),
@@ -118,9 +121,10 @@ CASES = [
         """
         gateway SERVER POST /chat http=200
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/chat/completions http=200 attempts=2
-              llm-proxy CLIENT chat gpt-4o-mini ERROR http=429 error=429 provider=first attempt=1
-              llm-proxy CLIENT chat gpt-4o-mini http=200 resend=1 provider=first attempt=2 tokens=4→8 cost=0.0000054 price=price_list finish=stop
+            llm-proxy SERVER POST /v1/chat/completions http=200
+              llm-proxy CLIENT chat gpt-4o-mini attempts=2 provider=first tokens=4→8 cost=0.0000054 price=price_list finish=stop
+                llm-proxy CLIENT POST /v1/chat/completions ERROR http=429 error=429 to=first provider=first attempt=1
+                llm-proxy CLIENT POST /v1/chat/completions http=200 to=first resend=1 provider=first attempt=2 tokens=4→8 cost=0.0000054
         """,
         first=(BUSY,),
     ),
@@ -131,10 +135,11 @@ CASES = [
         """
         gateway SERVER POST /chat http=200
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/chat/completions http=200 attempts=3
-              llm-proxy CLIENT chat gpt-4o-mini ERROR http=500 error=500 provider=first attempt=1
-              llm-proxy CLIENT chat gpt-4o-mini ERROR http=500 error=500 resend=1 provider=first attempt=2
-              llm-proxy CLIENT chat gpt-4o-mini http=200 provider=second attempt=3 tokens=4→8 cost=0.0000054 price=price_list finish=stop
+            llm-proxy SERVER POST /v1/chat/completions http=200
+              llm-proxy CLIENT chat gpt-4o-mini attempts=3 provider=second tokens=4→8 cost=0.0000054 price=price_list finish=stop
+                llm-proxy CLIENT POST /v1/chat/completions ERROR http=500 error=500 to=first provider=first attempt=1
+                llm-proxy CLIENT POST /v1/chat/completions ERROR http=500 error=500 to=first resend=1 provider=first attempt=2
+                llm-proxy CLIENT POST /v1/chat/completions http=200 to=second provider=second attempt=3 tokens=4→8 cost=0.0000054
         """,
         first=(FAILS,) * 2,
     ),
@@ -145,9 +150,10 @@ CASES = [
         """
         gateway SERVER POST /chat ERROR http=504 error=504
           gateway CLIENT POST /v1/chat/completions ERROR http=504 error=504 to=llm-proxy
-            llm-proxy SERVER POST /v1/chat/completions ERROR http=504 error=504 attempts=2
-              llm-proxy CLIENT chat gpt-4o-mini ERROR error=timeout provider=first attempt=1
-              llm-proxy CLIENT chat gpt-4o-mini ERROR error=timeout provider=second attempt=2
+            llm-proxy SERVER POST /v1/chat/completions ERROR http=504 error=504
+              llm-proxy CLIENT chat gpt-4o-mini ERROR error=timeout attempts=2 provider=second
+                llm-proxy CLIENT POST /v1/chat/completions ERROR error=timeout to=first provider=first attempt=1
+                llm-proxy CLIENT POST /v1/chat/completions ERROR error=timeout to=second provider=second attempt=2
         """,
         first=(SILENT,),
         second=(SILENT,),
@@ -159,9 +165,10 @@ CASES = [
         """
         gateway SERVER POST /chat ERROR http=504 error=caller_deadline
           gateway CLIENT POST /v1/chat/completions ERROR http=504 error=504 to=llm-proxy
-            llm-proxy SERVER POST /v1/chat/completions ERROR http=504 error=caller_deadline attempts=2
-              llm-proxy CLIENT chat gpt-4o-mini ERROR error=timeout provider=first attempt=1
-              llm-proxy CLIENT chat gpt-4o-mini ERROR error=timeout provider=second attempt=2
+            llm-proxy SERVER POST /v1/chat/completions ERROR http=504 error=caller_deadline
+              llm-proxy CLIENT chat gpt-4o-mini ERROR error=timeout attempts=2 provider=second
+                llm-proxy CLIENT POST /v1/chat/completions ERROR error=timeout to=first provider=first attempt=1
+                llm-proxy CLIENT POST /v1/chat/completions ERROR error=timeout to=second provider=second attempt=2
         """,
         first=(SILENT,),
         second=(SILENT,),
@@ -174,8 +181,9 @@ CASES = [
         """
         gateway SERVER POST /chat error=client_disconnected
           gateway CLIENT POST /v1/chat/completions ERROR error=cancelled to=llm-proxy
-            llm-proxy SERVER POST /v1/chat/completions error=client_disconnected attempts=1
-              llm-proxy CLIENT chat gpt-4o-mini ERROR error=cancelled provider=first attempt=1
+            llm-proxy SERVER POST /v1/chat/completions error=client_disconnected
+              llm-proxy CLIENT chat gpt-4o-mini ERROR error=cancelled attempts=1 provider=first
+                llm-proxy CLIENT POST /v1/chat/completions ERROR error=cancelled to=first provider=first attempt=1
         """,
         first=(SILENT,),
         leaves=0,
@@ -187,8 +195,9 @@ CASES = [
         """
         gateway SERVER POST /chat http=200
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/chat/completions http=200 attempts=1
-              llm-proxy CLIENT chat gpt-4o-mini http=200 provider=first attempt=1 first_chunk=yes tokens=4→8 cost=0.0000054 price=price_list finish=stop
+            llm-proxy SERVER POST /v1/chat/completions http=200
+              llm-proxy CLIENT chat gpt-4o-mini attempts=1 provider=first first_chunk=yes tokens=4→8 cost=0.0000054 price=price_list finish=stop
+                llm-proxy CLIENT POST /v1/chat/completions http=200 to=first provider=first attempt=1 tokens=4→8 cost=0.0000054
         """,
     ),
     Case(
@@ -198,8 +207,9 @@ CASES = [
         """
         gateway SERVER POST /chat http=400
           gateway CLIENT POST /v1/chat/completions ERROR http=400 error=400 to=llm-proxy
-            llm-proxy SERVER POST /v1/chat/completions http=400 attempts=1
-              llm-proxy CLIENT chat gpt-4o-mini ERROR http=400 error=400 provider=first attempt=1
+            llm-proxy SERVER POST /v1/chat/completions http=400
+              llm-proxy CLIENT chat gpt-4o-mini ERROR error=400 attempts=1 provider=first
+                llm-proxy CLIENT POST /v1/chat/completions ERROR http=400 error=400 to=first provider=first attempt=1
         """,
         first=(WRONG,),
     ),
@@ -210,9 +220,10 @@ CASES = [
         """
         gateway SERVER POST /chat http=200
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/chat/completions http=200 attempts=2
-              llm-proxy CLIENT chat gpt-4o-mini ERROR error=timeout provider=first attempt=1
-              llm-proxy CLIENT chat gpt-4o-mini http=200 provider=second attempt=2 first_chunk=yes tokens=4→8 cost=0.0000054 price=price_list finish=stop
+            llm-proxy SERVER POST /v1/chat/completions http=200
+              llm-proxy CLIENT chat gpt-4o-mini attempts=2 provider=second first_chunk=yes tokens=4→8 cost=0.0000054 price=price_list finish=stop
+                llm-proxy CLIENT POST /v1/chat/completions ERROR error=timeout to=first provider=first attempt=1
+                llm-proxy CLIENT POST /v1/chat/completions http=200 to=second provider=second attempt=2 tokens=4→8 cost=0.0000054
         """,
         first=(SILENT,),
     ),
@@ -223,8 +234,9 @@ CASES = [
         """
         gateway SERVER POST /chat ERROR http=200 error=stream_broken
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/chat/completions ERROR http=200 error=stream_broken attempts=1
-              llm-proxy CLIENT chat gpt-4o-mini ERROR http=200 error=connection_lost provider=first attempt=1 tokens=~11→2 cost=0.00000285 price=price_list
+            llm-proxy SERVER POST /v1/chat/completions ERROR http=200 error=stream_broken
+              llm-proxy CLIENT chat gpt-4o-mini ERROR error=connection_lost attempts=1 provider=first tokens=~11→2 cost=0.00000285 price=price_list
+                llm-proxy CLIENT POST /v1/chat/completions ERROR http=200 error=connection_lost to=first provider=first attempt=1 tokens=~11→2 cost=0.00000285
         """,
         first=(HALF_CUT,),
     ),
@@ -235,8 +247,9 @@ CASES = [
         """
         gateway SERVER POST /chat ERROR http=200 error=stream_broken
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/chat/completions ERROR http=200 error=stream_broken attempts=1
-              llm-proxy CLIENT chat gpt-4o-mini ERROR http=200 error=timeout provider=first attempt=1 tokens=~11→2 cost=0.00000285 price=price_list
+            llm-proxy SERVER POST /v1/chat/completions ERROR http=200 error=stream_broken
+              llm-proxy CLIENT chat gpt-4o-mini ERROR error=timeout attempts=1 provider=first tokens=~11→2 cost=0.00000285 price=price_list
+                llm-proxy CLIENT POST /v1/chat/completions ERROR http=200 error=timeout to=first provider=first attempt=1 tokens=~11→2 cost=0.00000285
         """,
         first=(HALF_SILENT,),
     ),
@@ -247,8 +260,9 @@ CASES = [
         """
         gateway SERVER POST /chat http=200 error=client_disconnected
           gateway CLIENT POST /v1/chat/completions ERROR http=200 error=cancelled to=llm-proxy
-            llm-proxy SERVER POST /v1/chat/completions http=200 error=client_disconnected attempts=1
-              llm-proxy CLIENT chat gpt-4o-mini ERROR http=200 error=cancelled provider=first attempt=1 tokens=~11→2 cost=0.00000285 price=price_list
+            llm-proxy SERVER POST /v1/chat/completions http=200 error=client_disconnected
+              llm-proxy CLIENT chat gpt-4o-mini ERROR error=cancelled attempts=1 provider=first tokens=~11→2 cost=0.00000285 price=price_list
+                llm-proxy CLIENT POST /v1/chat/completions ERROR http=200 error=cancelled to=first provider=first attempt=1 tokens=~11→2 cost=0.00000285
         """,
         first=(HALF_SILENT,),
         leaves=1,
@@ -260,10 +274,11 @@ CASES = [
         """
         gateway SERVER POST /chat http=200
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/chat/completions http=200 attempts=1
-              llm-proxy CLIENT chat tiny http=200 provider=o11y-local attempt=1 tokens=6→8 cost=0 price=free finish=length
-                inference-svc SERVER POST /v1/chat/completions http=200
-                  inference-svc INTERNAL chat tiny provider=o11y-local first_token=yes tokens=6→8 finish=length
+            llm-proxy SERVER POST /v1/chat/completions http=200
+              llm-proxy CLIENT chat tiny attempts=1 provider=o11y-local tokens=6→8 cost=0 price=free finish=length
+                llm-proxy CLIENT POST /v1/chat/completions http=200 to=inference-svc provider=o11y-local attempt=1 tokens=6→8 cost=0
+                  inference-svc SERVER POST /v1/chat/completions http=200
+                    inference-svc INTERNAL chat tiny provider=o11y-local first_token=yes tokens=6→8 finish=length
         """,
         local=True,
     ),
@@ -274,10 +289,11 @@ CASES = [
         """
         gateway SERVER POST /chat http=200
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/chat/completions http=200 attempts=1
-              llm-proxy CLIENT chat tiny http=200 provider=o11y-local attempt=1 first_chunk=yes tokens=6→8 cost=0 price=free finish=length
-                inference-svc SERVER POST /v1/chat/completions http=200
-                  inference-svc INTERNAL chat tiny provider=o11y-local first_token=yes tokens=6→8 finish=length
+            llm-proxy SERVER POST /v1/chat/completions http=200
+              llm-proxy CLIENT chat tiny attempts=1 provider=o11y-local first_chunk=yes tokens=6→8 cost=0 price=free finish=length
+                llm-proxy CLIENT POST /v1/chat/completions http=200 to=inference-svc provider=o11y-local attempt=1 tokens=6→8 cost=0
+                  inference-svc SERVER POST /v1/chat/completions http=200
+                    inference-svc INTERNAL chat tiny provider=o11y-local first_token=yes tokens=6→8 finish=length
         """,
         local=True,
     ),
@@ -289,8 +305,9 @@ CASES = [
         """
         gateway SERVER POST /v1/chat/completions http=200
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/chat/completions http=200 attempts=1
-              llm-proxy CLIENT chat gpt-4o-mini http=200 provider=first attempt=1 tokens=4→8 cost=0.0000054 price=price_list finish=stop
+            llm-proxy SERVER POST /v1/chat/completions http=200
+              llm-proxy CLIENT chat gpt-4o-mini attempts=1 provider=first tokens=4→8 cost=0.0000054 price=price_list finish=stop
+                llm-proxy CLIENT POST /v1/chat/completions http=200 to=first provider=first attempt=1 tokens=4→8 cost=0.0000054
         """,
     ),
     Case(
@@ -300,8 +317,9 @@ CASES = [
         """
         gateway SERVER POST /v1/chat/completions http=400
           gateway CLIENT POST /v1/chat/completions ERROR http=400 error=400 to=llm-proxy
-            llm-proxy SERVER POST /v1/chat/completions http=400 attempts=1
-              llm-proxy CLIENT chat gpt-4o-mini ERROR http=400 error=400 provider=first attempt=1
+            llm-proxy SERVER POST /v1/chat/completions http=400
+              llm-proxy CLIENT chat gpt-4o-mini ERROR error=400 attempts=1 provider=first
+                llm-proxy CLIENT POST /v1/chat/completions ERROR http=400 error=400 to=first provider=first attempt=1
         """,
         first=(WRONG,),
     ),
@@ -312,10 +330,11 @@ CASES = [
         """
         gateway SERVER POST /v1/chat/completions ERROR http=502 error=502
           gateway CLIENT POST /v1/chat/completions ERROR http=502 error=502 to=llm-proxy
-            llm-proxy SERVER POST /v1/chat/completions ERROR http=502 error=502 attempts=3
-              llm-proxy CLIENT chat gpt-4o-mini ERROR http=500 error=500 provider=first attempt=1
-              llm-proxy CLIENT chat gpt-4o-mini ERROR http=500 error=500 resend=1 provider=first attempt=2
-              llm-proxy CLIENT chat gpt-4o-mini ERROR http=500 error=500 provider=second attempt=3
+            llm-proxy SERVER POST /v1/chat/completions ERROR http=502 error=502
+              llm-proxy CLIENT chat gpt-4o-mini ERROR error=500 attempts=3 provider=second
+                llm-proxy CLIENT POST /v1/chat/completions ERROR http=500 error=500 to=first provider=first attempt=1
+                llm-proxy CLIENT POST /v1/chat/completions ERROR http=500 error=500 to=first resend=1 provider=first attempt=2
+                llm-proxy CLIENT POST /v1/chat/completions ERROR http=500 error=500 to=second provider=second attempt=3
         """,
         first=(FAILS,) * 2,
         second=(FAILS,),
@@ -327,9 +346,10 @@ CASES = [
         """
         gateway SERVER POST /v1/chat/completions http=200
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/chat/completions http=200 attempts=2
-              llm-proxy CLIENT chat gpt-4o-mini ERROR http=500 error=500 provider=first attempt=1
-              llm-proxy CLIENT chat gpt-4o-mini http=200 resend=1 provider=first attempt=2 tokens=4→8 cost=0.0000054 price=price_list finish=stop
+            llm-proxy SERVER POST /v1/chat/completions http=200
+              llm-proxy CLIENT chat gpt-4o-mini attempts=2 provider=first tokens=4→8 cost=0.0000054 price=price_list finish=stop
+                llm-proxy CLIENT POST /v1/chat/completions ERROR http=500 error=500 to=first provider=first attempt=1
+                llm-proxy CLIENT POST /v1/chat/completions http=200 to=first resend=1 provider=first attempt=2 tokens=4→8 cost=0.0000054
         """,
         first=(FAILS,),
     ),
@@ -340,10 +360,11 @@ CASES = [
         """
         gateway SERVER POST /v1/chat/completions http=200
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/chat/completions http=200 attempts=3
-              llm-proxy CLIENT chat gpt-4o-mini ERROR http=429 error=429 provider=first attempt=1
-              llm-proxy CLIENT chat gpt-4o-mini ERROR http=429 error=429 resend=1 provider=first attempt=2
-              llm-proxy CLIENT chat gpt-4o-mini http=200 provider=second attempt=3 tokens=4→8 cost=0.0000054 price=price_list finish=stop
+            llm-proxy SERVER POST /v1/chat/completions http=200
+              llm-proxy CLIENT chat gpt-4o-mini attempts=3 provider=second tokens=4→8 cost=0.0000054 price=price_list finish=stop
+                llm-proxy CLIENT POST /v1/chat/completions ERROR http=429 error=429 to=first provider=first attempt=1
+                llm-proxy CLIENT POST /v1/chat/completions ERROR http=429 error=429 to=first resend=1 provider=first attempt=2
+                llm-proxy CLIENT POST /v1/chat/completions http=200 to=second provider=second attempt=3 tokens=4→8 cost=0.0000054
         """,
         first=(BUSY,) * 2,
     ),
@@ -354,9 +375,10 @@ CASES = [
         """
         gateway SERVER POST /v1/chat/completions ERROR http=504 error=504
           gateway CLIENT POST /v1/chat/completions ERROR http=504 error=504 to=llm-proxy
-            llm-proxy SERVER POST /v1/chat/completions ERROR http=504 error=504 attempts=2
-              llm-proxy CLIENT chat gpt-4o-mini ERROR error=timeout provider=first attempt=1
-              llm-proxy CLIENT chat gpt-4o-mini ERROR error=timeout provider=second attempt=2
+            llm-proxy SERVER POST /v1/chat/completions ERROR http=504 error=504
+              llm-proxy CLIENT chat gpt-4o-mini ERROR error=timeout attempts=2 provider=second
+                llm-proxy CLIENT POST /v1/chat/completions ERROR error=timeout to=first provider=first attempt=1
+                llm-proxy CLIENT POST /v1/chat/completions ERROR error=timeout to=second provider=second attempt=2
         """,
         first=(SILENT,),
         second=(SILENT,),
@@ -368,8 +390,9 @@ CASES = [
         """
         gateway SERVER POST /v1/chat/completions error=client_disconnected
           gateway CLIENT POST /v1/chat/completions ERROR error=cancelled to=llm-proxy
-            llm-proxy SERVER POST /v1/chat/completions error=client_disconnected attempts=1
-              llm-proxy CLIENT chat gpt-4o-mini ERROR error=cancelled provider=first attempt=1
+            llm-proxy SERVER POST /v1/chat/completions error=client_disconnected
+              llm-proxy CLIENT chat gpt-4o-mini ERROR error=cancelled attempts=1 provider=first
+                llm-proxy CLIENT POST /v1/chat/completions ERROR error=cancelled to=first provider=first attempt=1
         """,
         first=(SILENT,),
         leaves=0,
@@ -381,8 +404,9 @@ CASES = [
         """
         gateway SERVER POST /v1/chat/completions http=200
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/chat/completions http=200 attempts=1
-              llm-proxy CLIENT chat gpt-4o-mini http=200 provider=first attempt=1 first_chunk=yes tokens=4→8 cost=0.0000054 price=price_list finish=stop
+            llm-proxy SERVER POST /v1/chat/completions http=200
+              llm-proxy CLIENT chat gpt-4o-mini attempts=1 provider=first first_chunk=yes tokens=4→8 cost=0.0000054 price=price_list finish=stop
+                llm-proxy CLIENT POST /v1/chat/completions http=200 to=first provider=first attempt=1 tokens=4→8 cost=0.0000054
         """,
     ),
     Case(
@@ -392,8 +416,9 @@ CASES = [
         """
         gateway SERVER POST /v1/chat/completions http=200
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/chat/completions http=200 attempts=1
-              llm-proxy CLIENT chat gpt-4o-mini http=200 provider=first attempt=1 first_chunk=yes tokens=4→8 cost=0.0000054 price=price_list finish=stop
+            llm-proxy SERVER POST /v1/chat/completions http=200
+              llm-proxy CLIENT chat gpt-4o-mini attempts=1 provider=first first_chunk=yes tokens=4→8 cost=0.0000054 price=price_list finish=stop
+                llm-proxy CLIENT POST /v1/chat/completions http=200 to=first provider=first attempt=1 tokens=4→8 cost=0.0000054
         """,
         leaves=11,
     ),
@@ -404,9 +429,10 @@ CASES = [
         """
         gateway SERVER POST /v1/chat/completions http=200
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/chat/completions http=200 attempts=2
-              llm-proxy CLIENT chat gpt-4o-mini ERROR http=500 error=500 provider=first attempt=1
-              llm-proxy CLIENT chat gpt-4o-mini http=200 resend=1 provider=first attempt=2 first_chunk=yes tokens=4→8 cost=0.0000054 price=price_list finish=stop
+            llm-proxy SERVER POST /v1/chat/completions http=200
+              llm-proxy CLIENT chat gpt-4o-mini attempts=2 provider=first first_chunk=yes tokens=4→8 cost=0.0000054 price=price_list finish=stop
+                llm-proxy CLIENT POST /v1/chat/completions ERROR http=500 error=500 to=first provider=first attempt=1
+                llm-proxy CLIENT POST /v1/chat/completions http=200 to=first resend=1 provider=first attempt=2 tokens=4→8 cost=0.0000054
         """,
         first=(FAILS,),
     ),
@@ -417,8 +443,9 @@ CASES = [
         """
         gateway SERVER POST /v1/chat/completions ERROR http=200 error=stream_broken
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/chat/completions ERROR http=200 error=stream_broken attempts=1
-              llm-proxy CLIENT chat gpt-4o-mini ERROR http=200 error=connection_lost provider=first attempt=1 tokens=~12→2 cost=0.000003 price=price_list
+            llm-proxy SERVER POST /v1/chat/completions ERROR http=200 error=stream_broken
+              llm-proxy CLIENT chat gpt-4o-mini ERROR error=connection_lost attempts=1 provider=first tokens=~12→2 cost=0.000003 price=price_list
+                llm-proxy CLIENT POST /v1/chat/completions ERROR http=200 error=connection_lost to=first provider=first attempt=1 tokens=~12→2 cost=0.000003
         """,
         first=(HALF_CUT,),
     ),
@@ -429,8 +456,9 @@ CASES = [
         """
         gateway SERVER POST /v1/chat/completions ERROR http=200 error=stream_broken
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/chat/completions ERROR http=200 error=stream_broken attempts=1
-              llm-proxy CLIENT chat gpt-4o-mini ERROR http=200 error=timeout provider=first attempt=1 tokens=~12→2 cost=0.000003 price=price_list
+            llm-proxy SERVER POST /v1/chat/completions ERROR http=200 error=stream_broken
+              llm-proxy CLIENT chat gpt-4o-mini ERROR error=timeout attempts=1 provider=first tokens=~12→2 cost=0.000003 price=price_list
+                llm-proxy CLIENT POST /v1/chat/completions ERROR http=200 error=timeout to=first provider=first attempt=1 tokens=~12→2 cost=0.000003
         """,
         first=(HALF_SILENT,),
     ),
@@ -441,8 +469,9 @@ CASES = [
         """
         gateway SERVER POST /v1/chat/completions http=200 error=client_disconnected
           gateway CLIENT POST /v1/chat/completions ERROR http=200 error=cancelled to=llm-proxy
-            llm-proxy SERVER POST /v1/chat/completions http=200 error=client_disconnected attempts=1
-              llm-proxy CLIENT chat gpt-4o-mini ERROR http=200 error=cancelled provider=first attempt=1 tokens=~12→2 cost=0.000003 price=price_list
+            llm-proxy SERVER POST /v1/chat/completions http=200 error=client_disconnected
+              llm-proxy CLIENT chat gpt-4o-mini ERROR error=cancelled attempts=1 provider=first tokens=~12→2 cost=0.000003 price=price_list
+                llm-proxy CLIENT POST /v1/chat/completions ERROR http=200 error=cancelled to=first provider=first attempt=1 tokens=~12→2 cost=0.000003
         """,
         first=(HALF_SILENT,),
         leaves=2,
@@ -454,10 +483,11 @@ CASES = [
         """
         gateway SERVER POST /v1/chat/completions http=200
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/chat/completions http=200 attempts=1
-              llm-proxy CLIENT chat tiny http=200 provider=o11y-local attempt=1 tokens=6→8 cost=0 price=free finish=length
-                inference-svc SERVER POST /v1/chat/completions http=200
-                  inference-svc INTERNAL chat tiny provider=o11y-local first_token=yes tokens=6→8 finish=length
+            llm-proxy SERVER POST /v1/chat/completions http=200
+              llm-proxy CLIENT chat tiny attempts=1 provider=o11y-local tokens=6→8 cost=0 price=free finish=length
+                llm-proxy CLIENT POST /v1/chat/completions http=200 to=inference-svc provider=o11y-local attempt=1 tokens=6→8 cost=0
+                  inference-svc SERVER POST /v1/chat/completions http=200
+                    inference-svc INTERNAL chat tiny provider=o11y-local first_token=yes tokens=6→8 finish=length
         """,
         local=True,
     ),
@@ -468,10 +498,11 @@ CASES = [
         """
         gateway SERVER POST /v1/chat/completions http=200
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/chat/completions http=200 attempts=1
-              llm-proxy CLIENT chat tiny http=200 provider=o11y-local attempt=1 first_chunk=yes tokens=6→8 cost=0 price=free finish=length
-                inference-svc SERVER POST /v1/chat/completions http=200
-                  inference-svc INTERNAL chat tiny provider=o11y-local first_token=yes tokens=6→8 finish=length
+            llm-proxy SERVER POST /v1/chat/completions http=200
+              llm-proxy CLIENT chat tiny attempts=1 provider=o11y-local first_chunk=yes tokens=6→8 cost=0 price=free finish=length
+                llm-proxy CLIENT POST /v1/chat/completions http=200 to=inference-svc provider=o11y-local attempt=1 tokens=6→8 cost=0
+                  inference-svc SERVER POST /v1/chat/completions http=200
+                    inference-svc INTERNAL chat tiny provider=o11y-local first_token=yes tokens=6→8 finish=length
         """,
         local=True,
     ),
@@ -482,10 +513,11 @@ CASES = [
         """
         gateway SERVER POST /v1/chat/completions http=200 error=client_disconnected
           gateway CLIENT POST /v1/chat/completions ERROR http=200 error=cancelled to=llm-proxy
-            llm-proxy SERVER POST /v1/chat/completions http=200 error=client_disconnected attempts=1
-              llm-proxy CLIENT chat tiny ERROR http=200 error=cancelled provider=o11y-local attempt=1 tokens=* cost=0 price=free
-                inference-svc SERVER POST /v1/chat/completions http=200 error=client_disconnected
-                  inference-svc INTERNAL chat tiny ERROR error=cancelled provider=o11y-local tokens=*
+            llm-proxy SERVER POST /v1/chat/completions http=200 error=client_disconnected
+              llm-proxy CLIENT chat tiny ERROR error=cancelled attempts=1 provider=o11y-local tokens=* cost=0 price=free
+                llm-proxy CLIENT POST /v1/chat/completions ERROR http=200 error=cancelled to=inference-svc provider=o11y-local attempt=1 tokens=* cost=0
+                  inference-svc SERVER POST /v1/chat/completions http=200 error=client_disconnected
+                    inference-svc INTERNAL chat tiny ERROR error=cancelled provider=o11y-local tokens=*
         """,
         leaves=2,
         local=True,
@@ -497,10 +529,11 @@ CASES = [
         """
         gateway SERVER POST /v1/chat/completions http=429
           gateway CLIENT POST /v1/chat/completions ERROR http=429 error=429 to=llm-proxy
-            llm-proxy SERVER POST /v1/chat/completions http=429 attempts=1
-              llm-proxy CLIENT chat tiny ERROR http=429 error=429 provider=o11y-local attempt=1
-                inference-svc SERVER POST /v1/chat/completions http=429
-                  inference-svc INTERNAL chat tiny ERROR error=busy provider=o11y-local
+            llm-proxy SERVER POST /v1/chat/completions http=429
+              llm-proxy CLIENT chat tiny ERROR error=429 attempts=1 provider=o11y-local
+                llm-proxy CLIENT POST /v1/chat/completions ERROR http=429 error=429 to=inference-svc provider=o11y-local attempt=1
+                  inference-svc SERVER POST /v1/chat/completions http=429
+                    inference-svc INTERNAL chat tiny ERROR error=busy provider=o11y-local
         """,
         local=True,
     ),
@@ -512,8 +545,9 @@ CASES = [
         """
         gateway SERVER POST /v1/completions http=200
           gateway CLIENT POST /v1/completions http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/completions http=200 attempts=1
-              llm-proxy CLIENT text_completion gpt-3.5-turbo-instruct http=200 provider=first attempt=1 tokens=4→8 cost=0.000022 price=price_list finish=stop
+            llm-proxy SERVER POST /v1/completions http=200
+              llm-proxy CLIENT text_completion gpt-3.5-turbo-instruct attempts=1 provider=first tokens=4→8 cost=0.000022 price=price_list finish=stop
+                llm-proxy CLIENT POST /v1/completions http=200 to=first provider=first attempt=1 tokens=4→8 cost=0.000022
         """,
     ),
     Case(
@@ -523,8 +557,9 @@ CASES = [
         """
         gateway SERVER POST /v1/completions http=400
           gateway CLIENT POST /v1/completions ERROR http=400 error=400 to=llm-proxy
-            llm-proxy SERVER POST /v1/completions http=400 attempts=1
-              llm-proxy CLIENT text_completion gpt-3.5-turbo-instruct ERROR http=400 error=400 provider=first attempt=1
+            llm-proxy SERVER POST /v1/completions http=400
+              llm-proxy CLIENT text_completion gpt-3.5-turbo-instruct ERROR error=400 attempts=1 provider=first
+                llm-proxy CLIENT POST /v1/completions ERROR http=400 error=400 to=first provider=first attempt=1
         """,
         first=(WRONG,),
     ),
@@ -535,10 +570,11 @@ CASES = [
         """
         gateway SERVER POST /v1/completions ERROR http=502 error=502
           gateway CLIENT POST /v1/completions ERROR http=502 error=502 to=llm-proxy
-            llm-proxy SERVER POST /v1/completions ERROR http=502 error=502 attempts=3
-              llm-proxy CLIENT text_completion gpt-3.5-turbo-instruct ERROR http=500 error=500 provider=first attempt=1
-              llm-proxy CLIENT text_completion gpt-3.5-turbo-instruct ERROR http=500 error=500 resend=1 provider=first attempt=2
-              llm-proxy CLIENT text_completion gpt-3.5-turbo-instruct ERROR http=500 error=500 provider=second attempt=3
+            llm-proxy SERVER POST /v1/completions ERROR http=502 error=502
+              llm-proxy CLIENT text_completion gpt-3.5-turbo-instruct ERROR error=500 attempts=3 provider=second
+                llm-proxy CLIENT POST /v1/completions ERROR http=500 error=500 to=first provider=first attempt=1
+                llm-proxy CLIENT POST /v1/completions ERROR http=500 error=500 to=first resend=1 provider=first attempt=2
+                llm-proxy CLIENT POST /v1/completions ERROR http=500 error=500 to=second provider=second attempt=3
         """,
         first=(FAILS,) * 2,
         second=(FAILS,),
@@ -550,10 +586,11 @@ CASES = [
         """
         gateway SERVER POST /v1/completions http=200
           gateway CLIENT POST /v1/completions http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/completions http=200 attempts=3
-              llm-proxy CLIENT text_completion gpt-3.5-turbo-instruct ERROR http=500 error=500 provider=first attempt=1
-              llm-proxy CLIENT text_completion gpt-3.5-turbo-instruct ERROR http=500 error=500 resend=1 provider=first attempt=2
-              llm-proxy CLIENT text_completion gpt-3.5-turbo-instruct http=200 provider=second attempt=3 tokens=4→8 cost=0.000022 price=price_list finish=stop
+            llm-proxy SERVER POST /v1/completions http=200
+              llm-proxy CLIENT text_completion gpt-3.5-turbo-instruct attempts=3 provider=second tokens=4→8 cost=0.000022 price=price_list finish=stop
+                llm-proxy CLIENT POST /v1/completions ERROR http=500 error=500 to=first provider=first attempt=1
+                llm-proxy CLIENT POST /v1/completions ERROR http=500 error=500 to=first resend=1 provider=first attempt=2
+                llm-proxy CLIENT POST /v1/completions http=200 to=second provider=second attempt=3 tokens=4→8 cost=0.000022
         """,
         first=(FAILS,) * 2,
     ),
@@ -564,8 +601,9 @@ CASES = [
         """
         gateway SERVER POST /v1/completions http=200
           gateway CLIENT POST /v1/completions http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/completions http=200 attempts=1
-              llm-proxy CLIENT text_completion gpt-3.5-turbo-instruct http=200 provider=first attempt=1 first_chunk=yes tokens=4→8 cost=0.000022 price=price_list finish=stop
+            llm-proxy SERVER POST /v1/completions http=200
+              llm-proxy CLIENT text_completion gpt-3.5-turbo-instruct attempts=1 provider=first first_chunk=yes tokens=4→8 cost=0.000022 price=price_list finish=stop
+                llm-proxy CLIENT POST /v1/completions http=200 to=first provider=first attempt=1 tokens=4→8 cost=0.000022
         """,
     ),
     Case(
@@ -575,8 +613,9 @@ CASES = [
         """
         gateway SERVER POST /v1/completions ERROR http=200 error=stream_broken
           gateway CLIENT POST /v1/completions http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/completions ERROR http=200 error=stream_broken attempts=1
-              llm-proxy CLIENT text_completion gpt-3.5-turbo-instruct ERROR http=200 error=connection_lost provider=first attempt=1 tokens=~5→2 cost=0.0000115 price=price_list
+            llm-proxy SERVER POST /v1/completions ERROR http=200 error=stream_broken
+              llm-proxy CLIENT text_completion gpt-3.5-turbo-instruct ERROR error=connection_lost attempts=1 provider=first tokens=~5→2 cost=0.0000115 price=price_list
+                llm-proxy CLIENT POST /v1/completions ERROR http=200 error=connection_lost to=first provider=first attempt=1 tokens=~5→2 cost=0.0000115
         """,
         first=(HALF_CUT,),
     ),
@@ -587,8 +626,9 @@ CASES = [
         """
         gateway SERVER POST /v1/completions http=200 error=client_disconnected
           gateway CLIENT POST /v1/completions ERROR http=200 error=cancelled to=llm-proxy
-            llm-proxy SERVER POST /v1/completions http=200 error=client_disconnected attempts=1
-              llm-proxy CLIENT text_completion gpt-3.5-turbo-instruct ERROR http=200 error=cancelled provider=first attempt=1 tokens=~5→2 cost=0.0000115 price=price_list
+            llm-proxy SERVER POST /v1/completions http=200 error=client_disconnected
+              llm-proxy CLIENT text_completion gpt-3.5-turbo-instruct ERROR error=cancelled attempts=1 provider=first tokens=~5→2 cost=0.0000115 price=price_list
+                llm-proxy CLIENT POST /v1/completions ERROR http=200 error=cancelled to=first provider=first attempt=1 tokens=~5→2 cost=0.0000115
         """,
         first=(HALF_SILENT,),
         leaves=1,
@@ -600,10 +640,11 @@ CASES = [
         """
         gateway SERVER POST /v1/completions http=200
           gateway CLIENT POST /v1/completions http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/completions http=200 attempts=1
-              llm-proxy CLIENT text_completion tiny http=200 provider=o11y-local attempt=1 tokens=2→8 cost=0 price=free finish=length
-                inference-svc SERVER POST /v1/completions http=200
-                  inference-svc INTERNAL text_completion tiny provider=o11y-local first_token=yes tokens=2→8 finish=length
+            llm-proxy SERVER POST /v1/completions http=200
+              llm-proxy CLIENT text_completion tiny attempts=1 provider=o11y-local tokens=2→8 cost=0 price=free finish=length
+                llm-proxy CLIENT POST /v1/completions http=200 to=inference-svc provider=o11y-local attempt=1 tokens=2→8 cost=0
+                  inference-svc SERVER POST /v1/completions http=200
+                    inference-svc INTERNAL text_completion tiny provider=o11y-local first_token=yes tokens=2→8 finish=length
         """,
         local=True,
     ),
@@ -614,10 +655,11 @@ CASES = [
         """
         gateway SERVER POST /v1/completions http=200
           gateway CLIENT POST /v1/completions http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/completions http=200 attempts=1
-              llm-proxy CLIENT text_completion tiny http=200 provider=o11y-local attempt=1 first_chunk=yes tokens=2→8 cost=0 price=free finish=length
-                inference-svc SERVER POST /v1/completions http=200
-                  inference-svc INTERNAL text_completion tiny provider=o11y-local first_token=yes tokens=2→8 finish=length
+            llm-proxy SERVER POST /v1/completions http=200
+              llm-proxy CLIENT text_completion tiny attempts=1 provider=o11y-local first_chunk=yes tokens=2→8 cost=0 price=free finish=length
+                llm-proxy CLIENT POST /v1/completions http=200 to=inference-svc provider=o11y-local attempt=1 tokens=2→8 cost=0
+                  inference-svc SERVER POST /v1/completions http=200
+                    inference-svc INTERNAL text_completion tiny provider=o11y-local first_token=yes tokens=2→8 finish=length
         """,
         local=True,
     ),
@@ -629,8 +671,9 @@ CASES = [
         """
         gateway SERVER POST /v1/embeddings http=200
           gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
-              llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=first attempt=1 tokens=2 cost=0.00000004 price=price_list
+            llm-proxy SERVER POST /v1/embeddings http=200
+              llm-proxy CLIENT embeddings text-embedding-3-small attempts=1 provider=first tokens=2 cost=0.00000004 price=price_list
+                llm-proxy CLIENT POST /v1/embeddings http=200 to=first provider=first attempt=1 tokens=2 cost=0.00000004
         """,
     ),
     Case(
@@ -640,8 +683,9 @@ CASES = [
         """
         gateway SERVER POST /v1/embeddings http=400
           gateway CLIENT POST /v1/embeddings ERROR http=400 error=400 to=llm-proxy
-            llm-proxy SERVER POST /v1/embeddings http=400 attempts=1
-              llm-proxy CLIENT embeddings text-embedding-3-small ERROR http=400 error=400 provider=first attempt=1
+            llm-proxy SERVER POST /v1/embeddings http=400
+              llm-proxy CLIENT embeddings text-embedding-3-small ERROR error=400 attempts=1 provider=first
+                llm-proxy CLIENT POST /v1/embeddings ERROR http=400 error=400 to=first provider=first attempt=1
         """,
         first=(WRONG,),
     ),
@@ -652,10 +696,11 @@ CASES = [
         """
         gateway SERVER POST /v1/embeddings ERROR http=502 error=502
           gateway CLIENT POST /v1/embeddings ERROR http=502 error=502 to=llm-proxy
-            llm-proxy SERVER POST /v1/embeddings ERROR http=502 error=502 attempts=3
-              llm-proxy CLIENT embeddings text-embedding-3-small ERROR http=500 error=500 provider=first attempt=1
-              llm-proxy CLIENT embeddings text-embedding-3-small ERROR http=500 error=500 resend=1 provider=first attempt=2
-              llm-proxy CLIENT embeddings text-embedding-3-small ERROR http=500 error=500 provider=second attempt=3
+            llm-proxy SERVER POST /v1/embeddings ERROR http=502 error=502
+              llm-proxy CLIENT embeddings text-embedding-3-small ERROR error=500 attempts=3 provider=second
+                llm-proxy CLIENT POST /v1/embeddings ERROR http=500 error=500 to=first provider=first attempt=1
+                llm-proxy CLIENT POST /v1/embeddings ERROR http=500 error=500 to=first resend=1 provider=first attempt=2
+                llm-proxy CLIENT POST /v1/embeddings ERROR http=500 error=500 to=second provider=second attempt=3
         """,
         first=(FAILS,) * 2,
         second=(FAILS,),
@@ -667,9 +712,10 @@ CASES = [
         """
         gateway SERVER POST /v1/embeddings http=200
           gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/embeddings http=200 attempts=2
-              llm-proxy CLIENT embeddings text-embedding-3-small ERROR http=429 error=429 provider=first attempt=1
-              llm-proxy CLIENT embeddings text-embedding-3-small http=200 resend=1 provider=first attempt=2 tokens=2 cost=0.00000004 price=price_list
+            llm-proxy SERVER POST /v1/embeddings http=200
+              llm-proxy CLIENT embeddings text-embedding-3-small attempts=2 provider=first tokens=2 cost=0.00000004 price=price_list
+                llm-proxy CLIENT POST /v1/embeddings ERROR http=429 error=429 to=first provider=first attempt=1
+                llm-proxy CLIENT POST /v1/embeddings http=200 to=first resend=1 provider=first attempt=2 tokens=2 cost=0.00000004
         """,
         first=(BUSY,),
     ),
@@ -680,10 +726,11 @@ CASES = [
         """
         gateway SERVER POST /v1/embeddings http=200
           gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/embeddings http=200 attempts=3
-              llm-proxy CLIENT embeddings text-embedding-3-small ERROR http=500 error=500 provider=first attempt=1
-              llm-proxy CLIENT embeddings text-embedding-3-small ERROR http=500 error=500 resend=1 provider=first attempt=2
-              llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=second attempt=3 tokens=2 cost=0.00000004 price=price_list
+            llm-proxy SERVER POST /v1/embeddings http=200
+              llm-proxy CLIENT embeddings text-embedding-3-small attempts=3 provider=second tokens=2 cost=0.00000004 price=price_list
+                llm-proxy CLIENT POST /v1/embeddings ERROR http=500 error=500 to=first provider=first attempt=1
+                llm-proxy CLIENT POST /v1/embeddings ERROR http=500 error=500 to=first resend=1 provider=first attempt=2
+                llm-proxy CLIENT POST /v1/embeddings http=200 to=second provider=second attempt=3 tokens=2 cost=0.00000004
         """,
         first=(FAILS,) * 2,
     ),
@@ -694,8 +741,9 @@ CASES = [
         """
         gateway SERVER POST /v1/embeddings error=client_disconnected
           gateway CLIENT POST /v1/embeddings ERROR error=cancelled to=llm-proxy
-            llm-proxy SERVER POST /v1/embeddings error=client_disconnected attempts=1
-              llm-proxy CLIENT embeddings text-embedding-3-small ERROR error=cancelled provider=first attempt=1
+            llm-proxy SERVER POST /v1/embeddings error=client_disconnected
+              llm-proxy CLIENT embeddings text-embedding-3-small ERROR error=cancelled attempts=1 provider=first
+                llm-proxy CLIENT POST /v1/embeddings ERROR error=cancelled to=first provider=first attempt=1
         """,
         first=(SILENT,),
         leaves=0,
@@ -707,10 +755,11 @@ CASES = [
         """
         gateway SERVER POST /v1/embeddings http=200
           gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
-              llm-proxy CLIENT embeddings all-MiniLM-L6-v2 http=200 provider=o11y-local attempt=1 tokens=6 cost=0 price=free
-                inference-svc SERVER POST /v1/embeddings http=200
-                  inference-svc INTERNAL embeddings all-MiniLM-L6-v2 provider=o11y-local tokens=6 documents=2
+            llm-proxy SERVER POST /v1/embeddings http=200
+              llm-proxy CLIENT embeddings all-MiniLM-L6-v2 attempts=1 provider=o11y-local tokens=6 cost=0 price=free
+                llm-proxy CLIENT POST /v1/embeddings http=200 to=inference-svc provider=o11y-local attempt=1 tokens=6 cost=0
+                  inference-svc SERVER POST /v1/embeddings http=200
+                    inference-svc INTERNAL embeddings all-MiniLM-L6-v2 provider=o11y-local tokens=6 documents=2
         """,
         local=True,
     ),
@@ -722,8 +771,9 @@ CASES = [
         """
         gateway SERVER POST /embed http=200
           gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
-              llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=first attempt=1 tokens=8 cost=0.00000016 price=price_list
+            llm-proxy SERVER POST /v1/embeddings http=200
+              llm-proxy CLIENT embeddings text-embedding-3-small attempts=1 provider=first tokens=8 cost=0.00000016 price=price_list
+                llm-proxy CLIENT POST /v1/embeddings http=200 to=first provider=first attempt=1 tokens=8 cost=0.00000016
           gateway CLIENT POST /documents http=200 to=vector-svc
             vector-svc SERVER POST /documents http=200
               vector-svc CLIENT upsert documents documents=2
@@ -736,8 +786,9 @@ CASES = [
         """
         gateway SERVER POST /embed http=200
           gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
-              llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=first attempt=1 tokens=8 cost=0.00000016 price=price_list
+            llm-proxy SERVER POST /v1/embeddings http=200
+              llm-proxy CLIENT embeddings text-embedding-3-small attempts=1 provider=first tokens=8 cost=0.00000016 price=price_list
+                llm-proxy CLIENT POST /v1/embeddings http=200 to=first provider=first attempt=1 tokens=8 cost=0.00000016
         """,
     ),
     Case(
@@ -747,10 +798,11 @@ CASES = [
         """
         gateway SERVER POST /embed ERROR http=502 error=502
           gateway CLIENT POST /v1/embeddings ERROR http=502 error=502 to=llm-proxy
-            llm-proxy SERVER POST /v1/embeddings ERROR http=502 error=502 attempts=3
-              llm-proxy CLIENT embeddings text-embedding-3-small ERROR http=500 error=500 provider=first attempt=1
-              llm-proxy CLIENT embeddings text-embedding-3-small ERROR http=500 error=500 resend=1 provider=first attempt=2
-              llm-proxy CLIENT embeddings text-embedding-3-small ERROR http=500 error=500 provider=second attempt=3
+            llm-proxy SERVER POST /v1/embeddings ERROR http=502 error=502
+              llm-proxy CLIENT embeddings text-embedding-3-small ERROR error=500 attempts=3 provider=second
+                llm-proxy CLIENT POST /v1/embeddings ERROR http=500 error=500 to=first provider=first attempt=1
+                llm-proxy CLIENT POST /v1/embeddings ERROR http=500 error=500 to=first resend=1 provider=first attempt=2
+                llm-proxy CLIENT POST /v1/embeddings ERROR http=500 error=500 to=second provider=second attempt=3
         """,
         first=(FAILS,) * 2,
         second=(FAILS,),
@@ -762,9 +814,10 @@ CASES = [
         """
         gateway SERVER POST /embed http=200
           gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/embeddings http=200 attempts=2
-              llm-proxy CLIENT embeddings text-embedding-3-small ERROR http=429 error=429 provider=first attempt=1
-              llm-proxy CLIENT embeddings text-embedding-3-small http=200 resend=1 provider=first attempt=2 tokens=8 cost=0.00000016 price=price_list
+            llm-proxy SERVER POST /v1/embeddings http=200
+              llm-proxy CLIENT embeddings text-embedding-3-small attempts=2 provider=first tokens=8 cost=0.00000016 price=price_list
+                llm-proxy CLIENT POST /v1/embeddings ERROR http=429 error=429 to=first provider=first attempt=1
+                llm-proxy CLIENT POST /v1/embeddings http=200 to=first resend=1 provider=first attempt=2 tokens=8 cost=0.00000016
           gateway CLIENT POST /documents http=200 to=vector-svc
             vector-svc SERVER POST /documents http=200
               vector-svc CLIENT upsert documents documents=2
@@ -778,8 +831,9 @@ CASES = [
         """
         gateway SERVER POST /embed http=409
           gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
-              llm-proxy CLIENT embeddings text-embedding-3-large http=200 provider=first attempt=1 tokens=8 cost=0.00000104 price=price_list
+            llm-proxy SERVER POST /v1/embeddings http=200
+              llm-proxy CLIENT embeddings text-embedding-3-large attempts=1 provider=first tokens=8 cost=0.00000104 price=price_list
+                llm-proxy CLIENT POST /v1/embeddings http=200 to=first provider=first attempt=1 tokens=8 cost=0.00000104
           gateway CLIENT POST /documents ERROR http=409 error=409 to=vector-svc
             vector-svc SERVER POST /documents http=409
               vector-svc CLIENT upsert documents ERROR error=embedding_model_mismatch documents=2
@@ -793,8 +847,9 @@ CASES = [
         """
         gateway SERVER POST /search http=200
           gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
-              llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=first attempt=1 tokens=4 cost=0.00000008 price=price_list
+            llm-proxy SERVER POST /v1/embeddings http=200
+              llm-proxy CLIENT embeddings text-embedding-3-small attempts=1 provider=first tokens=4 cost=0.00000008 price=price_list
+                llm-proxy CLIENT POST /v1/embeddings http=200 to=first provider=first attempt=1 tokens=4 cost=0.00000008
           gateway CLIENT POST /search http=200 to=vector-svc
             vector-svc SERVER POST /search http=200
               vector-svc CLIENT retrieval documents provider=chroma top_k=3 found=2
@@ -807,9 +862,10 @@ CASES = [
         """
         gateway SERVER POST /search http=200
           gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/embeddings http=200 attempts=2
-              llm-proxy CLIENT embeddings text-embedding-3-small ERROR error=timeout provider=first attempt=1
-              llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=second attempt=2 tokens=4 cost=0.00000008 price=price_list
+            llm-proxy SERVER POST /v1/embeddings http=200
+              llm-proxy CLIENT embeddings text-embedding-3-small attempts=2 provider=second tokens=4 cost=0.00000008 price=price_list
+                llm-proxy CLIENT POST /v1/embeddings ERROR error=timeout to=first provider=first attempt=1
+                llm-proxy CLIENT POST /v1/embeddings http=200 to=second provider=second attempt=2 tokens=4 cost=0.00000008
           gateway CLIENT POST /search http=200 to=vector-svc
             vector-svc SERVER POST /search http=200
               vector-svc CLIENT retrieval documents provider=chroma top_k=3 found=2
@@ -823,10 +879,11 @@ CASES = [
         """
         gateway SERVER POST /search ERROR http=502 error=502
           gateway CLIENT POST /v1/embeddings ERROR http=502 error=502 to=llm-proxy
-            llm-proxy SERVER POST /v1/embeddings ERROR http=502 error=502 attempts=3
-              llm-proxy CLIENT embeddings text-embedding-3-small ERROR http=500 error=500 provider=first attempt=1
-              llm-proxy CLIENT embeddings text-embedding-3-small ERROR http=500 error=500 resend=1 provider=first attempt=2
-              llm-proxy CLIENT embeddings text-embedding-3-small ERROR http=500 error=500 provider=second attempt=3
+            llm-proxy SERVER POST /v1/embeddings ERROR http=502 error=502
+              llm-proxy CLIENT embeddings text-embedding-3-small ERROR error=500 attempts=3 provider=second
+                llm-proxy CLIENT POST /v1/embeddings ERROR http=500 error=500 to=first provider=first attempt=1
+                llm-proxy CLIENT POST /v1/embeddings ERROR http=500 error=500 to=first resend=1 provider=first attempt=2
+                llm-proxy CLIENT POST /v1/embeddings ERROR http=500 error=500 to=second provider=second attempt=3
         """,
         first=(FAILS,) * 2,
         second=(FAILS,),
@@ -838,8 +895,9 @@ CASES = [
         """
         gateway SERVER POST /search http=422
           gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
-              llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=first attempt=1 tokens=4 cost=0.00000008 price=price_list
+            llm-proxy SERVER POST /v1/embeddings http=200
+              llm-proxy CLIENT embeddings text-embedding-3-small attempts=1 provider=first tokens=4 cost=0.00000008 price=price_list
+                llm-proxy CLIENT POST /v1/embeddings http=200 to=first provider=first attempt=1 tokens=4 cost=0.00000008
           gateway CLIENT POST /search ERROR http=422 error=422 to=vector-svc
             vector-svc SERVER POST /search http=422
               vector-svc CLIENT retrieval documents ERROR error=invalid_input provider=chroma top_k=3
@@ -852,10 +910,11 @@ CASES = [
         """
         gateway SERVER POST /search ERROR http=503 error=503
           gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy
-            llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
-              llm-proxy CLIENT embeddings all-MiniLM-L6-v2 http=200 provider=o11y-local attempt=1 tokens=6 cost=0 price=free
-                inference-svc SERVER POST /v1/embeddings http=200
-                  inference-svc INTERNAL embeddings all-MiniLM-L6-v2 provider=o11y-local tokens=6 documents=1
+            llm-proxy SERVER POST /v1/embeddings http=200
+              llm-proxy CLIENT embeddings all-MiniLM-L6-v2 attempts=1 provider=o11y-local tokens=6 cost=0 price=free
+                llm-proxy CLIENT POST /v1/embeddings http=200 to=inference-svc provider=o11y-local attempt=1 tokens=6 cost=0
+                  inference-svc SERVER POST /v1/embeddings http=200
+                    inference-svc INTERNAL embeddings all-MiniLM-L6-v2 provider=o11y-local tokens=6 documents=1
           gateway CLIENT POST /search ERROR error=connect_error to=vector-svc
           gateway CLIENT POST /search ERROR error=connect_error to=vector-svc resend=1
           gateway CLIENT POST /search ERROR error=connect_error to=vector-svc resend=2
@@ -869,8 +928,9 @@ CASES = [
         """
         gateway SERVER POST /search error=client_disconnected
           gateway CLIENT POST /v1/embeddings ERROR error=cancelled to=llm-proxy
-            llm-proxy SERVER POST /v1/embeddings error=client_disconnected attempts=1
-              llm-proxy CLIENT embeddings text-embedding-3-small ERROR error=cancelled provider=first attempt=1
+            llm-proxy SERVER POST /v1/embeddings error=client_disconnected
+              llm-proxy CLIENT embeddings text-embedding-3-small ERROR error=cancelled attempts=1 provider=first
+                llm-proxy CLIENT POST /v1/embeddings ERROR error=cancelled to=first provider=first attempt=1
         """,
         first=(SILENT,),
         leaves=0,
@@ -955,17 +1015,20 @@ CASES = [
               inference-svc SERVER POST /local-inference http=200
                 inference-svc INTERNAL text_completion tiny provider=o11y-local first_token=yes tokens=* finish=*
             gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy stage=embed_query
-              llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
-                llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=first attempt=1 tokens=2 cost=0.00000004 price=price_list
+              llm-proxy SERVER POST /v1/embeddings http=200
+                llm-proxy CLIENT embeddings text-embedding-3-small attempts=1 provider=first tokens=2 cost=0.00000004 price=price_list
+                  llm-proxy CLIENT POST /v1/embeddings http=200 to=first provider=first attempt=1 tokens=2 cost=0.00000004
             gateway CLIENT POST /search http=200 to=vector-svc stage=search
               vector-svc SERVER POST /search http=200
                 vector-svc CLIENT retrieval documents provider=chroma top_k=3 found=2
             gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy stage=chat
-              llm-proxy SERVER POST /v1/chat/completions http=200 attempts=1
-                llm-proxy CLIENT chat gpt-4o-mini http=200 provider=first attempt=1 tokens=31→8 cost=0.00000945 price=price_list finish=stop
+              llm-proxy SERVER POST /v1/chat/completions http=200
+                llm-proxy CLIENT chat gpt-4o-mini attempts=1 provider=first tokens=31→8 cost=0.00000945 price=price_list finish=stop
+                  llm-proxy CLIENT POST /v1/chat/completions http=200 to=first provider=first attempt=1 tokens=31→8 cost=0.00000945
             gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy stage=embed_answer
-              llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
-                llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=first attempt=1 tokens=12 cost=0.00000024 price=price_list
+              llm-proxy SERVER POST /v1/embeddings http=200
+                llm-proxy CLIENT embeddings text-embedding-3-small attempts=1 provider=first tokens=12 cost=0.00000024 price=price_list
+                  llm-proxy CLIENT POST /v1/embeddings http=200 to=first provider=first attempt=1 tokens=12 cost=0.00000024
             gateway CLIENT POST /documents http=200 to=vector-svc stage=store
               vector-svc SERVER POST /documents http=200
                 vector-svc CLIENT upsert documents documents=2
@@ -982,14 +1045,16 @@ CASES = [
               inference-svc SERVER POST /local-inference http=200
                 inference-svc INTERNAL text_completion tiny provider=o11y-local first_token=yes tokens=* finish=*
             gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy stage=embed_query
-              llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
-                llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=first attempt=1 tokens=2 cost=0.00000004 price=price_list
+              llm-proxy SERVER POST /v1/embeddings http=200
+                llm-proxy CLIENT embeddings text-embedding-3-small attempts=1 provider=first tokens=2 cost=0.00000004 price=price_list
+                  llm-proxy CLIENT POST /v1/embeddings http=200 to=first provider=first attempt=1 tokens=2 cost=0.00000004
             gateway CLIENT POST /search http=200 to=vector-svc stage=search
               vector-svc SERVER POST /search http=200
                 vector-svc CLIENT retrieval documents provider=chroma top_k=3 found=2
             gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy stage=chat
-              llm-proxy SERVER POST /v1/chat/completions http=200 attempts=1
-                llm-proxy CLIENT chat gpt-4o-mini http=200 provider=first attempt=1 tokens=31→8 cost=0.00000945 price=price_list finish=stop
+              llm-proxy SERVER POST /v1/chat/completions http=200
+                llm-proxy CLIENT chat gpt-4o-mini attempts=1 provider=first tokens=31→8 cost=0.00000945 price=price_list finish=stop
+                  llm-proxy CLIENT POST /v1/chat/completions http=200 to=first provider=first attempt=1 tokens=31→8 cost=0.00000945
         """,
     ),
     Case(
@@ -1003,16 +1068,18 @@ CASES = [
               inference-svc SERVER POST /local-inference http=200
                 inference-svc INTERNAL text_completion tiny provider=o11y-local first_token=yes tokens=* finish=*
             gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy stage=embed_query
-              llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
-                llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=first attempt=1 tokens=2 cost=0.00000004 price=price_list
+              llm-proxy SERVER POST /v1/embeddings http=200
+                llm-proxy CLIENT embeddings text-embedding-3-small attempts=1 provider=first tokens=2 cost=0.00000004 price=price_list
+                  llm-proxy CLIENT POST /v1/embeddings http=200 to=first provider=first attempt=1 tokens=2 cost=0.00000004
             gateway CLIENT POST /search http=200 to=vector-svc stage=search
               vector-svc SERVER POST /search http=200
                 vector-svc CLIENT retrieval documents provider=chroma top_k=3 found=2
             gateway CLIENT POST /v1/chat/completions ERROR http=502 error=502 to=llm-proxy stage=chat
-              llm-proxy SERVER POST /v1/chat/completions ERROR http=502 error=502 attempts=3
-                llm-proxy CLIENT chat gpt-4o-mini ERROR http=500 error=500 provider=first attempt=1
-                llm-proxy CLIENT chat gpt-4o-mini ERROR http=500 error=500 resend=1 provider=first attempt=2
-                llm-proxy CLIENT chat gpt-4o-mini ERROR http=500 error=500 provider=second attempt=3
+              llm-proxy SERVER POST /v1/chat/completions ERROR http=502 error=502
+                llm-proxy CLIENT chat gpt-4o-mini ERROR error=500 attempts=3 provider=second
+                  llm-proxy CLIENT POST /v1/chat/completions ERROR http=500 error=500 to=first provider=first attempt=1
+                  llm-proxy CLIENT POST /v1/chat/completions ERROR http=500 error=500 to=first resend=1 provider=first attempt=2
+                  llm-proxy CLIENT POST /v1/chat/completions ERROR http=500 error=500 to=second provider=second attempt=3
         """,
         first=(Step(), FAILS, FAILS),
         second=(FAILS,),
@@ -1028,23 +1095,26 @@ CASES = [
               inference-svc SERVER POST /local-inference http=200
                 inference-svc INTERNAL text_completion tiny provider=o11y-local first_token=yes tokens=* finish=*
             gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy stage=embed_query
-              llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
-                llm-proxy CLIENT embeddings all-MiniLM-L6-v2 http=200 provider=o11y-local attempt=1 tokens=8 cost=0 price=free
-                  inference-svc SERVER POST /v1/embeddings http=200
-                    inference-svc INTERNAL embeddings all-MiniLM-L6-v2 provider=o11y-local tokens=8 documents=1
+              llm-proxy SERVER POST /v1/embeddings http=200
+                llm-proxy CLIENT embeddings all-MiniLM-L6-v2 attempts=1 provider=o11y-local tokens=8 cost=0 price=free
+                  llm-proxy CLIENT POST /v1/embeddings http=200 to=inference-svc provider=o11y-local attempt=1 tokens=8 cost=0
+                    inference-svc SERVER POST /v1/embeddings http=200
+                      inference-svc INTERNAL embeddings all-MiniLM-L6-v2 provider=o11y-local tokens=8 documents=1
             gateway CLIENT POST /search ERROR error=connect_error to=vector-svc stage=search
             gateway CLIENT POST /search ERROR error=connect_error to=vector-svc resend=1 stage=search
             gateway CLIENT POST /search ERROR error=connect_error to=vector-svc resend=2 stage=search
             gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy stage=chat
-              llm-proxy SERVER POST /v1/chat/completions http=200 attempts=1
-                llm-proxy CLIENT chat tiny http=200 provider=o11y-local attempt=1 tokens=* cost=0 price=free finish=*
-                  inference-svc SERVER POST /v1/chat/completions http=200
-                    inference-svc INTERNAL chat tiny provider=o11y-local first_token=yes tokens=* finish=*
+              llm-proxy SERVER POST /v1/chat/completions http=200
+                llm-proxy CLIENT chat tiny attempts=1 provider=o11y-local tokens=* cost=0 price=free finish=*
+                  llm-proxy CLIENT POST /v1/chat/completions http=200 to=inference-svc provider=o11y-local attempt=1 tokens=* cost=0
+                    inference-svc SERVER POST /v1/chat/completions http=200
+                      inference-svc INTERNAL chat tiny provider=o11y-local first_token=yes tokens=* finish=*
             gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy stage=embed_answer
-              llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
-                llm-proxy CLIENT embeddings all-MiniLM-L6-v2 http=200 provider=o11y-local attempt=1 tokens=* cost=0 price=free
-                  inference-svc SERVER POST /v1/embeddings http=200
-                    inference-svc INTERNAL embeddings all-MiniLM-L6-v2 provider=o11y-local tokens=* documents=1
+              llm-proxy SERVER POST /v1/embeddings http=200
+                llm-proxy CLIENT embeddings all-MiniLM-L6-v2 attempts=1 provider=o11y-local tokens=* cost=0 price=free
+                  llm-proxy CLIENT POST /v1/embeddings http=200 to=inference-svc provider=o11y-local attempt=1 tokens=* cost=0
+                    inference-svc SERVER POST /v1/embeddings http=200
+                      inference-svc INTERNAL embeddings all-MiniLM-L6-v2 provider=o11y-local tokens=* documents=1
             gateway CLIENT POST /documents ERROR error=connect_error to=vector-svc stage=store
             gateway CLIENT POST /documents ERROR error=connect_error to=vector-svc resend=1 stage=store
             gateway CLIENT POST /documents ERROR error=connect_error to=vector-svc resend=2 stage=store
@@ -1062,14 +1132,16 @@ CASES = [
               inference-svc SERVER POST /local-inference error=client_disconnected
                 inference-svc INTERNAL text_completion tiny ERROR error=cancelled provider=o11y-local tokens=*
             gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy stage=embed_query
-              llm-proxy SERVER POST /v1/embeddings http=200 attempts=1
-                llm-proxy CLIENT embeddings text-embedding-3-small http=200 provider=first attempt=1 tokens=2 cost=0.00000004 price=price_list
+              llm-proxy SERVER POST /v1/embeddings http=200
+                llm-proxy CLIENT embeddings text-embedding-3-small attempts=1 provider=first tokens=2 cost=0.00000004 price=price_list
+                  llm-proxy CLIENT POST /v1/embeddings http=200 to=first provider=first attempt=1 tokens=2 cost=0.00000004
             gateway CLIENT POST /search http=200 to=vector-svc stage=search
               vector-svc SERVER POST /search http=200
                 vector-svc CLIENT retrieval documents provider=chroma top_k=3 found=2
             gateway CLIENT POST /v1/chat/completions ERROR error=cancelled to=llm-proxy stage=chat
-              llm-proxy SERVER POST /v1/chat/completions error=client_disconnected attempts=1
-                llm-proxy CLIENT chat gpt-4o-mini ERROR error=cancelled provider=first attempt=1
+              llm-proxy SERVER POST /v1/chat/completions error=client_disconnected
+                llm-proxy CLIENT chat gpt-4o-mini ERROR error=cancelled attempts=1 provider=first
+                  llm-proxy CLIENT POST /v1/chat/completions ERROR error=cancelled to=first provider=first attempt=1
         """,
         first=(Step(), SILENT),
         leaves=0,

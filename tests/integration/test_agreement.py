@@ -302,7 +302,7 @@ ERROR = "error.type"
 HTTP = ("http.request.method", "http.route", "http.response.status_code", ERROR)
 HOP = (
     *("http.request.method", "url.template", "server.address", "server.port"),
-    *("http.response.status_code", ERROR),
+    *("http.response.status_code", ERROR, "gen_ai.provider.name"),
 )
 GEN_AI = ("gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model", ERROR)
 GENERATION = ("gen_ai.operation.name", "gen_ai.request.model", ERROR)
@@ -325,8 +325,12 @@ def _seconds(span: Span) -> float:
     return span.seconds
 
 
+def _call(span: Span) -> bool:
+    return "o11y.llm.attempts" in span.attributes
+
+
 def _attempt(span: Span) -> bool:
-    return "o11y.llm.attempt" in span.attributes
+    return "o11y.llm.attempt.number" in span.attributes
 
 
 def _local(span: Span) -> bool:
@@ -337,13 +341,13 @@ RULES = [
     Rule("http.server.request.duration", None, lambda one: one.kind == "SERVER", HTTP, _seconds),
     Rule(
         "http.client.request.duration",
-        "gateway",
+        None,
         lambda one: "url.template" in one.attributes,
         HOP,
         _seconds,
     ),
-    Rule("gen_ai.client.operation.duration", "llm-proxy", _attempt, GEN_AI, _seconds),
-    Rule("openai_api_duration", "llm-proxy", _attempt, (), _seconds),
+    Rule("gen_ai.client.operation.duration", "llm-proxy", _call, GEN_AI, _seconds),
+    Rule("openai_api_duration", "llm-proxy", _call, (), _seconds),
     Rule(
         "gen_ai.client.operation.time_to_first_chunk",
         "llm-proxy",
@@ -441,26 +445,36 @@ def test_what_is_printed_is_what_is_sent(told: Told) -> None:
     assert printed == Counter(key(line) for line in told.sent.lines if line.trace_id)
 
 
-TOKENS = {
-    "input": "gen_ai.usage.input_tokens",
-    "output": "gen_ai.usage.output_tokens",
+BILLED = {"input": "o11y.llm.attempt.input_tokens", "output": "o11y.llm.attempt.output_tokens"}
+"""Tokens on the span of an attempt, by their type."""
+
+READ = {
     "cached": "gen_ai.usage.cache_read.input_tokens",
     "reasoning": "gen_ai.usage.reasoning.output_tokens",
 }
+"""Those on the span of a call: of an answer that was read."""
 
 
 def test_tokens_and_dollars_of_the_llm_are_those_of_its_spans(told: Told) -> None:
     tokens: Counter[Key] = Counter()
     dollars: defaultdict[Key, float] = defaultdict(float)
+    calls = {span.span_id: span for span in told.sent.spans if _call(span)}
     for span in filter(_attempt, told.sent.spans):
         found = span.attributes
         estimated = "true" if found.get("o11y.usage.estimated") else "false"
         name, model = found["gen_ai.provider.name"], found["gen_ai.request.model"]
-        for kind, attribute in TOKENS.items():
+        for kind, attribute in BILLED.items():
             tokens[name, model, kind, estimated] += found.get(attribute, 0)
-        if "o11y.cost.usd" in found:
-            operation = found["gen_ai.operation.name"]
-            dollars[name, model, operation, estimated] += found["o11y.cost.usd"]
+        if "o11y.llm.attempt.cost.usd" in found:
+            operation = calls[span.parent_id].attributes["gen_ai.operation.name"]
+            dollars[name, model, operation, estimated] += found["o11y.llm.attempt.cost.usd"]
+    for span in calls.values():
+        found = span.attributes
+        name, model = found["gen_ai.provider.name"], found["gen_ai.request.model"]
+        for kind, attribute in READ.items():
+            tokens[name, model, kind, "false"] += found.get(attribute, 0)
+    together = sum(span.attributes.get("o11y.cost.usd", 0.0) for span in calls.values())
+    assert together == pytest.approx(sum(dollars.values()), abs=1e-9)
     counted: Counter[Key] = Counter()
     charged: defaultdict[Key, float] = defaultdict(float)
     for point in told.points("openai_tokens_used"):

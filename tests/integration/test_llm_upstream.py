@@ -49,7 +49,7 @@ def proxy(
         yield running
 
 
-def test_the_upstream_is_a_child_of_the_llm_span(
+def test_the_upstream_is_a_child_of_the_attempts_span(
     stack: EmbeddedStack, proxy: Service, upstream: Standin
 ) -> None:
     call = chat(Step(text="Hello.", usage=USAGE), unknown_field={"kept": True})
@@ -66,9 +66,10 @@ def test_the_upstream_is_a_child_of_the_llm_span(
 
     trace = tempo.wait_for(stack.tempo, answer.headers["x-trace-id"], tempo.whole)
     span = trace.one("llm-proxy", "chat gpt-4o-mini")
+    (attempt,) = (each for each in trace.spans if each.parent_id == span.span_id)
     parent = received.headers["traceparent"].split("-")[1:3]
-    assert parent == [answer.headers["x-trace-id"], span.span_id]
-    assert span.kind == "CLIENT"
+    assert parent == [answer.headers["x-trace-id"], attempt.span_id]
+    assert (span.kind, attempt.kind) == ("CLIENT", "CLIENT")
     assert span.attributes["o11y.cost.usd"] == pytest.approx(COST, rel=1e-9)
     assert span.attributes["gen_ai.response.model"] == "gpt-4o-mini-2024-07-18"
 

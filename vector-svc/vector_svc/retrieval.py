@@ -102,6 +102,7 @@ class Retrieval:
             f"{RETRIEVAL} {self.collection.name}",
             {
                 **labels,
+                schema.DB_SYSTEM: DB_SYSTEM,
                 schema.DATA_SOURCE: self.collection.name,
                 schema.RETRIEVAL_TOP_K: request.n_results,
             },
