@@ -151,7 +151,7 @@ def test_the_traces_that_wait_fit_into_the_collectors_memory() -> None:
 
 def test_what_sends_no_spans_has_a_name_in_the_service_map() -> None:
     named = BASE["connectors"]["service_graph"]["virtual_node_peer_attributes"]
-    assert named == [schema.PEER_SERVICE, schema.PROVIDER, schema.DB_SYSTEM]
+    assert named == [schema.PEER_SERVICE, schema.DB_SYSTEM]
 
 
 def test_the_collectors_own_metrics_have_the_names_the_dashboards_ask_for() -> None:
