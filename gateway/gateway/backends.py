@@ -3,17 +3,20 @@
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import httpx2
-from pydantic import BaseModel, Field, FiniteFloat
+from openai import BaseModel, Omit, omit
+from openai.types import CreateEmbeddingResponse, Embedding
+from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
+from pydantic.dataclasses import dataclass
 
+from gateway import llm
 from gateway.chat_stream import ChatStream
-from gateway.relay import own_ending, relayed
+from gateway.llm import STAGE_HEADER, readable
+from gateway.relay import begin, own_ending, relayed
 from gateway.settings import Settings
 from o11y import problems, schema
-from o11y.answer import parsed, raise_for_problem
 from o11y.contracts import (
     COST_HEADER,
     PROVIDER_HEADER,
@@ -25,7 +28,7 @@ from o11y.contracts import (
     SearchAnswer,
     SearchMetadata,
     StoreAnswer,
-    Usage,
+    Vector,
     VectorSearchAnswer,
 )
 from o11y.events import EventStream, LastError, event
@@ -33,44 +36,24 @@ from o11y.hop import ServiceClient, StreamedResponse
 from o11y.problems import Problem, details
 from o11y.telemetry import Telemetry
 
-Message = dict[str, str]
+T = TypeVar("T")
 
 
-class _Message(BaseModel):
-    content: str | None = None
+class _Row(Embedding):
+    """A vector unread: the SDK looks at every number of a list, for seconds where they are many."""
+
+    embedding: Any
 
 
-class _Choice(BaseModel):
-    message: _Message
-    finish_reason: str | None = None
-
-
-class _Completion(BaseModel):
-    """What is read of an OpenAI chat completion."""
-
-    model: str
-    choices: list[_Choice] = Field(min_length=1)
-    usage: Usage
-
-
-class _Row(BaseModel):
-    index: int
-    embedding: list[FiniteFloat] = Field(min_length=1)
-
-
-class _Embeddings(BaseModel):
-    """What is read of OpenAI's list of embeddings."""
-
-    model: str
-    data: list[_Row]
-    usage: Usage
+class _Rows(CreateEmbeddingResponse):
+    data: list[_Row]  # type: ignore[assignment] # of a list whose rows are less sure
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """One vector a text, and what it took."""
+    """One vector a text, and what it took. Raises ValidationError where a vector is none."""
 
-    vectors: list[list[float]]
+    vectors: list[Vector]
     metadata: EmbedMetadata
 
 
@@ -88,12 +71,13 @@ class Backends:
 
         self.stream_timeout_seconds = settings.stream_timeout_seconds
         self.llm = client("llm-proxy", settings.llm_proxy_url)
+        self.openai = llm.sdk(self.llm, settings.stream_timeout_seconds)
         self.vector = client("vector-svc", settings.vector_url)
         self.inference = client("inference-svc", settings.inference_url)
 
     async def chat(
         self,
-        messages: Sequence[Message],
+        messages: Sequence[ChatCompletionMessageParam],
         *,
         model: str | None = None,
         temperature: float,
@@ -102,27 +86,27 @@ class Backends:
         stage: str | None = None,
     ) -> ChatAnswer:
         started = time.perf_counter()
-        request = {
-            "model": model,
-            "messages": list(messages),
-            "temperature": temperature,
-            "max_tokens": max_tokens,
-            "seed": seed,
-        }
-        response = await self._ask_llm("/v1/chat/completions", request, stage)
-        answer = parsed(_Completion, response, "llm-proxy")
-        choice = answer.choices[0]
-        return ChatAnswer(
-            response=choice.message.content or "",
-            metadata=ChatMetadata(
-                model=answer.model,
-                provider=response.headers[PROVIDER_HEADER],
-                usage=answer.usage,
-                cost_usd=_cost(response),
-                duration_seconds=time.perf_counter() - started,
-                finish_reason=choice.finish_reason,
-            ),
+        response = await self.openai.chat.completions.with_raw_response.create(
+            messages=messages,
+            model=_model(model),
+            temperature=temperature,
+            max_tokens=_given(max_tokens),
+            seed=_given(seed),
+            extra_headers=_for(stage),
         )
+        with readable():
+            completion = response.parse()
+            choice = completion.choices[0]
+            return ChatAnswer(
+                response=choice.message.content or "",
+                metadata=ChatMetadata.model_validate(
+                    {
+                        **_metadata(completion, response.headers, started),
+                        "provider": response.headers[PROVIDER_HEADER],
+                        "finish_reason": choice.finish_reason,
+                    }
+                ),
+            )
 
     async def chat_stream(
         self,
@@ -134,42 +118,34 @@ class Backends:
         seed: int | None = None,
     ) -> ChatStream:
         """The same for one message, as it is written."""
-        request = {
-            "model": model,
-            "messages": [{"role": "user", "content": message}],
-            "temperature": temperature,
-            "max_tokens": max_tokens,
-            "seed": seed,
-            "stream": True,
-        }
         started = time.perf_counter()
-        given = {key: value for key, value in request.items() if value is not None}
-        headers = {SUMMARY_HEADER: "1"}
-        return ChatStream(
-            await self._open(self.llm, "/v1/chat/completions", given, headers), started
+        chunks = await self.openai.chat.completions.create(
+            messages=[{"role": "user", "content": message}],
+            model=_model(model),
+            temperature=temperature,
+            max_tokens=_given(max_tokens),
+            seed=_given(seed),
+            stream=True,
+            extra_headers={SUMMARY_HEADER: "1"},
         )
+        return ChatStream(chunks, started)
 
     async def embed(
         self, texts: Sequence[str], *, model: str | None = None, stage: str | None = None
     ) -> Embedded:
         started = time.perf_counter()
-        request = {"model": model, "input": list(texts), "encoding_format": "float"}
-        response = await self._ask_llm("/v1/embeddings", request, stage)
-        answer = parsed(_Embeddings, response, "llm-proxy")
-        rows = sorted(answer.data, key=lambda row: row.index)
-        if [row.index for row in rows] != list(range(len(texts))):
-            raise Problem(
-                502, f"{len(rows)} vectors came for {len(texts)} texts", code="bad_upstream"
-            )
-        return Embedded(
-            [row.embedding for row in rows],
-            EmbedMetadata(
-                model=answer.model,
-                usage=answer.usage,
-                cost_usd=_cost(response),
-                duration_seconds=time.perf_counter() - started,
-            ),
+        response = await self.openai.embeddings.with_raw_response.create(
+            input=list(texts), model=_model(model), extra_headers=_for(stage)
         )
+        with readable():
+            answer = response.parse(to=_Rows)
+            rows = sorted(answer.data, key=lambda row: row.index)
+            if [row.index for row in rows] != list(range(len(texts))):
+                raise Problem(
+                    502, f"{len(rows)} vectors came for {len(texts)} texts", code="bad_upstream"
+                )
+            metadata = EmbedMetadata.model_validate(_metadata(answer, response.headers, started))
+            return Embedded([row.embedding for row in rows], metadata)
 
     async def store(
         self,
@@ -249,38 +225,14 @@ class Backends:
 
     async def generate_stream(self, request: dict[str, Any]) -> EventStream:
         """The same as the local service writes it, its events untouched."""
-        opened = await self._open(self.inference, "/local-inference", request)
+        opened = await begin(
+            self.inference, "/local-inference", json=request, seconds=self.stream_timeout_seconds
+        )
         return EventStream(_relayed(opened), opened.aclose)
 
     async def aclose(self) -> None:
         for client in (self.llm, self.vector, self.inference):
             await client.aclose()
-
-    async def _open(
-        self,
-        client: ServiceClient,
-        path: str,
-        request: dict[str, Any],
-        headers: dict[str, str] | None = None,
-    ) -> StreamedResponse:
-        """A stream whose head has come. Raises Problem for any other answer."""
-        opened = await client.open(
-            "POST", path, json=request, headers=headers, seconds=self.stream_timeout_seconds
-        )
-        if "event-stream" not in opened.headers.get("content-type", ""):
-            raise_for_problem(await opened.read(), client.service)
-            raise Problem(502, f"{client.service}'s answer is no stream", code="bad_upstream")
-        return opened
-
-    async def _ask_llm(
-        self, path: str, request: dict[str, Any], stage: str | None
-    ) -> httpx2.Response:
-        given = {key: value for key, value in request.items() if value is not None}
-        response = await self.llm.request("POST", path, json=given, attributes=_of(stage))
-        raise_for_problem(response, "llm-proxy")
-        if PROVIDER_HEADER not in response.headers:
-            raise Problem(502, f"llm-proxy's answer has no {PROVIDER_HEADER}", code="bad_upstream")
-        return response
 
 
 async def _relayed(opened: StreamedResponse) -> AsyncGenerator[bytes, None]:
@@ -297,11 +249,26 @@ def _of(stage: str | None) -> dict[str, str]:
     return {schema.PIPELINE_STAGE: stage} if stage else {}
 
 
-def _cost(response: httpx2.Response) -> float | None:
-    value = response.headers.get(COST_HEADER)
-    try:
-        return None if value is None else float(value)
-    except ValueError as error:
-        raise Problem(
-            502, f"llm-proxy's {COST_HEADER} is no number", code="bad_upstream"
-        ) from error
+def _for(stage: str | None) -> dict[str, str]:
+    return {STAGE_HEADER: stage} if stage else {}
+
+
+def _given(value: T | None) -> T | Omit:
+    return omit if value is None else value
+
+
+def _model(name: str | None) -> str:
+    """Left out where nobody named one: llm-proxy has a default, which OpenAI has not."""
+    return cast(str, _given(name))
+
+
+def _metadata(
+    answer: ChatCompletion | CreateEmbeddingResponse, headers: httpx2.Headers, started: float
+) -> dict[str, object]:
+    """What whole answers have in common, of no certain type."""
+    return {
+        "model": answer.model,
+        "usage": cast(BaseModel, answer.usage).to_dict(warnings=False),
+        "cost_usd": headers.get(COST_HEADER),
+        "duration_seconds": time.perf_counter() - started,
+    }

@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Literal, TypeVar
 
+from openai.types.chat import ChatCompletionMessageParam
 from opentelemetry import trace
 
 from gateway.backends import Backends, Embedded
@@ -277,9 +278,9 @@ class _Call:
         return [self._stages[name] for name in STAGES if name in self._stages]
 
 
-def messages(query: str, found: list[SearchResult]) -> list[dict[str, str]]:
+def messages(query: str, found: list[SearchResult]) -> list[ChatCompletionMessageParam]:
     """The conversation for the chat stage: the documents found as context, then the query."""
-    asked = {"role": "user", "content": query}
+    asked: ChatCompletionMessageParam = {"role": "user", "content": query}
     if not found:
         return [asked]
     context = "\n\n".join(result.document for result in found)

@@ -2,14 +2,28 @@
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from typing import Any
 
 from o11y import sse
+from o11y.answer import raise_for_problem
 from o11y.events import Last, LastError
-from o11y.hop import StreamedResponse
+from o11y.hop import ServiceClient, StreamedResponse
 from o11y.problems import Problem
 
 Ending = Callable[[bytes], type[Last] | None]
 """What an event ends its stream as; None for an event that doesn't."""
+
+
+async def begin(client: ServiceClient, path: str, **options: Any) -> StreamedResponse:
+    """A stream whose head has come; options as for `ServiceClient.open`.
+
+    Raises Problem for any other answer.
+    """
+    opened = await client.open("POST", path, **options)
+    if "event-stream" not in opened.headers.get("content-type", ""):
+        raise_for_problem(await opened.read(), client.service)
+        raise Problem(502, f"{client.service}'s answer is no stream", code="bad_upstream")
+    return opened
 
 
 async def relayed(opened: StreamedResponse, ending: Ending) -> AsyncGenerator[list[bytes], None]:

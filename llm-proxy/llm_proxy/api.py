@@ -2,8 +2,7 @@
 
 Bodies go through as they came, in both directions; what the proxy adds are headers:
 `X-O11y-Provider` and, when the price is known, `X-O11y-Cost-Usd`. A stream's cost is known at its
-end: who sends `X-O11y-Stream-Summary: 1` is told it then, in an SSE comment that other clients
-pass over.
+end: who sends `X-O11y-Stream-Summary: 1` is told it then, by a last chunk with a field `o11y`.
 """
 
 import asyncio
@@ -18,21 +17,13 @@ from fastapi import APIRouter, Response
 from starlette.types import Receive, Scope, Send
 
 from llm_proxy import requests
-from llm_proxy.answers import Tokens
 from llm_proxy.calls import Calls, Whole
 from llm_proxy.failures import Failed, Refused, judged, verdict
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Operation
 from llm_proxy.stream import Stream
 from o11y import deadline, schema
-from o11y.contracts import (
-    COST_HEADER,
-    PROVIDER_HEADER,
-    SUMMARY_COMMENT,
-    SUMMARY_HEADER,
-    StreamSummary,
-    Usage,
-)
+from o11y.contracts import COST_HEADER, PROVIDER_HEADER, SUMMARY_HEADER
 from o11y.events import Last, ending
 from o11y.models import one
 from o11y.openai_headers import passed, raw
@@ -105,35 +96,17 @@ async def _answer_stream(send: Send, stream: Stream, wants_summary: bool) -> Non
         async with asyncio.timeout(None if left is None else left + 1):
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             last = Last()
-            async with aclosing(stream.events()) as events:
+            async with aclosing(stream.events(summary=wants_summary)) as events:
                 async for event in events:
                     if isinstance(event, Last):
                         last = event
                         break
                     await send({"type": "http.response.body", "body": event, "more_body": True})
-            summary = _summary(stream) if wants_summary else b""
-            await send(ending(last + summary, broken=last.broken))
+            await send(ending(last, broken=last.broken))
     except TimeoutError:
         logger.warning("a caller did not read its stream")
     finally:
         await stream.aclose(schema.ERROR_CANCELLED)
-
-
-def _summary(stream: Stream) -> bytes:
-    tokens, said = stream.tokens or Tokens(), stream.said
-    summary = StreamSummary(
-        model=said.model,
-        provider=stream.provider.name,
-        usage=Usage(
-            prompt_tokens=tokens.input,
-            completion_tokens=tokens.output,
-            total_tokens=tokens.input + tokens.output,
-        ),
-        usage_estimated=tokens.estimated,
-        cost_usd=None if stream.cost_usd is None else float(stream.cost_usd),
-        finish_reason=said.finish_reasons[0] if said.finish_reasons else None,
-    )
-    return SUMMARY_COMMENT + summary.model_dump_json().encode() + b"\n\n"
 
 
 def router(calls: Calls) -> APIRouter:

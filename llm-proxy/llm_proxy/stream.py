@@ -1,6 +1,7 @@
 """A streamed answer on its way from a provider to the caller."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable
 from decimal import Decimal
 
@@ -11,8 +12,9 @@ from llm_proxy.answers import NotReadable, ProviderFailed, Said, Tally, Tokens, 
 from llm_proxy.attempt import Attempt
 from llm_proxy.failures import NOT_READABLE
 from llm_proxy.provider import Provider
-from llm_proxy.requests import Request
+from llm_proxy.requests import Operation, Request
 from o11y import schema
+from o11y.contracts import SUMMARY_FIELD, StreamSummary, Usage
 from o11y.error_types import error_type
 from o11y.events import Last, LastError, event
 from o11y.hop import END_SECONDS
@@ -44,6 +46,8 @@ class Stream:
         self._tally = Tally(request.choices or 1)
         self._splitter = Splitter()
         self._first: list[bytes] = []
+        self._ending: list[bytes] = []
+        """`[DONE]`, and what comes after it."""
         self._broken: NotReadable | None = None
         self._begun = False
         self._closed = False
@@ -71,10 +75,11 @@ class Stream:
                 raise self._broken
         self._begun = True
 
-    async def events(self) -> AsyncGenerator[bytes, None]:
+    async def events(self, *, summary: bool = False) -> AsyncGenerator[bytes, None]:
         """What the caller is sent, bit by bit; the attempt has ended before the last of it.
 
-        A stream that breaks ends with an error event. One whose `[DONE]` has come can't.
+        A stream that breaks ends with an error event. One whose `[DONE]` has come can't. With
+        `summary`, a chunk before `[DONE]`, or after the error, says what is known at the end.
         """
         error: str | None = None
         words = b""
@@ -100,10 +105,11 @@ class Stream:
             raise
         finally:
             await self.aclose(error)
+        told = self._summary() if summary else b""
         if error:
-            yield LastError(held + words)
-        elif held:
-            yield Last(held)
+            yield LastError(held + words + told)
+        elif last := held + told + b"".join(self._ending):
+            yield Last(last)
 
     async def aclose(self, error: str | None = None) -> None:
         """End the attempt and let go of the connection; an answer on its way is cut."""
@@ -118,6 +124,34 @@ class Stream:
             self._done(error)
             if self._begun:
                 self._end_call(error)
+
+    def _summary(self) -> bytes:
+        """A StreamSummary in a chunk such as OpenAI's, which has the usage and no choices."""
+        tokens, said = self.tokens or Tokens(), self.said
+        usage = Usage(
+            prompt_tokens=tokens.input,
+            completion_tokens=tokens.output,
+            total_tokens=tokens.input + tokens.output,
+        )
+        summary = StreamSummary(
+            model=said.model,
+            provider=self.provider.name,
+            usage=usage,
+            usage_estimated=tokens.estimated,
+            cost_usd=None if self.cost_usd is None else float(self.cost_usd),
+            finish_reason=said.finish_reasons[0] if said.finish_reasons else None,
+        )
+        chat = self._request.operation is Operation.CHAT
+        chunk: dict[str, object] = {
+            "id": said.id or "",
+            "object": "chat.completion.chunk" if chat else "text_completion",
+            "created": int(time.time()),
+            "model": said.model or "",
+            "choices": [],
+            "usage": usage.model_dump(),
+            SUMMARY_FIELD: summary.model_dump(),
+        }
+        return event(chunk)
 
     def _end(self, error: str | None) -> None:
         told = self.said.tokens
@@ -153,14 +187,14 @@ class Stream:
         for each in self._splitter.feed(chunk):
             content = data(each)
             if content is None:
-                passed.append(each)
+                self._keep(each, passed)
                 continue
             arrived = True
             try:
                 only_usage = self._tally.add(content)
             except ProviderFailed as failed:  # in the provider's words
                 self._broken = failed
-                passed.append(each)
+                self._keep(each, passed)
                 break
             except NotReadable as unreadable:
                 self._broken = unreadable
@@ -170,10 +204,13 @@ class Stream:
             if self.attempt.answer:
                 self.attempt.answer.add(content)
             if not only_usage or self._request.include_usage:
-                passed.append(each)
+                self._keep(each, passed)
         if arrived:
             self.attempt.arrived()
         return passed
+
+    def _keep(self, event: bytes, passed: list[bytes]) -> None:
+        (self._ending if self._tally.done else passed).append(event)
 
 
 def _broken(error: Exception) -> tuple[str, bytes]:

@@ -17,13 +17,15 @@ def parsed(model: type[M], response: httpx2.Response, service: str) -> M:
     try:
         return model.model_validate_json(response.content)
     except ValidationError as error:
-        wrong = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in wrong["loc"])
-        raise Problem(
-            502,
-            f"{service}'s answer is not what was asked for: {where} {wrong['msg']}",
-            code="bad_upstream",
-        ) from error
+        raise not_as_asked(service, error) from error
+
+
+def not_as_asked(service: str, error: ValidationError) -> Problem:
+    """502: an answer that lacks something, or has it in another form."""
+    wrong = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in wrong["loc"])
+    detail = f"{service}'s answer is not what was asked for: {where} {wrong['msg']}"
+    return Problem(502, detail, code="bad_upstream")
 
 
 def raise_for_problem(response: httpx2.Response, service: str) -> None:
@@ -32,7 +34,7 @@ def raise_for_problem(response: httpx2.Response, service: str) -> None:
     What the caller can mend (400, 404, 409, 422, 429) keeps its status and words; 503 and 504 too,
     since they name the cause; anything else is 502.
     """
-    if response.status_code < 400:
+    if response.status_code < 300:
         return
     detail, code, errors = _reason(response)
     status = response.status_code

@@ -25,6 +25,7 @@ Identity = Annotated[
 ]
 Scalar = str | int | float | bool
 Metadata = dict[str, Scalar]
+Vector = Annotated[list[FiniteFloat], Field(min_length=1)]
 
 PROVIDER_HEADER = "X-O11y-Provider"
 """Answer header of the LLM proxy: who answered."""
@@ -35,10 +36,10 @@ unknown.
 """
 
 SUMMARY_HEADER = "X-O11y-Stream-Summary"
-"""Request header of the LLM proxy: end a stream with a comment that sums it up."""
+"""Request header of the LLM proxy: end a stream with a chunk that sums it up."""
 
-SUMMARY_COMMENT = b": o11y-summary "
-"""How that comment begins; a StreamSummary as JSON follows."""
+SUMMARY_FIELD = "o11y"
+"""Field of that chunk, beside OpenAI's own: a StreamSummary."""
 
 MAX_TEXTS = 256
 MAX_DEPTH = 50
@@ -207,7 +208,7 @@ class VectorSearchRequest(Body):
     right that nothing is found.
     """
 
-    embedding: list[FiniteFloat] = Field(min_length=1)
+    embedding: Vector
     embedding_model: str = Field(min_length=1)
     n_results: int = Field(5, ge=1, le=MAX_RESULTS)
     filter_metadata: dict[str, Any] | None = None

@@ -1,7 +1,9 @@
 """Stand-ins for the services behind the gateway, and a gateway before them."""
 
 import asyncio
+import base64
 import json
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
@@ -11,7 +13,7 @@ from fastapi import FastAPI
 from httpx2 import Response
 from opentelemetry import baggage, propagate
 
-from gateway import api, federation, health, openai_api
+from gateway import api, federation, health, llm, openai_api
 from gateway.backends import Backends
 from gateway.border import Border, TraceContext
 from gateway.health import Health
@@ -143,9 +145,14 @@ def completion(body: dict[str, Any]) -> dict[str, Any]:
 
 def embeddings(body: dict[str, Any]) -> dict[str, Any]:
     """A vector a text whose first number is its place; the rows come in the wrong order."""
-    rows = [{"index": index, "embedding": [index, 1.0]} for index in range(len(body["input"]))]
+    rows = [{"index": index, "embedding": packed(index, 1)} for index in range(len(body["input"]))]
     model = body.get("model", "embedder")
     return {"model": model, "data": rows[::-1], "usage": usage(3 * len(rows))}
+
+
+def packed(*vector: float) -> str:
+    """A vector as OpenAI's API sends it for `encoding_format: base64`."""
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
 def found(body: dict[str, Any]) -> dict[str, Any]:
@@ -217,6 +224,7 @@ class NearBackends(Backends):
 
         self.stream_timeout_seconds = 600
         self.llm = client(LLM)
+        self.openai = llm.sdk(self.llm, self.stream_timeout_seconds)
         self.vector = client(VECTOR)
         self.inference = client(INFERENCE)
 

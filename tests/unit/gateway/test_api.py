@@ -1,5 +1,6 @@
 """Each call of the gateway: what it answers, what it asks for, which input it refuses."""
 
+import math
 from typing import Any
 
 import httpx2
@@ -17,6 +18,7 @@ from tests.unit.gateway.services import (
     STORE,
     Gateway,
     Services,
+    packed,
     problem,
     usage,
 )
@@ -66,7 +68,7 @@ async def test_embed_stores_each_text_with_its_own_vector(
     assert services.asked(EMBED).body == {
         "model": "e",
         "input": ["a", "b"],
-        "encoding_format": "float",
+        "encoding_format": "base64",
     }
     assert services.asked(STORE).body == {
         "documents": ["a", "b"],
@@ -87,6 +89,17 @@ async def test_embed_stores_nothing_when_not_asked_to(gateway: Gateway, services
     answer = response.json()
     assert services.calls() == [EMBED]
     assert (answer["stored_in_vector_db"], answer["vector_db_result"]) == (False, None)
+
+
+async def test_a_vector_may_come_as_numbers(gateway: Gateway, services: Services) -> None:
+    rows = [{"index": 0, "embedding": [0.25, -1]}]
+    services.answers[EMBED] = Response(
+        200,
+        json={"model": "e", "data": rows, "usage": usage(1)},
+        headers={"X-O11y-Provider": "openai"},
+    )
+    await gateway.post("/embed", {"texts": ["a"]})
+    assert services.asked(STORE).body["embeddings"] == [[0.25, -1.0]]
 
 
 async def test_search_looks_for_the_embedding_of_the_query(
@@ -275,14 +288,26 @@ async def test_an_answer_that_makes_no_sense_is_a_bad_gateway(
     assert (await gateway.post(path, body)).status_code == 502
 
 
+NAN = packed(1, math.nan)
+
+
 @pytest.mark.parametrize(
     ("path", "body", "call", "changed"),
     [
         ("/chat", {"message": "a"}, CHAT, {"choices": []}),
         ("/chat", {"message": "a"}, CHAT, {"choices": [{}]}),
+        ("/chat", {"message": "a"}, CHAT, {"choices": [{"message": {"content": ["parts"]}}]}),
+        ("/chat", {"message": "a"}, CHAT, {"choices": {"0": {}}}),
         ("/chat", {"message": "a"}, CHAT, {"usage": {"prompt_tokens": "ten"}}),
+        ("/chat", {"message": "a"}, CHAT, {"usage": None}),
+        ("/chat", {"message": "a"}, CHAT, {"model": None}),
         ("/search", {"query": "a"}, EMBED, {"data": []}),
         ("/search", {"query": "a"}, EMBED, {"data": [{"index": 0}]}),
+        ("/search", {"query": "a"}, EMBED, {"data": [{"index": 0, "embedding": []}]}),
+        ("/search", {"query": "a"}, EMBED, {"data": [{"index": 0, "embedding": "AAA"}]}),
+        ("/search", {"query": "a"}, EMBED, {"data": [{"index": 0, "embedding": ["b"]}]}),
+        ("/search", {"query": "a"}, EMBED, {"data": [{"index": 0, "embedding": NAN}]}),
+        ("/search", {"query": "a"}, EMBED, {"data": [1]}),
         ("/embed", {"texts": ["a", "b"]}, EMBED, {"data": [{"index": 0, "embedding": [1.0]}]}),
     ],
 )
@@ -308,3 +333,28 @@ async def test_an_answer_without_a_provider_is_a_bad_gateway(
     services.answers[CHAT] = Response(200, json={})
     response = await gateway.post("/chat", {"message": "a"})
     assert (response.status_code, response.json()["code"]) == (502, "bad_upstream")
+
+
+async def test_an_answer_from_elsewhere_is_a_bad_gateway(
+    gateway: Gateway, services: Services
+) -> None:
+    headers = {"X-O11y-Provider": "openai", "Location": "http://elsewhere.test"}
+    services.answers[CHAT] = Response(302, json={}, headers=headers)
+    response = await gateway.post("/chat", {"message": "a"})
+    assert (response.status_code, services.calls()) == (502, [CHAT])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_the_environment_tells_the_sdk_goes_nowhere(
+    stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    monkeypatch.setenv("OPENAI_ADMIN_KEY", "sk-secret")
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-secret")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer sk-secret\nX-Own: secret")
+    gateway = Gateway()
+    await gateway.post("/chat", {"message": "a", "stream": stream})
+    asked = gateway.services.asked(CHAT)
+    await gateway.close()
+    assert "authorization" not in asked.headers
+    assert "secret" not in str(asked.headers.raw)

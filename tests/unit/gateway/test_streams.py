@@ -10,7 +10,7 @@ from httpx2 import Response
 from opentelemetry.trace import SpanKind, StatusCode
 
 from o11y import schema
-from o11y.contracts import SUMMARY_COMMENT
+from o11y.contracts import SUMMARY_FIELD
 from tests.unit.gateway.services import CHAT, LLM, Gateway, Services, problem, usage
 from tests.unit.o11y.near import SSE, Streamed
 from tests.unit.o11y.recorded import attributes
@@ -24,7 +24,7 @@ def event(body: object) -> bytes:
     return b"data: " + json.dumps(body).encode() + b"\n\n"
 
 
-def delta(text: str | None) -> bytes:
+def delta(text: object) -> bytes:
     return event({"choices": [{"index": 0, "delta": {"content": text}}]})
 
 
@@ -41,7 +41,7 @@ def summary(**changed: Any) -> bytes:
         "cost_usd": 0.25,
         "finish_reason": "stop",
     }
-    return SUMMARY_COMMENT + json.dumps({**told, **changed}).encode() + b"\n\n"
+    return event({"choices": [], SUMMARY_FIELD: {**told, **changed}})
 
 
 async def v1(gateway: Gateway) -> Response:
@@ -267,7 +267,7 @@ async def test_a_stream_is_given_its_time(
 
 async def test_a_chat_may_come_as_it_is_written(gateway: Gateway, services: Services) -> None:
     services.answers[CHAT] = Streamed(
-        b": wait\n\n", delta(""), delta("Hel"), delta("lo \u00e9"), delta(None), DONE, summary()
+        b": wait\n\n", delta(""), delta("Hel"), delta("lo \u00e9"), delta(None), summary(), DONE
     )
     response = await chat(gateway, model="m", max_tokens=7, user_id="ann")
     asked = services.asked(CHAT)
@@ -295,7 +295,7 @@ async def test_a_chat_may_come_as_it_is_written(gateway: Gateway, services: Serv
 
 
 async def test_an_unknown_price_is_null(gateway: Gateway, services: Services) -> None:
-    services.answers[CHAT] = Streamed(delta("a"), summary(cost_usd=None, model=None))
+    services.answers[CHAT] = Streamed(delta("a"), summary(cost_usd=None, model=None), DONE)
     [*_, (_, metadata)] = events(await chat(gateway))
     assert (metadata["cost_usd"], metadata["model"]) == (None, "")
 
@@ -303,12 +303,13 @@ async def test_an_unknown_price_is_null(gateway: Gateway, services: Services) ->
 @pytest.mark.parametrize(
     ("pieces", "code", "status"),
     [
-        ((FAILED, summary()), "stream_broken", 502),
+        ((FAILED + summary(),), "stream_broken", 502),
         ((httpx2.ReadError("reset"),), "unavailable", 503),
         ((TimeoutError(),), "out_of_time", 504),
         ((b"data: nonsense\n\n",), "bad_upstream", 502),
         ((event({"choices": "none"}),), "bad_upstream", 502),
-        ((SUMMARY_COMMENT + b"{}\n\n",), "bad_upstream", 502),
+        ((delta(["parts"]),), "bad_upstream", 502),
+        ((event({"choices": [], SUMMARY_FIELD: {}}),), "bad_upstream", 502),
         ((DONE,), "bad_upstream", 502),
     ],
     ids=repr,

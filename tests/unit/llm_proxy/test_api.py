@@ -9,7 +9,7 @@ import pytest
 from httpx2 import Response
 
 from llm_proxy.settings import LOCAL
-from o11y.contracts import SUMMARY_COMMENT
+from o11y.contracts import SUMMARY_FIELD
 from tests.unit.llm_proxy.upstream import (
     CHAT,
     CHAT_ANSWER,
@@ -128,18 +128,25 @@ async def test_a_completion_streams_too(proxy: Proxy) -> None:
     assert response.content == b"".join(pieces)
 
 
-def summary(response: Response) -> dict[str, Any]:
-    """What the comment at the very end says."""
-    last = response.content.split(b"\n\n")[-2]
-    assert last.startswith(SUMMARY_COMMENT)
-    found: dict[str, Any] = json.loads(last.removeprefix(SUMMARY_COMMENT))
+SUMMARY = {"X-O11y-Stream-Summary": "1"}
+STREAMED = {**CHAT, "stream": True}
+
+
+def summary(event: bytes) -> dict[str, Any]:
+    """What a chunk says that sums a stream up."""
+    chunk: dict[str, Any] = json.loads(event.removeprefix(b"data: "))
+    assert (chunk["object"], chunk["choices"]) == ("chat.completion.chunk", [])
+    found: dict[str, Any] = chunk[SUMMARY_FIELD]
+    assert chunk["usage"] == found["usage"]
     return found
 
 
-async def test_who_asks_for_it_is_told_at_the_end_what_the_stream_cost(proxy: Proxy) -> None:
-    body = {**CHAT, "stream": True}
-    response = await proxy.chat(body, {"X-O11y-Stream-Summary": "1"})
-    assert summary(response) == {
+async def test_who_asks_for_it_is_told_before_the_end_what_the_stream_cost(proxy: Proxy) -> None:
+    response = await proxy.chat(STREAMED, SUMMARY)
+    *before, told, done = response.content.split(b"\n\n")[:-1]
+    assert before == (await proxy.chat(STREAMED)).content.split(b"\n\n")[:-2]
+    assert done + b"\n\n" == DONE
+    assert summary(told) == {
         "model": MODEL,
         "provider": "openai",
         "usage": {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100},
@@ -149,10 +156,28 @@ async def test_who_asks_for_it_is_told_at_the_end_what_the_stream_cost(proxy: Pr
     }
 
 
+async def test_the_summary_knows_of_the_usage_that_comes_after_done(proxy: Proxy) -> None:
+    proxy.upstream.answers[CHAT_CALL] = Streamed(said("a", finish="stop"), DONE, USAGE_EVENT)
+    response = await proxy.chat(STREAMED, SUMMARY)
+    *_, told, done = response.content.split(b"\n\n")[:-1]
+    assert summary(told)["usage"]["total_tokens"] == 1100
+    assert done + b"\n\n" == DONE
+
+
+async def test_a_stream_without_done_ends_with_the_summary(proxy: Proxy) -> None:
+    proxy.upstream.answers[CHAT_CALL] = Streamed(said("a"), said(finish="stop"), USAGE_EVENT)
+    response = await proxy.chat(STREAMED, SUMMARY)
+    *before, told = response.content.split(b"\n\n")[:-1]
+    assert len(before) == 2
+    assert summary(told)["usage"]["total_tokens"] == 1100
+
+
 async def test_the_summary_of_a_stream_that_ended_early_is_an_estimate(proxy: Proxy) -> None:
     proxy.upstream.answers[CHAT_CALL] = Streamed(said("a" * 40))
-    response = await proxy.chat({**CHAT, "stream": True}, {"X-O11y-Stream-Summary": "1"})
-    found = summary(response)
+    response = await proxy.chat(STREAMED, SUMMARY)
+    *_, error, told = response.content.split(b"\n\n")[:-1]
+    assert b'"error"' in error
+    found = summary(told)
     assert (found["usage_estimated"], found["finish_reason"]) == (True, None)
     assert found["usage"]["completion_tokens"] == 10
 

@@ -204,6 +204,13 @@ async def test_what_comes_after_done_breaks_nothing(
     assert schema.USAGE_ESTIMATED not in told(caller)
 
 
+async def test_an_error_after_done_stays_after_it(calling: Calling) -> None:
+    failed = event({"error": {"message": "too late"}})
+    caller = streaming(calling, said("a"), said(finish="stop"), DONE + failed)
+    assert await sent(caller) == said("a") + said(finish="stop") + DONE + failed
+    assert schema.ERROR_TYPE not in told(caller)
+
+
 async def test_the_attempt_has_ended_before_its_last_event_goes(calling: Calling) -> None:
     caller = streaming(calling, said("a"), DONE)
     stream = await caller.make(stream=True)

@@ -1,0 +1,111 @@
+"""OpenAI's SDK for the gateway's own calls to llm-proxy."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+
+import httpx2
+from openai import APIError, AsyncOpenAI
+from pydantic import ValidationError
+
+from gateway.relay import begin, openai_ending, relayed
+from o11y import schema
+from o11y.answer import not_as_asked, raise_for_problem
+from o11y.contracts import PROVIDER_HEADER, SUMMARY_HEADER
+from o11y.hop import JSON, ServiceClient, StreamedResponse
+from o11y.problems import Problem
+
+STAGE_HEADER = "x-o11y-stage"
+"""Request header of the SDK that names the pipeline stage of a call: its span has it, the service
+behind is not sent it.
+"""
+
+OPENED = "o11y.opened"
+"""Extension of the SDK's response: the StreamedResponse it reads."""
+
+
+def sdk(service: ServiceClient, stream_timeout_seconds: float) -> AsyncOpenAI:
+    """The SDK on the connections of a service's client, which needs no key.
+
+    Retries and time-outs are the service client's, and so are failures: calls raise Problem where
+    the service can't be reached, is out of time or refuses, not an exception of `openai`.
+    """
+    return AsyncOpenAI(
+        base_url=f"http://{service.service}/v1",
+        api_key="none",
+        max_retries=0,
+        timeout=None,
+        http_client=httpx2.AsyncClient(transport=_Transport(service, stream_timeout_seconds)),
+    )
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """Read what the SDK made of an answer. Raises Problem 502 where that is not what was asked for.
+
+    The SDK takes answers as they come, so that whatever is used of one may be of any type.
+    """
+    try:
+        yield
+    except APIError as error:
+        raise Problem(502, error.message, code="stream_broken") from error
+    except ValidationError as error:
+        raise not_as_asked("llm-proxy", error) from error
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        raise Problem(502, "llm-proxy's answer is unreadable", code="bad_upstream") from error
+
+
+class _Transport(httpx2.AsyncBaseTransport):
+    """Takes requests of the SDK as calls of a service's client.
+
+    That asks for the summary of a stream is the only header which goes on: the SDK's own, and what
+    it takes from the environment, are for OpenAI.
+    """
+
+    def __init__(self, service: ServiceClient, stream_timeout_seconds: float) -> None:
+        self._service = service
+        self._stream_timeout_seconds = stream_timeout_seconds
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """The response of a good answer. Raises Problem for any other."""
+        path, content = request.url.path, request.content
+        if SUMMARY_HEADER in request.headers:
+            opened = await begin(
+                self._service,
+                path,
+                content=content,
+                headers={**JSON, SUMMARY_HEADER: "1"},
+                seconds=self._stream_timeout_seconds,
+            )
+            return httpx2.Response(200, stream=_Events(opened), extensions={OPENED: opened})
+        stage = request.headers.get(STAGE_HEADER)
+        response = await self._service.request(
+            "POST",
+            path,
+            content=content,
+            headers=JSON,
+            attributes={schema.PIPELINE_STAGE: stage} if stage else {},
+        )
+        raise_for_problem(response, self._service.service)
+        if PROVIDER_HEADER not in response.headers:
+            raise Problem(502, f"llm-proxy's answer has no {PROVIDER_HEADER}", code="bad_upstream")
+        return response
+
+
+class _Events(httpx2.AsyncByteStream):
+    """A stream as the SDK reads it: its call has ended before its last event is here.
+
+    The SDK closes it when it has read `[DONE]` or an error, after which nothing matters. Who leaves
+    earlier closes the `OPENED` response.
+    """
+
+    def __init__(self, opened: StreamedResponse) -> None:
+        self._opened = opened
+        self._pieces = relayed(opened, openai_ending)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for events in self._pieces:
+            yield b"".join(events)
+
+    async def aclose(self) -> None:
+        await self._opened.finish()
+        await self._pieces.aclose()
