@@ -58,7 +58,7 @@ class Calls:
     def __init__(self, routing: Routing, telemetry: Telemetry, times_chunks: bool = False) -> None:
         """`times_chunks` asks for a value of every chunk of every stream."""
         self.routing = routing
-        self._meters = Meters(telemetry, list(routing.providers), times_chunks)
+        self.meters = Meters(telemetry, list(routing.providers), times_chunks)
         self._retries = telemetry.counter(schema.OPENAI_RETRIES)
         self._fallbacks = telemetry.counter(schema.OPENAI_FALLBACKS)
         telemetry.gauge(schema.OPENAI_CIRCUIT, self._observe_circuits)
@@ -97,7 +97,7 @@ class Calls:
             },
         )
 
-    def _retry(self, provider: Provider, failure: Failed) -> None:
+    def count_retry(self, provider: Provider, failure: Failed) -> None:
         self._retries.add(
             1, {schema.LABEL_PROVIDER: provider.name, schema.LABEL_REASON: failure.error}
         )
@@ -134,7 +134,7 @@ class _Call:
                 if (left is not None and wait >= left) or wait > patience:
                     return None
                 await asyncio.sleep(wait)
-                self._calls._retry(provider, failure)
+                self._calls.count_retry(provider, failure)
                 retry += 1
 
     async def _try(self, provider: Provider, model: str, retry: int, alone: bool) -> Whole | Stream:
@@ -145,7 +145,7 @@ class _Call:
         ending = await self._admitted(provider, alone)
         self.attempts += 1
         attempt = Attempt(
-            self._calls._meters, provider, self._request, model, retry, self.attempts, self._cost
+            self._calls.meters, provider, self._request, model, retry, self.attempts, self._cost
         )
         received = bytearray()
         try:
