@@ -44,7 +44,6 @@ class Work:
         self.admitted: float | None = None
         """When its first step began: until then it waited."""
         self.first_token: float | None = None
-        self.last_token: float | None = None
         self.tokens = 0
         """Tokens that were generated, taken or not."""
         self.steps: list[Step] = []
@@ -98,7 +97,6 @@ class Steps:
         now = time.perf_counter()
         for work in step.produces:
             work.tokens += 1
-            work.last_token = now
             if work.first_token is None:
                 work.first_token = now
         step.produces = []
