@@ -80,6 +80,20 @@ def trace_store(folder: Path) -> Iterator[tuple[Service, str]]:
 
 
 @contextmanager
+def chroma_server(folder: Path) -> Iterator[Service]:
+    (port,) = free_ports(1)
+    command = [
+        str(Path(sys.executable).with_name("chroma")),
+        "run",
+        "--path",
+        str(folder / "chroma"),
+    ]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    with _running(command, ROOT, folder / "chroma.log", port, "/api/v2/heartbeat", {}) as running:
+        yield running
+
+
+@contextmanager
 def _running(
     command: list[str], cwd: Path, log: Path, port: int, path: str, extra: Mapping[str, str]
 ) -> Iterator[Service]:

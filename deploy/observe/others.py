@@ -33,8 +33,6 @@ of the tail sampling processor. Unit and `_total` are there because config.yaml 
 
 SPAN_CALLS = "traces_span_metrics_calls_total"
 SPAN_SECONDS = "traces_span_metrics_duration_seconds"
-GRAPH_REQUESTS = "traces_service_graph_request_total"
-GRAPH_FAILED = "traces_service_graph_request_failed_total"
 UP = "up"
 ERRORS = "o11y:slo_errors:ratio_rate"
 """With a window after it, as `…rate5m`; its label is `slo`."""

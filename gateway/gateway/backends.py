@@ -71,7 +71,8 @@ class Backends:
 
         self.stream_timeout_seconds = settings.stream_timeout_seconds
         self.llm = client("llm-proxy", settings.llm_proxy_url)
-        self.openai = llm.sdk(self.llm, settings.stream_timeout_seconds)
+        sdk = llm.sdk(self.llm, settings.stream_timeout_seconds)
+        self.completions, self.embeddings = sdk.chat.completions, sdk.embeddings
         self.vector = client("vector-svc", settings.vector_url)
         self.inference = client("inference-svc", settings.inference_url)
 
@@ -86,7 +87,7 @@ class Backends:
         stage: str | None = None,
     ) -> ChatAnswer:
         started = time.perf_counter()
-        response = await self.openai.chat.completions.with_raw_response.create(
+        response = await self.completions.with_raw_response.create(
             messages=messages,
             model=_model(model),
             temperature=temperature,
@@ -119,7 +120,7 @@ class Backends:
     ) -> ChatStream:
         """The same for one message, as it is written."""
         started = time.perf_counter()
-        chunks = await self.openai.chat.completions.create(
+        chunks = await self.completions.create(
             messages=[{"role": "user", "content": message}],
             model=_model(model),
             temperature=temperature,
@@ -134,7 +135,7 @@ class Backends:
         self, texts: Sequence[str], *, model: str | None = None, stage: str | None = None
     ) -> Embedded:
         started = time.perf_counter()
-        response = await self.openai.embeddings.with_raw_response.create(
+        response = await self.embeddings.with_raw_response.create(
             input=list(texts), model=_model(model), extra_headers=_for(stage)
         )
         with readable():

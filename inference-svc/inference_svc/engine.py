@@ -127,7 +127,7 @@ class Engine:
         self._entries: dict[str, Entry] = {}
         self._failures = Failures()
         self._stall = Stall(SLOW_WATCH_SECONDS)
-        self._manager = Manager(
+        self.manager = Manager(
             language_model.model,
             GenerationConfig(
                 do_sample=False,  # the manager's Sampler does
@@ -148,7 +148,7 @@ class Engine:
         )
         self._ids = itertools.count()
         self.admission = Admission(
-            language_model.name, self.window, self._manager.capacity, limits.max_waiting
+            language_model.name, self.window, self.manager.capacity, limits.max_waiting
         )
 
     @property
@@ -164,28 +164,26 @@ class Engine:
     @property
     def cache_blocks(self) -> int:
         """Blocks of PAGE_SIZE tokens that the cache has."""
-        return self._manager.cache_blocks
+        return self.manager.cache_blocks
 
     @property
     def cache_used(self) -> float:
         """Blocks of the cache that sequences hold."""
-        return self._manager.cache_used()
+        return self.manager.cache_used()
 
     def start(self) -> None:
-        self._manager.start()
+        self.manager.start()
 
     async def stop(self) -> None:
         """Refuse what is new and end the thread. What still runs fails: the server has given it its
         time already.
         """
         self.admission.stopping = True
-        await asyncio.to_thread(
-            self._manager.stop, block=True, timeout=STOP_SECONDS, hard_stop=True
-        )
+        await asyncio.to_thread(self.manager.stop, block=True, timeout=STOP_SECONDS, hard_stop=True)
 
     def failure(self) -> str | None:
         """Why the engine can't serve now, or None while it can."""
-        if self._manager.recovering:
+        if self.manager.recovering:
             return "the engine begins again after a failure"
         if (reason := self._lost()) is None and self._stalls:
             return str(StepStalled())
@@ -208,19 +206,19 @@ class Engine:
                 continue
             if interrupted != since:
                 interrupted = since
-                self._manager.interrupt()
-            elif abandoned != since and not self._manager.recovering:
+                self.manager.interrupt()
+            elif abandoned != since and not self.manager.recovering:
                 abandoned = since
-                self._fail(StepStalled(), self._manager.in_step())
+                self._fail(StepStalled(), self.manager.in_step())
         for entry in list(self._entries.values()):
             entry.fail(unavailable(reason))
         return reason
 
     def _lost(self) -> str | None:
-        error = self._manager.background_thread_status.fatal_error
+        error = self.manager.background_thread_status.fatal_error
         if error is not None:
             return f"the engine failed: {error}"
-        if not self._manager.is_running():
+        if not self.manager.is_running():
             return "the engine is not running"
         longest = 2 * self.limits.stall_seconds
         if self._stall.seconds(self.steps.busy_since) > longest:
@@ -300,7 +298,7 @@ class Engine:
         self._entries[request_id] = entry
         taken = None
         try:
-            self._manager.add_request(
+            self.manager.add_request(
                 request.prompt_ids,
                 request_id=request_id,
                 max_new_tokens=request.max_new_tokens,

@@ -29,9 +29,9 @@ STALE_SECONDS = 10.0
 
 CLOSE_SECONDS = 1.0
 
-_SUMS = (schema.HW_GPU_MEMORY_USAGE, schema.HW_GPU_MEMORY_LIMIT)
-_TOTALS = (schema.HW_ENERGY,)
-_GAUGES = (
+SUMS = (schema.HW_GPU_MEMORY_USAGE, schema.HW_GPU_MEMORY_LIMIT)
+TOTALS = (schema.HW_ENERGY,)
+GAUGES = (
     schema.HW_GPU_MEMORY_UTILIZATION,
     schema.HW_GPU_UTILIZATION,
     schema.HW_TEMPERATURE,
@@ -215,9 +215,9 @@ class Gpus:
     def observe(self, telemetry: Telemetry) -> None:
         """Register the metrics."""
         for register, metrics in (
-            (telemetry.gauge, _GAUGES),
-            (telemetry.sum, _SUMS),
-            (telemetry.total, _TOTALS),
+            (telemetry.gauge, GAUGES),
+            (telemetry.sum, SUMS),
+            (telemetry.total, TOTALS),
         ):
             for metric in metrics:
                 register(metric, partial(self._points, metric))

@@ -1,7 +1,9 @@
 """Transformers' continuous batching as the engine needs it: observed, obedient, and able to go on.
 
 All that is known of the library's insides is here. Its loop runs in a thread of its own, and calls
-what is overridden here at each step.
+what is overridden here at each step. There is no public way to see a step, to go on after one that
+failed, or to have a daemon as its thread: hence `_create_batch_processor`, `_generation_loop_body`,
+`_generation_step`, `_generation_thread` and `_run_generation_loop`, and no other private name.
 """
 
 import ctypes

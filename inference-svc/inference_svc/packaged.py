@@ -60,15 +60,13 @@ def convert(target: Path) -> None:
         vocabulary.
         """
 
-        @functools.cached_property
-        def _plain(self) -> numpy.ndarray:
-            return numpy.asarray(self.data).view(numpy.ndarray)
+        @property
+        def data(self) -> numpy.ndarray:
+            return self._plain
 
-        def _get(self, offset, dtype, count=1, override_order=None):  # type: ignore[no-untyped-def]
-            size = numpy.dtype(dtype).itemsize * int(count)
-            values = self._plain[int(offset) : int(offset) + size].view(dtype)
-            order = self.byte_order if override_order is None else override_order
-            return values.view(values.dtype.newbyteorder(order))
+        @data.setter
+        def data(self, mapped: numpy.memmap) -> None:
+            self._plain = mapped.view(numpy.ndarray)
 
     # Transformers reads the file for the configuration, the weights and the tokenizer: once will
     # do.

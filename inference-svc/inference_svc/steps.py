@@ -44,7 +44,6 @@ class Work:
         self.admitted: float | None = None
         """When its first step began: until then it waited."""
         self.first_token: float | None = None
-        self.last_token: float | None = None
         self.tokens = 0
         """Tokens that were generated, taken or not."""
         self.steps: list[Step] = []
@@ -52,7 +51,8 @@ class Work:
         """Positions of the sequence that were computed."""
         self.limit = math.inf
         """Positions whose results are used, once that is known."""
-        self._parts: list[tuple[Step, int, int]] = []
+        self.parts: list[tuple[Step, int, int]] = []
+        """Its steps, until it is settled, each with the positions computed there: from, up to."""
 
 
 class Part(NamedTuple):
@@ -85,7 +85,7 @@ class Steps:
                 work.reached = max(work.reached, past + length)
                 step.useful += max(0, int(min(work.reached, work.limit)) - start)
                 work.steps.append(step)
-                work._parts.append((step, start, work.reached))
+                work.parts.append((step, start, work.reached))
                 if work.admitted is None:
                     work.admitted = now
                 if produces:
@@ -97,7 +97,6 @@ class Steps:
         now = time.perf_counter()
         for work in step.produces:
             work.tokens += 1
-            work.last_token = now
             if work.first_token is None:
                 work.first_token = now
         step.produces = []
@@ -111,11 +110,11 @@ class Steps:
         """The caller took so many positions, or as many as there are, and takes no more."""
         with self._lock:
             work.limit = work.reached if taken is None else taken
-            for step, start, end in work._parts:
+            for step, start, end in work.parts:
                 unused = end - max(start, int(work.limit))
                 if unused > 0:
                     step.useful = max(0, step.useful - unused)
-            work._parts.clear()
+            work.parts.clear()
 
 
 class Occupancy(NamedTuple):

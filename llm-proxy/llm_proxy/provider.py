@@ -81,7 +81,7 @@ class Provider:
                 NO_LIST,
             )
         self.breaker = Breaker(settings.breaker_failures, settings.breaker_seconds)
-        self.slots = asyncio.Semaphore(settings.max_concurrency)
+        self.slots = asyncio.BoundedSemaphore(settings.max_concurrency)
         self.chat_model = settings.chat_model
         self.embedding_model = settings.embedding_model
         self._urls: dict[str, httpx2.URL] = {}

@@ -108,11 +108,11 @@ class ServiceClient:
         base = httpx2.URL(base_url.rstrip("/"))
         self._base = str(base)
         self._public_url = str(base.copy_with(userinfo=b""))
-        self._balancer = Balancer(self._base, as_is if transport else resolve)
+        self.balancer = Balancer(self._base, as_is if transport else resolve)
         network = transport or NetworkTransport(tls=base.scheme == "https")
         attempts = traced(service, telemetry, network)
         self._client = httpx2.AsyncClient(
-            transport=BalancingTransport(self._balancer, attempts, ATTEMPTS),
+            transport=BalancingTransport(self.balancer, attempts, ATTEMPTS),
             # packing and unpacking takes longer than the way from one service to another
             headers={"accept-encoding": "identity", **USER_AGENT},
             timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
@@ -175,7 +175,7 @@ class ServiceClient:
     async def probe_all(self, path: str, seconds: float) -> dict[str, httpx2.Response | None]:
         """The same at every replica, by address; None from one that doesn't answer."""
         try:
-            replicas = await self._balancer.all()
+            replicas = await self.balancer.all()
         except OSError:
             return {}
         responses = await asyncio.gather(*(self._get(one, path, seconds) for one in replicas))

@@ -162,7 +162,6 @@ def configure(settings: ServiceSettings, telemetry: Telemetry) -> None:
 
     What no line shows isn't collected either (Python's logging HOWTO, Optimization).
     """
-    logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     output = logging.StreamHandler(sys.stdout)
     output.setFormatter(

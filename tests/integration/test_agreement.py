@@ -18,9 +18,9 @@ from typing import Any
 
 import httpx2
 import pytest
-from opentelemetry.exporter.prometheus._mapping import map_unit, sanitize_attribute
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from deploy.observe.names import UNITS, label
 from tests import openai_standin, tiny_model
 from tests.collectors import HttpCollector
 from tests.integration.llm import chat, complete, embed, llm_proxy, provider
@@ -173,7 +173,7 @@ def scrape(url: str) -> dict[Key, float]:
 
 def _sample(name: str, labels: dict[str, Any]) -> Key:
     kept = {
-        sanitize_attribute(key): float(value) if key == "le" else str(value)
+        label(key): float(value) if key == "le" else str(value)
         for key, value in labels.items()
         if key not in ("service", "instance") and value != ""  # empty is as good as missing
     }
@@ -276,8 +276,8 @@ def test_the_text_says_what_otlp_says(told: Told) -> None:
     for point in told.sent.points:
         if not point.monotonic or point.metric.startswith("otel."):
             continue
-        unit = map_unit(point.unit)
-        name = sanitize_attribute(point.metric) + (f"_{unit}" if unit else "")
+        unit = UNITS.get(point.unit)
+        name = label(point.metric) + (f"_{unit}" if unit else "")
         labels = {"service": point.service, **point.labels}
         if point.kind == "sum":
             expected[_sample(f"{name}_total", labels)] = point.value

@@ -2,46 +2,65 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import chromadb
-import httpx
-from chromadb.api import ClientAPI
+from chromadb.api import AsyncClientAPI, ClientAPI
 from chromadb.errors import ChromaError
 from fastapi import FastAPI
 
-from o11y.problems import Problem
+from o11y.problems import Problem, unavailable
 from o11y.service import StartError, create_app, metrics_router
 from o11y.telemetry import Telemetry
 from vector_svc import api
-from vector_svc.collection import VectorCollection
+from vector_svc.collection import Connect, VectorCollection
 from vector_svc.retrieval import Retrieval
 from vector_svc.settings import Settings
 
 
-def connect(settings: Settings) -> ClientAPI:
-    """Chroma's client: of a server, or of a folder. Raises StartError."""
-    options = chromadb.Settings(anonymized_telemetry=False)
+def connect(settings: Settings) -> Connect:
+    """How to get Chroma's client: of a server, or of a folder. Raises StartError when there is
+    none.
+    """
     url = settings.chroma_url
     folder = settings.chroma_persist_directory.expanduser()
     try:
         if url is not None:
-            secure = url.scheme == "https"
-            remote = chromadb.HttpClient(str(url.host), url.port or 80, secure, settings=options)
-            # Chroma's client waits without limit, and has no setting for it.
-            remote._server._session.timeout = httpx.Timeout(settings.request_timeout_seconds)
-            return remote
+            server = (str(url.host), url.port or 80, url.scheme == "https")
+            chromadb.HttpClient(*server, settings=_options()).close()
+            return partial(_of_server, *server)
         folder.mkdir(parents=True, exist_ok=True)
-        return chromadb.PersistentClient(str(folder), options)
+        client = chromadb.PersistentClient(str(folder), _options())
     except (OSError, ValueError, ChromaError) as error:
         where = f"CHROMA_URL={url}" if url else f"CHROMA_PERSIST_DIRECTORY={folder}"
         raise StartError(f"{where}: {error}") from error
+    return partial(_of_folder, client)
+
+
+async def _of_server(host: str, port: int, secure: bool) -> AsyncClientAPI:
+    """Chroma's clients wait without limit, and have no setting for it: this one can be cancelled.
+
+    Raises Problem 503.
+    """
+    try:
+        return await chromadb.AsyncHttpClient(host, port, secure, settings=_options())
+    except ValueError as error:
+        raise unavailable("Chroma can't be reached") from error
+
+
+async def _of_folder(client: ClientAPI) -> ClientAPI:
+    return client
+
+
+def _options() -> chromadb.Settings:
+    # The asynchronous client verifies certificates only when it is told to.
+    return chromadb.Settings(anonymized_telemetry=False, chroma_server_ssl_verify=True)
 
 
 def build(settings: Settings, telemetry: Telemetry) -> FastAPI:
     """Open the database and build the application. Raises StartError when it can't be opened."""
-    client = connect(settings)
-    collection = VectorCollection(client, settings.chroma_collection_name)
-    retrieval = Retrieval(collection, telemetry)
+    collection = VectorCollection(connect(settings), settings.chroma_collection_name)
+    retrieval = Retrieval(collection, telemetry, settings.request_timeout_seconds)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

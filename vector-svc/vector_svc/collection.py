@@ -5,14 +5,13 @@ without a word. The first store writes model and dimension into the collection's
 later store and search is held against them.
 """
 
+import asyncio
 import hashlib
-import threading
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import chromadb
-from chromadb.api import ClientAPI
+from chromadb.api import AsyncClientAPI, ClientAPI
 from chromadb.errors import ChromaError, NotFoundError
 
 from o11y.contracts import Metadata, SearchResult
@@ -25,6 +24,9 @@ TEXT_KEY = "text_sha256"
 there.
 """
 
+Connect = Callable[[], Awaitable[ClientAPI | AsyncClientAPI]]
+"""Gives Chroma's client, for the event loop that asks."""
+
 
 @dataclass(frozen=True)
 class Binding:
@@ -35,24 +37,27 @@ class Binding:
 
 
 class VectorCollection:
-    """Store and search. All methods block: call them in a thread. They may run at the same time."""
+    """Store and search. Calls may run at the same time, and be cancelled: one to a server ends
+    then, one to a folder is left to its thread.
+    """
 
-    def __init__(self, client: ClientAPI, name: str) -> None:
+    def __init__(self, connect: Connect, name: str) -> None:
         self.name = name
-        self._client = client
-        self._lock = threading.Lock()
-        self._bound: tuple[chromadb.Collection, Binding] | None = None
+        self._connect = connect
+        self._client: ClientAPI | AsyncClientAPI | None = None
+        self._lock = asyncio.Lock()
+        self._bound: tuple[Any, Binding] | None = None
 
-    def binding(self) -> Binding | None:
+    async def binding(self) -> Binding | None:
         """The model of the collection; None while nothing was ever stored."""
-        opened = self._open()
+        opened = await self._open()
         return opened[1] if opened else None
 
-    def count(self) -> int:
-        opened = self._open()
-        return int(opened[0].count()) if opened else 0
+    async def count(self) -> int:
+        opened = await self._open()
+        return int(await self._call(opened[0].count)) if opened else 0
 
-    def store(
+    async def store(
         self,
         documents: Sequence[str],
         vectors: Sequence[Sequence[float]],
@@ -74,13 +79,14 @@ class VectorCollection:
             )
         }
         given = Binding(model, len(vectors[0]))
-        with self._lock:
-            collection, binding = self._open() or self._create(given)
+        async with self._lock:
+            collection, binding = await self._open() or await self._create(given)
             self._check(binding, given)
             unique = list(rows)
-            known = set(collection.get(ids=unique, include=[])["ids"])
+            known = set((await self._call(collection.get, ids=unique, include=[]))["ids"])
             texts, embeddings, metadatas = zip(*rows.values(), strict=True)
-            collection.upsert(
+            await self._call(
+                collection.upsert,
                 ids=unique,
                 documents=list(texts),
                 embeddings=list(embeddings),
@@ -88,7 +94,7 @@ class VectorCollection:
             )
         return names, len(unique) - len(known)
 
-    def search(
+    async def search(
         self,
         vector: Sequence[float],
         model: str,
@@ -101,13 +107,14 @@ class VectorCollection:
         Raises Problem 409 for a vector of another model or dimension, 422 for a filter that Chroma
         can't read.
         """
-        opened = self._open()
+        opened = await self._open()
         if opened is None:
             return []
         collection, binding = opened
         self._check(binding, Binding(model, len(vector)))
         try:
-            found = collection.query(
+            found = await self._call(
+                collection.query,
                 query_embeddings=[list(vector)],
                 n_results=limit,
                 where=_conjunction(where),
@@ -135,17 +142,28 @@ class VectorCollection:
             for rank, (name, document, extra, distance) in enumerate(rows, 1)
         ]
 
-    def _open(self) -> tuple[chromadb.Collection, Binding] | None:
+    async def _call(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """A method of Chroma's: a coroutine of a server's client; one of a folder's blocks."""
+        if isinstance(self._client, AsyncClientAPI):
+            return await method(*args, **kwargs)
+        return await asyncio.to_thread(method, *args, **kwargs)
+
+    async def _open(self) -> tuple[Any, Binding] | None:
         if self._bound is None:
+            client = self._client = self._client or await self._connect()
             try:
-                collection = self._client.get_collection(self.name, embedding_function=None)
+                collection = await self._call(
+                    client.get_collection, self.name, embedding_function=None
+                )
             except NotFoundError:
                 return None
             self._bound = (collection, _binding(collection))
         return self._bound
 
-    def _create(self, given: Binding) -> tuple[chromadb.Collection, Binding]:
-        collection = self._client.get_or_create_collection(
+    async def _create(self, given: Binding) -> tuple[Any, Binding]:
+        assert self._client  # it was asked for the collection
+        collection = await self._call(
+            self._client.get_or_create_collection,
             self.name,
             metadata={MODEL_KEY: given.model, DIMENSION_KEY: given.dimension},
             configuration={"hnsw": {"space": "cosine"}},
@@ -176,7 +194,7 @@ def document_id(document: str) -> str:
     return f"doc-{text_hash(document)[:32]}"
 
 
-def _binding(collection: chromadb.Collection) -> Binding:
+def _binding(collection: Any) -> Binding:
     extra = collection.metadata or {}
     return Binding(str(extra.get(MODEL_KEY, "an unknown model")), int(extra.get(DIMENSION_KEY, 0)))
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -29,8 +29,11 @@ T = TypeVar("T")
 class Retrieval:
     """The collection as the service offers it: async, traced, measured."""
 
-    def __init__(self, collection: VectorCollection, telemetry: Telemetry) -> None:
+    def __init__(
+        self, collection: VectorCollection, telemetry: Telemetry, timeout_seconds: float
+    ) -> None:
         self.collection = collection
+        self._timeout_seconds = timeout_seconds
         self.documents: int | None = None
         self._tracer = telemetry.tracer
         self._capture = telemetry.capture
@@ -49,12 +52,12 @@ class Retrieval:
 
     async def count(self) -> int:
         """Documents in the collection, read from Chroma. Raises Problem 503 or 504."""
-        count = self.documents = await self._in_thread(self.collection.count)
+        count = self.documents = await self._in_time(self.collection.count())
         return count
 
     async def binding(self) -> Binding | None:
         """The model the collection belongs to. Raises Problem 503 or 504."""
-        return await self._in_thread(self.collection.binding)
+        return await self._in_time(self.collection.binding())
 
     async def store(self, request: StoreRequest) -> StoreAnswer:
         """Write documents; durable when this returns."""
@@ -74,7 +77,7 @@ class Retrieval:
         with operation.running():
             ids, added = await self._timed(
                 "store",
-                lambda: self.collection.store(
+                self.collection.store(
                     request.documents,
                     request.embeddings,
                     request.embedding_model,
@@ -113,7 +116,7 @@ class Retrieval:
         with operation.running():
             results = await self._timed(
                 "search",
-                lambda: self.collection.search(
+                self.collection.search(
                     request.embedding,
                     request.embedding_model,
                     request.n_results,
@@ -136,16 +139,15 @@ class Retrieval:
                 self._distance.record(result.distance, self._label)
         return VectorSearchAnswer(results=results, duration_seconds=time.perf_counter() - started)
 
-    async def _timed(self, operation: str, call: Callable[[], T]) -> T:
+    async def _timed(self, operation: str, call: Awaitable[T]) -> T:
         with self._measured(operation):
-            return await self._in_thread(call)
+            return await self._in_time(call)
 
-    @staticmethod
-    async def _in_thread(call: Callable[[], T]) -> T:
+    async def _in_time(self, call: Awaitable[T]) -> T:
         try:
-            async with asyncio.timeout(deadline.remaining()):
-                return await asyncio.to_thread(call)
-        except (TimeoutError, httpx.TimeoutException) as error:
+            async with asyncio.timeout(deadline.limit(self._timeout_seconds)):
+                return await call
+        except TimeoutError as error:
             raise out_of_time("Chroma did not answer in time") from error
         except httpx.HTTPError as error:
             raise unavailable("Chroma can't be reached") from error

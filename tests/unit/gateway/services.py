@@ -224,7 +224,8 @@ class NearBackends(Backends):
 
         self.stream_timeout_seconds = 600
         self.llm = client(LLM)
-        self.openai = llm.sdk(self.llm, self.stream_timeout_seconds)
+        sdk = llm.sdk(self.llm, self.stream_timeout_seconds)
+        self.completions, self.embeddings = sdk.chat.completions, sdk.embeddings
         self.vector = client(VECTOR)
         self.inference = client(INFERENCE)
 

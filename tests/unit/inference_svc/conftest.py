@@ -1,6 +1,6 @@
 """The tiny model, the engine and the service on it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx2
@@ -43,8 +43,10 @@ def steered(language_model: LanguageModel) -> Steered:
 
 
 @pytest.fixture
-def recorded() -> Recorded:
-    return Recorded("inference-svc", ServiceSettings(app_port=8083))
+def recorded() -> Iterator[Recorded]:
+    recorded = Recorded("inference-svc", ServiceSettings(app_port=8083))
+    yield recorded
+    recorded.telemetry.shutdown()
 
 
 @pytest.fixture

@@ -3,11 +3,13 @@
 import asyncio
 import dataclasses
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from inference_svc.admission import Rejected
 from inference_svc.engine import Call, Engine, GenerationRequest
+from inference_svc.entry import Entry
 from inference_svc.model import LanguageModel
 from inference_svc.steps import occupancy
 from o11y import deadline
@@ -54,14 +56,22 @@ async def test_a_deadline_that_passes_in_the_queue_is_504_and_nothing_is_compute
 
 
 async def test_who_is_late_is_dropped_even_before_its_caller_is_told(
-    engine: Engine, steered: Steered
+    engine: Engine, steered: Steered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    entries: list[Entry] = []
+
+    class Kept(Entry):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            entries.append(self)
+
+    monkeypatch.setattr("inference_svc.engine.Entry", Kept)
     steered.hold()
     first, _ = begin(engine, greedy([1, 2]))
     await steered.held()
     late, call = begin(engine, greedy([3, 4]))
     await queued(engine, 2)
-    engine._entries["sequence-1"].deadline = 0
+    entries[1].deadline = 0
     steered.release()
     await first
     await idle(engine, callers=1)

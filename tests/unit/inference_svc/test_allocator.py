@@ -1,20 +1,10 @@
 """The allocator's metrics, from figures as PyTorch gives them."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
 from inference_svc import allocator
-from inference_svc.settings import Settings
 from tests.unit.o11y.recorded import Recorded
-
-
-@pytest.fixture
-def recorded() -> Iterator[Recorded]:
-    recorded = Recorded("inference-svc", Settings())
-    yield recorded
-    recorded.telemetry.shutdown()
 
 
 def memory(recorded: Recorded) -> dict[tuple[object, object], float]:

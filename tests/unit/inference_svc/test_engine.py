@@ -146,10 +146,10 @@ async def idle(engine: Engine, callers: int = 0) -> None:
     """Returns once the engine holds no request; fails when it doesn't get there."""
     async with asyncio.timeout(10):
         while True:
-            processor = engine._manager.batch_processor
+            processor = engine.manager.batch_processor
             if processor is not None and not processor.has_pending_requests():
                 assert engine.admission.inside == callers
-                assert len(engine._entries) == callers
+                assert engine.running + engine.waiting == callers
                 return
             await asyncio.sleep(0.01)
 

@@ -36,7 +36,7 @@ from tests.unit.inference_svc.nvml import (
     part_of,
 )
 
-GPU_METRICS = [*gpu._GAUGES, *gpu._SUMS, *gpu._TOTALS]
+GPU_METRICS = [*gpu.GAUGES, *gpu.SUMS, *gpu.TOTALS]
 
 
 class Machine:
@@ -287,13 +287,14 @@ def test_collecting_does_not_wait_for_nvml(
     monkeypatch.setattr(machine.nvml, "nvmlDeviceGetPowerUsage", hang)
     machine.gpus.start()
     assert asked.wait(5)
+    [asking] = [thread for thread in threading.enumerate() if thread.name == "gpus"]
     assert machine.read()["hw.power"][0][1] == 71.5
     machine.now = gpu.STALE_SECONDS
     assert machine.read() == {}
     machine.gpus.close()
     assert machine.nvml.open == 1  # NVML must not be shut down under a call
     answer.set()
-    machine.gpus._thread.join(5)
+    asking.join(5)
 
 
 def test_the_thread_asks_again(one: FakeGpu, machine: Machine, monkeypatch: Any) -> None:

@@ -7,20 +7,12 @@ import torch
 
 from inference_svc import allocator, gpu
 from inference_svc.gpu import Gpus
-from inference_svc.settings import Settings
 from tests.unit.o11y.recorded import Recorded
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 
 MIB = 2**20
 BLOCK = 512 * MIB
-
-
-@pytest.fixture
-def recorded() -> Iterator[Recorded]:
-    recorded = Recorded("inference-svc", Settings())
-    yield recorded
-    recorded.telemetry.shutdown()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import httpx2
 import pytest
 from httpx2 import Response
 
+from llm_proxy.breaker import Breaker
 from llm_proxy.failures import OPEN
 from o11y import deadline, schema
 from o11y.problems import Problem
@@ -95,14 +96,12 @@ async def test_a_provider_that_stays_silent_for_its_time_opens_the_circuit(
     assert circuit(caller) == {"a": 2}
 
 
-async def test_one_call_tries_and_closes_the_circuit(
-    calling: Calling, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    caller = calling({"retries": 0, "breaker_failures": 1, "breaker_seconds": 10})
+async def test_one_call_tries_and_closes_the_circuit(calling: Calling) -> None:
+    caller = calling({"retries": 0})
     caller.upstream.answers[CHAT_CALL] = [failing(500), failing(500), Response(200, json={})]
     [provider] = caller.providers
     now = [100.0]
-    monkeypatch.setattr(provider.breaker, "_clock", lambda: now[0])
+    provider.breaker = Breaker(1, 10, lambda: now[0])
     statuses = []
     for wait in (0, 0, 10, 0, 10, 0):
         now[0] += wait
@@ -113,9 +112,9 @@ async def test_one_call_tries_and_closes_the_circuit(
 
 @pytest.mark.parametrize("status", [429, 400, 401])
 async def test_a_trial_that_tells_little_does_not_keep_the_circuit_half_open_for_ever(
-    status: int, calling: Calling, monkeypatch: pytest.MonkeyPatch
+    status: int, calling: Calling
 ) -> None:
-    caller = calling({"retries": 0, "breaker_failures": 1, "breaker_seconds": 10})
+    caller = calling({"retries": 0})
     caller.upstream.answers[CHAT_CALL] = [
         failing(500),
         failing(status),
@@ -124,7 +123,7 @@ async def test_a_trial_that_tells_little_does_not_keep_the_circuit_half_open_for
     ]
     [provider] = caller.providers
     now = [100.0]
-    monkeypatch.setattr(provider.breaker, "_clock", lambda: now[0])
+    provider.breaker = Breaker(1, 10, lambda: now[0])
     await outcome(caller)
     now[0] += 10
     await outcome(caller)

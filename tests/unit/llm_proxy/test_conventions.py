@@ -165,7 +165,7 @@ def test_the_span_is_theirs_and_what_is_listed(call: Call, both: Both) -> None:
 
 def series(recorded: Recorded) -> dict[str, Any]:
     """Every `gen_ai` histogram with unit, bounds, and the labels and counts of its points."""
-    data = recorded._metrics.get_metrics_data()
+    data = recorded.metrics.get_metrics_data()
     found: dict[str, Any] = {}
     for resource in data.resource_metrics if data else ():
         for scope in resource.scope_metrics:

@@ -232,7 +232,7 @@ class Caller:
     def is_idle(self) -> bool:
         """Whether no call holds on to anything."""
         running = self.recorded.points(schema.OPENAI_RUNNING.name)
-        free = [each.slots._value == each.settings.max_concurrency for each in self.providers]
+        free = [_all_free(each.slots) for each in self.providers]
         local = [each.balancer for each in self.providers if each.balancer]
         busy = [replica.in_flight for balancer in local for replica in balancer.replicas]
         return all(free) and not any(busy) and not any(point.value for point in running)
@@ -241,6 +241,15 @@ class Caller:
         for provider in self.providers:
             await provider.aclose()
         self.recorded.telemetry.shutdown()
+
+
+def _all_free(slots: asyncio.BoundedSemaphore) -> bool:
+    """Whether there is none to give back."""
+    try:
+        slots.release()
+    except ValueError:
+        return True
+    return False
 
 
 def provider_settings(name: str, given: Mapping[str, object]) -> ProviderSettings:

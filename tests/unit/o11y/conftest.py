@@ -1,4 +1,5 @@
 import asyncio
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -47,3 +48,13 @@ def collector() -> Iterator[HttpCollector]:
     collector = HttpCollector()
     yield collector
     collector.stop()
+
+
+@pytest.fixture
+def root() -> Iterator[logging.Logger]:
+    """The root logger, put back as it was."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield root
+    root.handlers = handlers
+    root.setLevel(level)

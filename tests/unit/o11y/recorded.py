@@ -53,10 +53,10 @@ class Recorded:
 
     def __init__(self, service: str, settings: ServiceSettings) -> None:
         self._spans = InMemorySpanExporter()
-        self._metrics = InMemoryMetricReader()
+        self.metrics = InMemoryMetricReader()
         self._logs = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
         self.telemetry = Telemetry(
-            service, settings, [SimpleSpanProcessor(self._spans)], [self._metrics]
+            service, settings, [SimpleSpanProcessor(self._spans)], [self.metrics]
         )
         loggers = self.telemetry.logger_provider
         assert isinstance(loggers, LoggerProvider)
@@ -82,7 +82,7 @@ class Recorded:
         return [each for each in records if each.event_name]
 
     def points(self, metric: str) -> list[Point]:
-        return points(self._metrics, metric)
+        return points(self.metrics, metric)
 
 
 def points(reader: InMemoryMetricReader, metric: str) -> list[Point]:

@@ -26,7 +26,7 @@ class Things:
         )
 
     async def is_idle(self) -> bool:
-        [replica] = await self.client._balancer.all()
+        [replica] = await self.client.balancer.all()
         return replica.in_flight == 0
 
     async def chunks(self) -> AsyncIterator[bytes]:

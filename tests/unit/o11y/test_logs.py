@@ -3,7 +3,6 @@
 import json
 import logging
 import sys
-from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -132,16 +131,6 @@ def test_a_plain_line_shows_the_exception_below() -> None:
     first, *below = PlainFormatter().format(record(**failure())).splitlines()
     assert first.endswith("things hello")
     assert below[-1] == "ValueError: out of things"
-
-
-@pytest.fixture
-def root() -> Iterator[logging.Logger]:
-    """The root logger, put back as it was."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield root
-    root.handlers = handlers
-    root.setLevel(level)
 
 
 def configured(recorded: Recorded, root: logging.Logger, **given: object) -> logging.Logger:

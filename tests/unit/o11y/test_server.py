@@ -62,7 +62,7 @@ class Visit:
         self._recorded = recorded
         self._app = application(recorded.telemetry, endpoints={HOT: endpoint})
         self._coming: asyncio.Queue[Message] = asyncio.Queue()
-        self._scope = {
+        self.scope = {
             "type": "http",
             "method": "POST",
             "path": HOT,
@@ -77,7 +77,7 @@ class Visit:
         self._coming.put_nowait(message)
 
     async def run(self) -> None:
-        await self._app(self._scope, self._coming.get, self._send)
+        await self._app(self.scope, self._coming.get, self._send)
 
     async def _send(self, message: Message) -> None:
         self.spans_sent.append(len(self._recorded.spans()))
@@ -140,7 +140,7 @@ async def test_a_client_that_leaves_cancels_the_work_done_for_it(
 async def test_half_a_body_is_no_body(path: str, recorded: Recorded, lines: Lines) -> None:
     work = Work()
     visit = Visit(recorded, work)
-    visit._scope["path"] = path
+    visit.scope["path"] = path
     visit.comes({"type": "http.request", "body": b'{"half": ', "more_body": True})
     visit.comes(GONE)
     async with asyncio.timeout(PATIENCE_SECONDS):
@@ -340,7 +340,7 @@ async def test_the_span_has_ended_when_the_last_bytes_go_and_not_before(
 
 async def test_an_endpoint_answers_posts_alone(recorded: Recorded) -> None:
     visit = Visit(recorded, Work(), b"")
-    visit._scope["method"] = "GET"
+    visit.scope["method"] = "GET"
     await visit.run()
     assert visit.status == 404
 

@@ -2,12 +2,11 @@
 
 import asyncio
 import json
-import logging
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
@@ -224,22 +223,12 @@ class Settings(ServiceSettings):
 
 
 @pytest.fixture
-def root_logger() -> Iterator[None]:
-    """Puts the process's logging back as it was."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers = handlers
-    root.setLevel(level)
-
-
-@pytest.fixture
 def nothing_global(monkeypatch: pytest.MonkeyPatch) -> None:
     """A service that runs in this process gets providers of its own, as it does in tests."""
     monkeypatch.setattr(distribution, "start", lambda _: None)
 
 
-@pytest.mark.usefixtures("nothing_global")
+@pytest.mark.usefixtures("nothing_global", "root")
 def test_a_service_that_cannot_start_says_so_in_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

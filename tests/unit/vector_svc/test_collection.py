@@ -1,68 +1,74 @@
 from pathlib import Path
 
-import chromadb
 import pytest
 
 from o11y.problems import Problem
-from vector_svc.collection import Binding, VectorCollection, document_id
+from vector_svc.app import connect
+from vector_svc.collection import Binding, Connect, VectorCollection, document_id
+from vector_svc.settings import Settings
 
 EAST, NORTH, WEST = [1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]
 
 
+def in_folder(folder: Path) -> Connect:
+    return connect(Settings(chroma_persist_directory=folder))
+
+
 @pytest.fixture
 def collection(tmp_path: Path) -> VectorCollection:
-    settings = chromadb.Settings(anonymized_telemetry=False)
-    return VectorCollection(chromadb.PersistentClient(str(tmp_path), settings), "documents")
+    return VectorCollection(in_folder(tmp_path), "documents")
 
 
-def test_an_empty_collection_belongs_to_nobody_and_finds_nothing(
+async def test_an_empty_collection_belongs_to_nobody_and_finds_nothing(
     collection: VectorCollection,
 ) -> None:
-    assert collection.binding() is None
-    assert collection.count() == 0
-    assert collection.search(EAST, "any", 3, None) == []
+    assert await collection.binding() is None
+    assert await collection.count() == 0
+    assert await collection.search(EAST, "any", 3, None) == []
 
 
-def test_the_first_store_binds_the_collection_to_its_model(collection: VectorCollection) -> None:
-    collection.store(["a"], [EAST], "model-a", None, None)
-    assert collection.binding() == Binding("model-a", 2)
+async def test_the_first_store_binds_the_collection_to_its_model(
+    collection: VectorCollection,
+) -> None:
+    await collection.store(["a"], [EAST], "model-a", None, None)
+    assert await collection.binding() == Binding("model-a", 2)
 
 
 @pytest.mark.parametrize(
     ("model", "vector"), [("model-b", EAST), ("model-a", [1.0, 0.0, 0.0])], ids=["model", "length"]
 )
-def test_vectors_of_another_kind_never_mix(
+async def test_vectors_of_another_kind_never_mix(
     collection: VectorCollection, model: str, vector: list[float]
 ) -> None:
-    collection.store(["a"], [EAST], "model-a", None, None)
+    await collection.store(["a"], [EAST], "model-a", None, None)
     with pytest.raises(Problem, match="holds vectors of model-a"):
-        collection.store(["b"], [vector], model, None, None)
+        await collection.store(["b"], [vector], model, None, None)
     with pytest.raises(Problem, match="holds vectors of model-a") as refused:
-        collection.search(vector, model, 1, None)
+        await collection.search(vector, model, 1, None)
     assert refused.value.status == 409
-    assert collection.count() == 1
+    assert await collection.count() == 1
 
 
-def test_similarity_is_the_cosine_whatever_the_length(collection: VectorCollection) -> None:
-    collection.store(["east", "north", "west"], [[5.0, 0.0], NORTH, WEST], "m", None, None)
-    found = collection.search([2.0, 0.0], "m", 3, None)
+async def test_similarity_is_the_cosine_whatever_the_length(collection: VectorCollection) -> None:
+    await collection.store(["east", "north", "west"], [[5.0, 0.0], NORTH, WEST], "m", None, None)
+    found = await collection.search([2.0, 0.0], "m", 3, None)
     assert [row.document for row in found] == ["east", "north", "west"]
     assert [row.similarity for row in found] == pytest.approx([1, 0, -1], abs=1e-6)
     assert [row.distance for row in found] == pytest.approx([0, 1, 2], abs=1e-6)
 
 
-def test_the_same_text_is_the_same_document(collection: VectorCollection) -> None:
-    first, added = collection.store(["a", "a", "b"], [EAST, EAST, NORTH], "m", None, None)
+async def test_the_same_text_is_the_same_document(collection: VectorCollection) -> None:
+    first, added = await collection.store(["a", "a", "b"], [EAST, EAST, NORTH], "m", None, None)
     assert (first, added) == ([document_id("a"), document_id("a"), document_id("b")], 2)
-    again, added = collection.store(["a"], [EAST], "m", None, None)
+    again, added = await collection.store(["a"], [EAST], "m", None, None)
     assert (again, added) == ([document_id("a")], 0)
-    assert collection.count() == 2
+    assert await collection.count() == 2
 
 
-def test_a_given_id_replaces_its_document(collection: VectorCollection) -> None:
-    collection.store(["old"], [EAST], "m", None, ["id-1"])
-    collection.store(["new"], [NORTH], "m", None, ["id-1"])
-    (found,) = collection.search(NORTH, "m", 5, None)
+async def test_a_given_id_replaces_its_document(collection: VectorCollection) -> None:
+    await collection.store(["old"], [EAST], "m", None, ["id-1"])
+    await collection.store(["new"], [NORTH], "m", None, ["id-1"])
+    (found,) = await collection.search(NORTH, "m", 5, None)
     assert (found.document, found.id) == ("new", "id-1")
     assert found.similarity == pytest.approx(1)
 
@@ -80,7 +86,7 @@ def test_a_given_id_replaces_its_document(collection: VectorCollection) -> None:
         ({"$or": [{"year": 1}, {"topic": "y"}]}, {"a", "c"}),
     ],
 )
-def test_metadata_filters(
+async def test_metadata_filters(
     collection: VectorCollection, where: dict[str, object] | None, documents: set[str]
 ) -> None:
     metadata: list[dict[str, str | int | float | bool]] = [
@@ -88,24 +94,23 @@ def test_metadata_filters(
         {"topic": "x", "year": 2},
         {"topic": "y", "year": 3},
     ]
-    collection.store(["a", "b", "c"], [EAST, NORTH, WEST], "m", metadata, None)
-    found = collection.search(EAST, "m", 10, where)
+    await collection.store(["a", "b", "c"], [EAST, NORTH, WEST], "m", metadata, None)
+    found = await collection.search(EAST, "m", 10, where)
     assert {row.document for row in found} == documents
     assert all(set(row.metadata) == {"topic", "year"} for row in found)
 
 
-def test_a_filter_nobody_can_read_names_its_field(collection: VectorCollection) -> None:
-    collection.store(["a"], [EAST], "m", None, None)
+async def test_a_filter_nobody_can_read_names_its_field(collection: VectorCollection) -> None:
+    await collection.store(["a"], [EAST], "m", None, None)
     with pytest.raises(Problem) as refused:
-        collection.search(EAST, "m", 1, {"topic": {"$like": "x"}})
+        await collection.search(EAST, "m", 1, {"topic": {"$like": "x"}})
     assert refused.value.status == 422
     assert refused.value.errors[0]["field"] == "filter_metadata"
 
 
-def test_what_is_stored_is_there_for_the_next_process(tmp_path: Path) -> None:
-    settings = chromadb.Settings(anonymized_telemetry=False)
-    client = chromadb.PersistentClient(str(tmp_path), settings)
-    VectorCollection(client, "documents").store(["a"], [EAST], "m", None, None)
-    other = VectorCollection(client, "documents")
-    assert other.binding() == Binding("m", 2)
-    assert other.count() == 1
+async def test_what_is_stored_is_there_for_the_next_process(tmp_path: Path) -> None:
+    chroma = in_folder(tmp_path)
+    await VectorCollection(chroma, "documents").store(["a"], [EAST], "m", None, None)
+    other = VectorCollection(chroma, "documents")
+    assert await other.binding() == Binding("m", 2)
+    assert await other.count() == 1
