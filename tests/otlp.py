@@ -20,6 +20,7 @@ class Span:
     kind: str
     trace_id: str
     span_id: str
+    parent_id: str
     start: int
     end: int
     attributes: dict[str, Any]
@@ -95,6 +96,7 @@ class Sent:
                     KINDS[span.kind],
                     span.trace_id.hex(),
                     span.span_id.hex(),
+                    span.parent_span_id.hex(),
                     span.start_time_unix_nano,
                     span.end_time_unix_nano,
                     _attributes(span.attributes),

@@ -325,11 +325,11 @@ def _seconds(span: Span) -> float:
     return span.seconds
 
 
-def _call(span: Span) -> bool:
+def _is_call(span: Span) -> bool:
     return "o11y.llm.attempts" in span.attributes
 
 
-def _attempt(span: Span) -> bool:
+def _is_attempt(span: Span) -> bool:
     return "o11y.llm.attempt.number" in span.attributes
 
 
@@ -346,8 +346,8 @@ RULES = [
         HOP,
         _seconds,
     ),
-    Rule("gen_ai.client.operation.duration", "llm-proxy", _call, GEN_AI, _seconds),
-    Rule("openai_api_duration", "llm-proxy", _call, (), _seconds),
+    Rule("gen_ai.client.operation.duration", "llm-proxy", _is_call, GEN_AI, _seconds),
+    Rule("openai_api_duration", "llm-proxy", _is_call, (), _seconds),
     Rule(
         "gen_ai.client.operation.time_to_first_chunk",
         "llm-proxy",
@@ -458,8 +458,8 @@ READ = {
 def test_tokens_and_dollars_of_the_llm_are_those_of_its_spans(told: Told) -> None:
     tokens: Counter[Key] = Counter()
     dollars: defaultdict[Key, float] = defaultdict(float)
-    calls = {span.span_id: span for span in told.sent.spans if _call(span)}
-    for span in filter(_attempt, told.sent.spans):
+    calls = {span.span_id: span for span in told.sent.spans if _is_call(span)}
+    for span in filter(_is_attempt, told.sent.spans):
         found = span.attributes
         estimated = "true" if found.get("o11y.usage.estimated") else "false"
         name, model = found["gen_ai.provider.name"], found["gen_ai.request.model"]

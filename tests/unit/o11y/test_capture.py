@@ -57,7 +57,8 @@ def test_span_and_event_have_what_the_utilities_give_them(
     with ours.telemetry.tracer.start_as_current_span("call") as span:
         assert ours.telemetry.capture
         ours.telemetry.capture.tell(span, ASKED, ANSWERED)
-    handler: TelemetryHandler = theirs.telemetry.genai
+    told = theirs.telemetry
+    handler = TelemetryHandler(told.tracer_provider, told.meter_provider, told.logger_provider)
     written = handler.inference("p")
     written.input_messages, written.output_messages = ASKED[1:], ANSWERED
     written.system_instruction = [TextPart("Be brief.")]
