@@ -46,7 +46,7 @@ class _Row(Embedding):
 
 
 class _Rows(CreateEmbeddingResponse):
-    data: list[_Row]  # type: ignore[assignment] # of a list whose rows are less sure
+    data: list[_Row]  # type: ignore[assignment] # lists are invariant
 
 
 @dataclass(frozen=True)

@@ -110,19 +110,19 @@ async def test_a_stream_is_passed_on_as_it_comes(gateway: Gateway, services: Ser
     assert (await sent.get())["body"] == DONE
 
 
-def scope() -> dict[str, Any]:
+def scope(path: str = PATH) -> dict[str, Any]:
     return {
         "type": "http",
         "method": "POST",
-        "path": PATH,
+        "path": path,
         "query_string": b"",
         "headers": [(b"content-type", b"application/json")],
     }
 
 
-def asking(leaves: asyncio.Event) -> Any:
+def asking(leaves: asyncio.Event, body: bytes = BODY) -> Any:
     """Receives the body, and that the client has left when it has."""
-    messages = iter([{"type": "http.request", "body": BODY}])
+    messages = iter([{"type": "http.request", "body": body}])
 
     async def receive() -> dict[str, Any]:
         message = next(messages, None)
@@ -134,9 +134,17 @@ def asking(leaves: asyncio.Event) -> Any:
     return receive
 
 
+each_stream = pytest.mark.parametrize(
+    ("path", "body"),
+    [(PATH, BODY), ("/chat", b'{"message": "hi", "stream": true}')],
+    ids=["v1", "chat"],
+)
+
+
+@each_stream
 @pytest.mark.parametrize("first", [b"", delta("a")], ids=["before", "within"])
 async def test_a_client_that_leaves_ends_the_call_behind(
-    first: bytes, gateway: Gateway, services: Services
+    first: bytes, path: str, body: bytes, gateway: Gateway, services: Services
 ) -> None:
     answer = Streamed(*([first] if first else []), asyncio.Event())
     services.answers[CHAT] = answer
@@ -145,7 +153,7 @@ async def test_a_client_that_leaves_ends_the_call_behind(
     async def send(message: Any) -> None:
         await asyncio.sleep(0)
 
-    task = asyncio.ensure_future(gateway.app(scope(), asking(leaves), send))
+    task = asyncio.ensure_future(gateway.app(scope(path), asking(leaves, body), send))
     async with asyncio.timeout(PATIENCE_SECONDS):
         await answer.reached.wait()
         leaves.set()
@@ -156,8 +164,9 @@ async def test_a_client_that_leaves_ends_the_call_behind(
     assert attributes(server)[schema.ERROR_TYPE] == schema.ERROR_CLIENT_GONE
 
 
+@each_stream
 async def test_a_caller_gone_before_the_first_byte_could_go_ends_the_call_too(
-    gateway: Gateway, services: Services
+    path: str, body: bytes, gateway: Gateway, services: Services
 ) -> None:
     answer = Streamed(delta("a"), DONE)
     services.answers[CHAT] = answer
@@ -167,7 +176,7 @@ async def test_a_caller_gone_before_the_first_byte_could_go_ends_the_call_too(
         blocked.set()
         await asyncio.Event().wait()
 
-    task = asyncio.ensure_future(gateway.app(scope(), asking(asyncio.Event()), send))
+    task = asyncio.ensure_future(gateway.app(scope(path), asking(asyncio.Event(), body), send))
     async with asyncio.timeout(PATIENCE_SECONDS):
         await blocked.wait()
         task.cancel()
@@ -292,6 +301,28 @@ async def test_a_chat_may_come_as_it_is_written(gateway: Gateway, services: Serv
         "cost_usd": 0.25,
         "finish_reason": "stop",
     }
+
+
+@pytest.mark.parametrize("last", [summary() + DONE, FAILED], ids=["done", "failed"])
+async def test_all_of_a_chat_has_ended_before_its_last_event_goes(
+    last: bytes, gateway: Gateway, services: Services
+) -> None:
+    services.answers[CHAT] = Streamed(delta("a"), last, b": more", asyncio.Event())
+    ended: list[bool] = []
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            ended.append(schema.ERROR_TYPE not in told(gateway))
+            leaves.set()
+
+    leaves = asyncio.Event()
+    asks = asking(leaves, b'{"message": "hi", "stream": true}')
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await gateway.app(scope("/chat"), asks, send)
+    assert ended == [True]
+    [server] = gateway.recorded.spans(SpanKind.SERVER)
+    error = attributes(server).get(schema.ERROR_TYPE)
+    assert error == (schema.ERROR_STREAM_BROKEN if last is FAILED else None)
 
 
 async def test_an_unknown_price_is_null(gateway: Gateway, services: Services) -> None:
