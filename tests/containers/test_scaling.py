@@ -1,23 +1,19 @@
 """Replicas: everyone gets a share, and one that hangs, dies or comes is noticed in seconds."""
 
-import subprocess
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 
 import httpx2
+from docker.models.containers import Container
 
 from deploy.demo.scale import served, unfairness
 from tests import tempo
-from tests.containers.conftest import ComposeStack, eventually
+from tests.containers.conftest import Containers, Stack, eventually
 
 SEARCH = {"query": "What is a replica?"}
 Scale = Callable[..., None]
-
-
-def docker(*words: str) -> None:
-    subprocess.run(["docker", *words], check=True, capture_output=True, timeout=60)
 
 
 def search(client: httpx2.Client) -> httpx2.Response:
@@ -43,34 +39,36 @@ def test_requests_over_one_connection_reach_every_replica_alike(
 
 
 def test_a_paused_replica_gets_nothing_more_and_a_woken_one_gets_its_share(
-    lite: ComposeStack, client: httpx2.Client, one_of_each: Scale
+    lite: Stack, containers: Containers, client: httpx2.Client, one_of_each: Scale
 ) -> None:
     one_of_each(vector_svc=2)
     eventually(lambda: search(client).status_code == 200 and len(replicas(client)) >= 4, 20)
-    paused = lite.containers("vector-svc")[0]
-    address = lite.address(paused)
-    docker("pause", paused)
+    tempo_url = lite.tempo
+    paused = containers("vector-svc")[0]
+    address = address_of(paused)
+    paused.pause()
     try:
         time.sleep(5)  # what the requirement allows
-        seen = [answered_by(lite, search(client), "POST /search") for _ in range(6)]
+        seen = [answered_by(tempo_url, search(client)) for _ in range(6)]
         assert address not in seen
     finally:
-        docker("unpause", paused)
-    eventually(lambda: answered_by(lite, search(client), "POST /search") == address, 15)
+        paused.unpause()
+    eventually(lambda: answered_by(tempo_url, search(client)) == address, 15)
     # It serves before the engine has looked at it again, and Compose goes by the engine's word.
-    eventually(lambda: lite.inspect(paused)["State"]["Health"]["Status"] == "healthy", 20)
+    eventually(lambda: health(paused) == "healthy", 20)
 
 
 def test_a_replica_that_is_added_gets_its_share(
-    lite: ComposeStack, client: httpx2.Client, one_of_each: Scale
+    lite: Stack, containers: Containers, client: httpx2.Client, one_of_each: Scale
 ) -> None:
     assert search(client).status_code == 200
     one_of_each(vector_svc=2)
-    addresses = {lite.address(container) for container in lite.containers("vector-svc")}
+    tempo_url = lite.tempo
+    addresses = {address_of(container) for container in containers("vector-svc")}
     unseen = set(addresses)
 
     def every_replica_has_answered() -> bool:
-        unseen.discard(answered_by(lite, search(client), "POST /search"))
+        unseen.discard(answered_by(tempo_url, search(client)))
         return not unseen
 
     assert len(addresses) == 2
@@ -78,7 +76,7 @@ def test_a_replica_that_is_added_gets_its_share(
 
 
 def test_a_stopped_and_a_killed_replica_cost_no_idempotent_request(
-    lite: ComposeStack, client: httpx2.Client, one_of_each: Scale
+    lite: Stack, containers: Containers, client: httpx2.Client, one_of_each: Scale
 ) -> None:
     one_of_each(vector_svc=3)
     eventually(lambda: search(client).status_code == 200 and len(replicas(client)) >= 5, 20)
@@ -86,7 +84,7 @@ def test_a_stopped_and_a_killed_replica_cost_no_idempotent_request(
     over = threading.Event()
 
     def keep_searching() -> None:
-        with httpx2.Client(base_url=lite.gateway, timeout=60) as own:
+        with httpx2.Client(base_url=client.base_url, timeout=60) as own:
             while not over.is_set():
                 statuses[search(own).status_code] += 1
 
@@ -94,9 +92,9 @@ def test_a_stopped_and_a_killed_replica_cost_no_idempotent_request(
     for worker in workers:
         worker.start()
     try:
-        stopped, killed, _ = lite.containers("vector-svc")
-        docker("stop", "--time", "12", stopped)
-        docker("kill", killed)
+        stopped, killed, _ = containers("vector-svc")
+        stopped.stop(timeout=12)
+        killed.kill()
         before = statuses.total()
         eventually(lambda: statuses.total() > before + 20, 30)
     finally:
@@ -116,13 +114,25 @@ def replicas(client: httpx2.Client) -> set[tuple[str, str]]:
     }
 
 
-def answered_by(lite: ComposeStack, answer: httpx2.Response, call: str) -> str:
+def address_of(container: Container) -> str:
+    """The container's IP address on the stack's network."""
+    (network,) = container.attrs["NetworkSettings"]["Networks"].values()
+    return str(network["IPAddress"])
+
+
+def health(container: Container) -> str:
+    """What the engine says of the container's health now."""
+    container.reload()
+    return str(container.attrs["State"]["Health"]["Status"])
+
+
+def answered_by(tempo_url: str, answer: httpx2.Response) -> str:
     """The address of the vector service's replica that served this search, from its trace."""
     assert answer.status_code == 200, answer.text
-    trace = tempo.wait_for(lite.tempo, answer.headers["x-trace-id"], tempo.whole)
+    trace = tempo.wait_for(tempo_url, answer.headers["x-trace-id"], tempo.whole)
     (span,) = (
         span
         for span in trace.spans
-        if span.kind == "CLIENT" and span.service == "gateway" and span.name == call
+        if span.kind == "CLIENT" and span.service == "gateway" and span.name == "POST /search"
     )
     return str(span.attributes["server.address"])

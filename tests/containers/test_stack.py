@@ -1,16 +1,16 @@
 """The lite stack as its user meets it."""
 
-import json
 import re
-import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import httpx2
 import pytest
+from docker import DockerClient
 
 from tests import tempo
-from tests.containers.conftest import ComposeStack, eventually
+from tests.containers.conftest import Containers, Stack, eventually
 
 SERVICES = ("gateway", "llm-proxy", "vector-svc", "inference-svc")
 MEGABYTE = 1_000_000
@@ -23,7 +23,7 @@ def test_everything_is_healthy(client: httpx2.Client) -> None:
 
 
 def test_a_pipeline_call_is_one_trace_through_four_containers(
-    lite: ComposeStack, client: httpx2.Client
+    lite: Stack, client: httpx2.Client
 ) -> None:
     answer = client.post("/full-pipeline?query=Explain%20AI&max_tokens=8&seed=7&user_id=ada").json()
     assert answer["summary"]["steps_completed"] == 6, answer["stages"]
@@ -34,92 +34,93 @@ def test_a_pipeline_call_is_one_trace_through_four_containers(
 
 
 @pytest.mark.parametrize("service", [*SERVICES, "chroma", "trace-store"])
-def test_a_container_can_do_little_harm(lite: ComposeStack, service: str) -> None:
-    (container,) = lite.containers(service)
-    found = lite.inspect(container)
+def test_a_container_can_do_little_harm(containers: Containers, service: str) -> None:
+    (container,) = containers(service)
+    found = container.attrs
     assert found["Config"]["User"].split(":")[0] not in ("", "0", "root")
     assert found["HostConfig"]["ReadonlyRootfs"] is True
     assert found["HostConfig"]["CapDrop"] == ["ALL"]
 
 
 @pytest.mark.parametrize("service", ["gateway", "llm-proxy"])
-def test_the_small_images_are_small(lite: ComposeStack, service: str) -> None:
-    (container,) = lite.containers(service)
-    image = lite.inspect(container)["Image"]
-    size = subprocess.run(
-        ["docker", "image", "inspect", "-f", "{{.Size}}", image],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=30,
-    )
-    assert int(size.stdout) <= 300 * MEGABYTE
+def test_the_small_images_are_small(
+    engine: DockerClient, containers: Containers, service: str
+) -> None:
+    (container,) = containers(service)
+    image = engine.images.get(container.attrs["Image"])
+    assert image.attrs["Size"] <= 300 * MEGABYTE
 
 
 @pytest.mark.parametrize("service", ["gateway", "llm-proxy", "vector-svc"])
-def test_only_the_inference_service_has_torch(lite: ComposeStack, service: str) -> None:
+def test_only_the_inference_service_has_torch(lite: Stack, service: str) -> None:
     code = "import importlib.util; print(importlib.util.find_spec('torch'))"
-    assert lite.compose("exec", "-T", service, "python", "-c", code).strip() == "None"
+    found, _, _ = lite.exec_in_container(["python", "-c", code], service)
+    assert found.strip() == "None"
 
 
-def test_only_gateway_and_traces_are_published_and_only_here(lite: ComposeStack) -> None:
-    rows = [json.loads(line) for line in lite.compose("ps", "--format", "json").splitlines()]
+def test_only_gateway_and_traces_are_published_and_only_here(lite: Stack) -> None:
     published = {
-        (row["Service"], port["URL"])
-        for row in rows
-        for port in row["Publishers"] or []
-        if port["PublishedPort"]
+        (container.Service, port.URL)
+        for container in lite.get_containers()
+        for port in container.Publishers
+        if port.PublishedPort
     }
     assert published == {("gateway", "127.0.0.1"), ("trace-store", "127.0.0.1")}
 
 
-def test_services_stop_by_themselves_within_ten_seconds(lite: ComposeStack) -> None:
-    containers = {service: lite.containers(service)[0] for service in SERVICES}
+def stop(lite: Stack, *services: str) -> float:
+    """Seconds that it took to stop the services."""
     started = time.monotonic()
-    lite.compose("stop", "--timeout", "12", *SERVICES)
-    took = time.monotonic() - started
-    states = {service: lite.inspect(one)["State"] for service, one in containers.items()}
-    lite.up()
+    replace(lite, services=list(services)).stop(down=False)
+    return time.monotonic() - started
+
+
+def test_services_stop_by_themselves_within_ten_seconds(
+    engine: DockerClient, lite: Stack, containers: Containers
+) -> None:
+    ids = {service: str(containers(service)[0].id) for service in SERVICES}
+    took = stop(lite, *SERVICES)
+    states = {service: engine.containers.get(one).attrs["State"] for service, one in ids.items()}
+    lite.start()
     assert took < 10
     # 143 is SIGTERM, which uvicorn passes on when it has finished; 137 would be a kill.
     assert {state["ExitCode"] for state in states.values()} <= {0, 143}, states
 
 
-def generating(lite: ComposeStack) -> bool:
+def generating(gateway: str) -> bool:
     """Whether inference-svc has a request of the gateway in hand."""
-    text = httpx2.get(f"{lite.gateway}/metrics", timeout=30).text
+    text = httpx2.get(f"{gateway}/metrics", timeout=30).text
     active = r'^http_server_active_requests{[^}]*service="inference-svc"[^}]*} 1\.0$'
     return re.search(active, text, re.MULTILINE) is not None
 
 
-def test_a_service_with_work_in_flight_stops_in_time_and_says_so(lite: ComposeStack) -> None:
+def test_a_service_with_work_in_flight_stops_in_time_and_says_so(lite: Stack) -> None:
     """Generating 512 tokens takes far longer than a stop may."""
+    gateway = lite.gateway
     body = {"prompt": "Count for a very long time:", "max_length": 512, "temperature": 0}
 
     def generate() -> httpx2.Response:
-        return httpx2.post(f"{lite.gateway}/local-inference", json=body, timeout=90)
+        return httpx2.post(f"{gateway}/local-inference", json=body, timeout=90)
 
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(generate)
-        eventually(lambda: generating(lite), 30)
-        started = time.monotonic()
-        lite.compose("stop", "--timeout", "12", "inference-svc")
-        took = time.monotonic() - started
+        eventually(lambda: generating(gateway), 30)
+        took = stop(lite, "inference-svc")
         response = answer.result(60)
-    lite.up()
+    lite.start()
     assert took < 10
     assert response.status_code == 503, response.text
     assert response.json()["code"] == "unavailable"
 
 
-def test_down_and_up_lose_nothing(lite: ComposeStack) -> None:
+def test_down_and_up_lose_nothing(lite: Stack) -> None:
     body = {"texts": ["What is stored outlives its containers."], "ids": ["outlives"]}
     stored = httpx2.post(f"{lite.gateway}/embed", json=body, timeout=60)
     assert stored.json()["stored_in_vector_db"] is True
     trace_id = stored.headers["x-trace-id"]
     tempo.wait_for(lite.tempo, trace_id, tempo.whole)
-    lite.compose("down", "--timeout", "12")
-    lite.up()
+    lite.command("down")
+    lite.start()
     query = {"query": "What outlives its containers?", "n_results": 1}
     found = httpx2.post(f"{lite.gateway}/search", json=query, timeout=60).json()
     assert found["results"][0]["id"] == "outlives"
