@@ -10,7 +10,7 @@ PAGE = Path(__file__).with_name("TELEMETRY.md")
 INTRODUCTION = """\
 # Telemetry
 
-Every metric, span, event and key there is; written by `make telemetry-docs` from `o11y/schema.py`.
+Every metric, span, event and key there is; written by `make telemetry-docs` from `o11y.schema`.
 Sources: a clause of the OpenTelemetry semantic conventions (`semconv …`), the names users of the
 original know (`original`), or this project (`o11y`).
 """
