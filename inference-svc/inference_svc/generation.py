@@ -55,8 +55,7 @@ class Generator:
         self.engine = engine
         self._tracer = telemetry.tracer
         self._capture = telemetry.capture
-        self._duration = telemetry.histogram(schema.MODEL_DURATION)
-        self._request_duration = telemetry.histogram(schema.MODEL_REQUEST_DURATION)
+        self._duration = telemetry.histogram(schema.MODEL_REQUEST_DURATION)
         self._tokens = telemetry.counter(schema.MODEL_TOKENS)
         self._tenants = Tenants()
         self._first_token = telemetry.histogram(schema.MODEL_FIRST_TOKEN)
@@ -65,6 +64,7 @@ class Generator:
         self._cancelled = telemetry.counter(schema.MODEL_CANCELLED)
         model = engine.language_model
         self._labels = {schema.LABEL_MODEL: model.name, schema.LABEL_DEVICE: model.device}
+        self._device = {schema.MODEL_DEVICE: model.device}
         engine_metrics.observe(engine, telemetry)
 
     async def run(
@@ -128,12 +128,7 @@ class Generator:
             }
         )
         labels = self._server_labels(operation)
-        self._duration.record(
-            performance.duration_seconds,
-            {**self._labels, schema.LABEL_STATUS: "ok"},
-            call.context,
-        )
-        self._request_duration.record(performance.duration_seconds, labels, call.context)
+        self._duration.record(performance.duration_seconds, labels | self._device, call.context)
         self._first_token.record(performance.time_to_first_token_seconds, labels, call.context)
         for item in generations:
             if item.completion_tokens > 1:
@@ -169,10 +164,8 @@ class Generator:
         span.set_attribute(schema.ERROR_TYPE, kind)
         span.set_status(StatusCode.ERROR, str(error))
         seconds = watch.seconds()
-        status = "cancelled" if kind == schema.ERROR_CANCELLED else "error"
-        self._duration.record(seconds, {**self._labels, schema.LABEL_STATUS: status}, call.context)
-        labels = {**self._server_labels(operation), schema.ERROR_TYPE: kind}
-        self._request_duration.record(seconds, labels, call.context)
+        labels = {**self._server_labels(operation), **self._device, schema.ERROR_TYPE: kind}
+        self._duration.record(seconds, labels, call.context)
         self._tell_content(span, asked, ())
         span.end(watch.end_ns(seconds))
 

@@ -49,7 +49,6 @@ class Measures(NamedTuple):
     first_chunk: BoundHistogram
     chunk: BoundHistogram
     duration: BoundHistogram
-    api_duration: BoundHistogram
     unpriced: BoundCounter
     cost: BoundCounter
     input_usage: BoundHistogram
@@ -70,7 +69,6 @@ class Meters:
         self.usage = telemetry.histogram(schema.GEN_AI_TOKENS)
         self.first_chunk = telemetry.histogram(schema.GEN_AI_FIRST_CHUNK)
         self.chunk = telemetry.histogram(schema.GEN_AI_CHUNK)
-        self.api_duration = telemetry.histogram(schema.OPENAI_API_DURATION)
         self.cost = telemetry.counter(schema.OPENAI_COST)
         self.unpriced = telemetry.counter(schema.OPENAI_UNPRICED)
         self.tokens = telemetry.counter(schema.OPENAI_TOKENS)
@@ -113,7 +111,6 @@ class Meters:
         timed = start | {schema.REQUEST_MODEL: model}
         if answered:
             timed[schema.RESPONSE_MODEL] = answered
-        status = "cancelled" if error == schema.ERROR_CANCELLED else "error" if error else "ok"
         by_model = {schema.LABEL_PROVIDER: start[schema.PROVIDER], schema.LABEL_MODEL: model}
         call = by_model | {schema.LABEL_OPERATION: start[schema.OPERATION]}
         billed = {
@@ -124,7 +121,6 @@ class Meters:
             first_chunk=self.first_chunk.of(timed),
             chunk=self.chunk.of(timed),
             duration=self.duration.of(timed | ({schema.ERROR_TYPE: error} if error else {})),
-            api_duration=self.api_duration.of(call | {schema.LABEL_STATUS: status}),
             unpriced=self.unpriced.of(call),
             cost=self.cost.of(call | billed),
             input_usage=self.usage.of(timed | {schema.TOKEN_TYPE: "input"}),
@@ -274,7 +270,6 @@ class Attempt:
 
     def _record(self, seconds: float, measures: Measures) -> None:
         measures.duration.record(seconds, self.context)
-        measures.api_duration.record(seconds, self.context)
         if self._arrivals:
             measures.first_chunk.record(self._arrivals[0], self.context)
             if self._meters.times_chunks:

@@ -1,6 +1,6 @@
 """Metrics: what each says, its labels and buckets, and which services emit it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -310,3 +310,33 @@ TORCH_OUT_OF_MEMORY = _torch.counter("torch_out_of_memory", "{error}")(
 
 METRICS = tuple(value for value in globals().copy().values() if isinstance(value, Metric))
 """Every metric of our own, and those the GenAI utilities and the SDK write."""
+
+
+@dataclass(frozen=True)
+class Alias:
+    """A metric that nothing records: it is another name of what `recorded` measures.
+
+    `labels` says which attribute each label is, but for its `status`: that is `ok`, `cancelled` or
+    `error`, by `error.type`. Of the operation `not_of` it shows nothing.
+    """
+
+    shown: Metric
+    recorded: Metric
+    labels: Mapping[str, str]
+    not_of: str
+
+
+ALIASES = (
+    Alias(
+        OPENAI_API_DURATION,
+        GEN_AI_DURATION,
+        {LABEL_PROVIDER: PROVIDER, LABEL_MODEL: REQUEST_MODEL, LABEL_OPERATION: OPERATION},
+        not_of="retrieval",
+    ),
+    Alias(
+        MODEL_DURATION,
+        MODEL_REQUEST_DURATION,
+        {LABEL_MODEL: REQUEST_MODEL, LABEL_DEVICE: MODEL_DEVICE},
+        not_of="embeddings",
+    ),
+)
