@@ -10,7 +10,7 @@ PAGE = Path(__file__).with_name("TELEMETRY.md")
 INTRODUCTION = """\
 # Telemetry
 
-Every metric, span, event and key there is; written by `make telemetry-docs` from `o11y/schema.py`.
+Every metric, span, event and key there is; written by `make telemetry-docs` from `o11y.schema`.
 Sources: a clause of the OpenTelemetry semantic conventions (`semconv …`), the names users of the
 original know (`original`), or this project (`o11y`).
 """
@@ -29,13 +29,18 @@ def _metrics() -> Iterator[str]:
         heads,
         (
             (
-                *(_code(each.name), each.kind, _code(each.unit), each.description),
+                *(_code(each.name), each.kind, _code(each.unit), _says(each)),
                 *(_codes(each.labels), _numbers(each.buckets), _services(each.services)),
                 each.source,
             )
             for each in schema.METRICS
         ),
     )
+
+
+def _says(metric: schema.Metric) -> str:
+    names = [_code(each.recorded.name) for each in schema.ALIASES if each.shown == metric]
+    return f"{metric.description} Recorded as {', '.join(names)}." if names else metric.description
 
 
 def _spans() -> Iterator[str]:

@@ -55,8 +55,7 @@ class Generator:
         self.engine = engine
         self._tracer = telemetry.tracer
         self._capture = telemetry.capture
-        self._duration = telemetry.histogram(schema.MODEL_DURATION)
-        self._request_duration = telemetry.histogram(schema.MODEL_REQUEST_DURATION)
+        self._duration = telemetry.histogram(schema.MODEL_REQUEST_DURATION)
         self._tokens = telemetry.counter(schema.MODEL_TOKENS)
         self._tenants = Tenants()
         self._first_token = telemetry.histogram(schema.MODEL_FIRST_TOKEN)
@@ -65,6 +64,7 @@ class Generator:
         self._cancelled = telemetry.counter(schema.MODEL_CANCELLED)
         model = engine.language_model
         self._labels = {schema.LABEL_MODEL: model.name, schema.LABEL_DEVICE: model.device}
+        self._device = {schema.MODEL_DEVICE: model.device}
         engine_metrics.observe(engine, telemetry)
 
     async def run(
@@ -96,8 +96,8 @@ class Generator:
                 schema.MODEL_DEVICE: model.device,
                 schema.MODEL_PARAMETERS: model.parameters,
             },
-            duration=self._request_duration,
-            labels=self._server_labels(name),
+            duration=self._duration,
+            labels=self._server_labels(name) | self._device,
         )
         with operation.running():
             call = Call(operation.span.get_span_context())
@@ -124,11 +124,6 @@ class Generator:
             }
         )
         labels = self._server_labels(name)
-        self._duration.record(
-            performance.duration_seconds,
-            {**self._labels, schema.LABEL_STATUS: "ok"},
-            call.context,
-        )
         self._first_token.record(performance.time_to_first_token_seconds, labels, call.context)
         for item in generations:
             if item.completion_tokens > 1:
@@ -157,9 +152,6 @@ class Generator:
             self._cancelled.add(1, {**self._labels, **where})
             operation.span.add_event(schema.EVENT_CANCELLED, where)
         operation.fail(kind, str(error))
-        status = "cancelled" if kind == schema.ERROR_CANCELLED else "error"
-        labels = {**self._labels, schema.LABEL_STATUS: status}
-        self._duration.record(operation.stop(), labels, call.context)
 
     def _tell_content(
         self, span: Span, asked: Sequence[Said], generations: Iterable[Generation]

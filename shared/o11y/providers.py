@@ -15,12 +15,11 @@ from importlib.metadata import entry_points, version
 from typing import Any
 
 from opentelemetry import _logs, metrics, trace
-from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
@@ -30,6 +29,7 @@ from opentelemetry.sdk.trace.sampling import Sampler
 from prometheus_client import CollectorRegistry
 
 from o11y import schema
+from o11y.aliases import Aliased, PeriodicReader, PrometheusReader
 from o11y.identity import IdentityOnSpans
 from o11y.loss import LossReports, Reporting
 
@@ -131,10 +131,7 @@ def of_the_variables(
     readers = [
         prometheus_reader(registry),
         *metric_readers,
-        *(
-            each if isinstance(each, MetricReader) else PeriodicExportingMetricReader(each)
-            for each in pushed
-        ),
+        *(each if isinstance(each, MetricReader) else PeriodicReader(each) for each in pushed),
     ]
     meters = MeterProvider(readers, resource, shutdown_on_exit=False, views=_VIEWS)
     for exporter in pushed:
@@ -186,10 +183,8 @@ def of_the_configuration_file() -> Providers:
     return Providers(resource, registry, tracers, meters, loggers, exports_logs, LossReports())
 
 
-def prometheus_reader(registry: CollectorRegistry) -> PrometheusMetricReader:
-    return PrometheusMetricReader(
-        disable_target_info=True, scope_info_enabled=False, registry=registry
-    )
+def prometheus_reader(registry: CollectorRegistry) -> PrometheusReader:
+    return PrometheusReader(disable_target_info=True, scope_info_enabled=False, registry=registry)
 
 
 def _none(*_: object) -> Iterable[Any]:
@@ -202,7 +197,9 @@ def _exporters(
     """The exporters OTEL_*_EXPORTER names for a signal; for metrics there may be readers, too."""
     for name in _names(f"OTEL_{signal}_EXPORTER"):
         if name != "otlp":
-            yield _component(f"opentelemetry_{signal.lower()}_exporter", name)()
+            made = _component(f"opentelemetry_{signal.lower()}_exporter", name)
+            is_reader = isinstance(made, type) and issubclass(made, MetricReader)
+            yield type(made.__name__, (Aliased, made), {})() if is_reader else made()
             continue
         variable = f"OTEL_EXPORTER_OTLP_{signal}"
         protocol = os.environ.get(f"{variable}_PROTOCOL", "grpc")

@@ -10,14 +10,13 @@ from pathlib import Path
 import httpx2
 import uvicorn
 from opentelemetry.context import Context
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from inference_svc.app import build
 from inference_svc.settings import Settings
 from o11y.telemetry import Telemetry
 from tests import mixed_calls
-from tests.unit.o11y.recorded import points
+from tests.unit.o11y.recorded import InMemoryReader, points
 
 CALLS = 500
 
@@ -42,7 +41,7 @@ class Soaked:
 
     def __init__(self, folder: Path) -> None:
         self.ends = Ends()
-        self.reader = InMemoryMetricReader()
+        self.reader = InMemoryReader()
         settings = Settings(
             local_model_name=str(folder),
             engine_max_context=mixed_calls.MAX_CONTEXT,

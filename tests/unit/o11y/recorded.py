@@ -25,6 +25,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanContext, SpanKind
 from starlette.types import ASGIApp
 
+from o11y.aliases import Aliased
 from o11y.logs import JsonFormatter
 from o11y.settings import ServiceSettings
 from o11y.telemetry import Telemetry
@@ -48,12 +49,16 @@ class Names(SpanExporter):
         return SpanExportResult.SUCCESS
 
 
+class InMemoryReader(Aliased, InMemoryMetricReader):
+    """Keeps what was collected, under all its names."""
+
+
 class Recorded:
     """A service's telemetry, read back as it was recorded."""
 
     def __init__(self, service: str, settings: ServiceSettings) -> None:
         self._spans = InMemorySpanExporter()
-        self.metrics = InMemoryMetricReader()
+        self.metrics = InMemoryReader()
         self._logs = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
         self.telemetry = Telemetry(
             service, settings, [SimpleSpanProcessor(self._spans)], [self.metrics]
