@@ -36,6 +36,7 @@ NEVER_IMPORTED = {
     "opentelemetry-exporter-otlp-proto-http": "an entry point",
     "pytest-asyncio": "a plugin",
     "ruff": "a command",
+    "types-docker": "for mypy",
     "types-psutil": "for mypy",
     "types-pyyaml": "for mypy",
     "uvloop": "uvicorn's event loop",
