@@ -136,7 +136,7 @@ def test_context_crosses_a_hop_as_the_propagators_say(
         call = llm.chat()
         headers = {"x-user-id": "ann"}
         assert httpx2.post(f"{edge.url}{call.path}", json=call.body, headers=headers).is_success
-        until(lambda: len(spans(collector)) == 4, 10)
+        until(lambda: len(spans(collector)) == 5, 10)
     sent = spans(collector)
     assert len({span.trace_id for span in sent}) == traces
     known = [any(each.key == "user.id" for each in span.attributes) for span in sent]

@@ -336,5 +336,5 @@ def test_a_callers_mark_for_the_collector_is_on_every_span(
         one = chat()
         answer = httpx2.post(f"{edge.url}{one.path}", json=one.body, headers=marked, timeout=10)
         assert answer.headers["x-trace-id"] == trace_id
-        until(lambda: len(spans(collector)) == 4)
+        until(lambda: len(spans(collector)) == 5)
     assert {span.trace_state for span in spans(collector)} == {"o11y=debug"}

@@ -113,14 +113,22 @@ def unpriced() -> Iterator[Call]:
         yield embed(Step(), model="house-embedding")
 
 
+ATTEMPT, CALL = "o11y.llm.attempt.number", "o11y.llm.attempts"
+"""Keys that tell the span of an attempt, and that of a call."""
+
+ATTEMPT_COST = "o11y.llm.attempt.cost.usd"
+
+
 @dataclass
 class Books:
     """All that was told of the calls."""
 
     standins: dict[str, Standin]
     scraped: list[tuple[str, dict[str, str], float]]
-    spans: list[tempo.Span]
-    """The CLIENT spans."""
+    attempts: list[tempo.Span]
+    """The HTTP spans of the attempts."""
+    calls: list[tempo.Span]
+    """The GenAI spans of the calls."""
 
     def bills(self, **which: Any) -> list[tuple[str, Bill]]:
         """With the provider that each is of."""
@@ -138,11 +146,11 @@ class Books:
                 sums[tuple(found[label] for label in by)] += value  # type: ignore[assignment]
         return sums
 
-    def spans_billed(self, *, estimated: bool) -> list[tempo.Span]:
+    def attempts_billed(self, *, estimated: bool) -> list[tempo.Span]:
         return [
             span
-            for span in self.spans
-            if "gen_ai.usage.input_tokens" in span.attributes
+            for span in self.attempts
+            if "o11y.llm.attempt.input_tokens" in span.attributes
             and bool(span.attributes.get("o11y.usage.estimated")) is estimated
         ]
 
@@ -169,7 +177,8 @@ def books(stack: EmbeddedStack, tmp_path_factory: pytest.TempPathFactory) -> Boo
             received = [one for standin in standins.values() for one in standin.requests]
 
             def whole(trace: tempo.Trace) -> bool:
-                return len(clients(trace)) >= len(received)
+                sent = having(trace, ATTEMPT)
+                return len(sent) >= len(received) and all(trace.parent(span) for span in sent)
 
             trace = tempo.wait_for(stack.tempo, trace_id, whole)
             text = httpx2.get(f"{proxy.url}/metrics").text
@@ -178,11 +187,11 @@ def books(stack: EmbeddedStack, tmp_path_factory: pytest.TempPathFactory) -> Boo
                 for family in text_string_to_metric_families(text)
                 for sample in family.samples
             ]
-            return Books(standins, scraped, clients(trace))
+            return Books(standins, scraped, having(trace, ATTEMPT), having(trace, CALL))
 
 
-def clients(trace: tempo.Trace) -> list[tempo.Span]:
-    return [span for span in trace.spans if span.kind == "CLIENT"]
+def having(trace: tempo.Trace, key: str) -> list[tempo.Span]:
+    return [span for span in trace.spans if key in span.attributes]
 
 
 async def make(proxy: Service, made: Iterable[Call], trace_id: str) -> None:
@@ -226,7 +235,7 @@ def test_every_request_to_a_provider_has_its_span(books: Books) -> None:
     )
     told = Counter(
         (span.attributes["gen_ai.provider.name"], span.attributes["gen_ai.request.model"])
-        for span in books.spans
+        for span in books.attempts
     )
     assert told == asked
 
@@ -241,13 +250,13 @@ def test_the_tokens_that_were_told_are_those_that_are_billed(books: Books) -> No
     )
     assert counted == +billed
 
-    spans = books.spans_billed(estimated=False)
-    assert len(spans) == len(books.bills(reported=True))
-    for key, kind in (
-        ("gen_ai.usage.input_tokens", "input"),
-        ("gen_ai.usage.output_tokens", "output"),
-        ("gen_ai.usage.cache_read.input_tokens", "cached"),
-        ("gen_ai.usage.reasoning.output_tokens", "reasoning"),
+    attempts = books.attempts_billed(estimated=False)
+    assert len(attempts) == len(books.bills(reported=True))
+    for spans, key, kind in (
+        (attempts, "o11y.llm.attempt.input_tokens", "input"),
+        (attempts, "o11y.llm.attempt.output_tokens", "output"),
+        (books.calls, "gen_ai.usage.cache_read.input_tokens", "cached"),
+        (books.calls, "gen_ai.usage.reasoning.output_tokens", "reasoning"),
     ):
         total = sum(span.attributes.get(key, 0) for span in spans)
         assert (key, total) == (key, sum(n for (*_, of), n in billed.items() if of == kind))
@@ -259,12 +268,21 @@ def test_the_dollars_are_those_that_are_billed(books: Books) -> None:
         assert billed > 0
         counted = books.metric("openai_cost_usd_total", "provider", estimated="false")
         assert counted[(name,)] == pytest.approx(billed, abs=1e-9)
-        spans = [
-            span.attributes.get("o11y.cost.usd", 0.0)
-            for span in books.spans_billed(estimated=False)
+        told = [
+            span.attributes.get(ATTEMPT_COST, 0.0)
+            for span in books.attempts_billed(estimated=False)
             if span.attributes["gen_ai.provider.name"] == name
         ]
-        assert sum(spans) == pytest.approx(billed, abs=1e-9)
+        assert sum(told) == pytest.approx(billed, abs=1e-9)
+
+
+def test_a_call_costs_what_its_attempts_cost_together(books: Books) -> None:
+    sums: Counter[str] = Counter()
+    for span in books.attempts:
+        sums[span.parent_id] += span.attributes.get(ATTEMPT_COST, 0.0)
+    for call in books.calls:
+        told = call.attributes.get("o11y.cost.usd", 0.0)
+        assert told == pytest.approx(sums[call.span_id], abs=1e-12)
 
 
 def test_what_has_no_price_is_counted_and_costs_nothing(books: Books) -> None:
@@ -276,16 +294,16 @@ def test_what_has_no_price_is_counted_and_costs_nothing(books: Books) -> None:
     assert counted == billed
     of_model = [
         span
-        for span in books.spans
+        for span in books.attempts
         if str(span.attributes["gen_ai.request.model"]).startswith("house-")
     ]
     assert len(of_model) == billed.total()
-    assert all("o11y.cost.usd" not in span.attributes for span in of_model)
+    assert all(ATTEMPT_COST not in span.attributes for span in of_model)
 
 
 def test_what_nobody_told_is_estimated_and_marked(books: Books) -> None:
     bills = [bill for _, bill in books.bills(reported=False)]
-    spans = books.spans_billed(estimated=True)
+    spans = books.attempts_billed(estimated=True)
     assert Counter(span.attributes["gen_ai.request.model"] for span in spans) == Counter(
         bill.model for bill in bills
     )
