@@ -140,8 +140,11 @@ def _sort(span: Span) -> schema.SpanName | None:
     return min(fitting, key=lambda sort: sort.pattern.count("{"), default=None)
 
 
+_SHAPES = {"method": "[A-Z_]+", "route": r"/\S*", "path": r"/\S*"}
+
+
 def _fits(span: Span, pattern: str) -> bool:
-    shape = re.sub(r"\\{\w+\\}", r"\\S+", re.escape(pattern))
+    shape = re.sub(r"\\{(\w+)\\}", lambda word: _SHAPES.get(word[1], r"\S+"), re.escape(pattern))
     if span.kind == "SERVER" and "http.route" not in span.attributes:
         shape = r"\S+"  # no route matched: only the method
     return re.fullmatch(shape, span.name) is not None
