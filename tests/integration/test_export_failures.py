@@ -314,7 +314,7 @@ def test_of_a_trace_all_spans_are_there_or_none(
 
         until(lambda: wanted <= set(seen()) and min(seen().values()) == max(seen().values()))
     assert 15 <= len(wanted) <= 75
-    assert seen() == dict.fromkeys(wanted, 4)
+    assert seen() == dict.fromkeys(wanted, 5)
 
 
 def test_a_callers_mark_for_the_collector_is_on_every_span(

@@ -25,8 +25,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanContext, SpanKind
 from starlette.types import ASGIApp
 
+from o11y.aliases import Aliased
 from o11y.logs import JsonFormatter
-from o11y.readers import Aliased
 from o11y.settings import ServiceSettings
 from o11y.telemetry import Telemetry
 
