@@ -57,9 +57,9 @@ class PriceList:
     company's gateway, a model costs what the one that is sold under its name does: a guess, which
     `source` tells from the others, and which `pricing` "none" forbids.
 
-    To price a call the library takes over 100 µs. Most prices are so much a token, so it is asked
-    once a minute for the rates of a model. Where there is more to them (tiers, a fee for each
-    request, parts that may overlap) it is asked each time.
+    Most prices are so much a token: the library is asked once a minute for the rates of a model.
+    Where there is more to them (tiers, a fee for each request, parts that may overlap) it is asked
+    for the price of each call.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ FAILED_PROBES = 2
 """So many unanswered probes in a row take a replica out: within 4 s of its last sign of life."""
 
 MAX_URLS = 1000
-"""So many URLs of a replica are kept ready: to make one takes longer than to find it."""
+"""So many URLs of a replica are kept ready."""
 
 IDEMPOTENT = "o11y.idempotent"
 """Extension of a request: whether doing it twice is doing it once."""

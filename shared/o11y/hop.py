@@ -113,7 +113,7 @@ class ServiceClient:
         attempts = traced(service, telemetry, network)
         self._client = httpx2.AsyncClient(
             transport=BalancingTransport(self.balancer, attempts, ATTEMPTS),
-            # packing and unpacking takes longer than the way from one service to another
+            # within one network it isn't worth the time to compress
             headers={"accept-encoding": "identity", **USER_AGENT},
             timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
             cookies=no_cookies(),

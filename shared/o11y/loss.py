@@ -40,6 +40,11 @@ LONGEST = 400
 
 logger = logging.getLogger("o11y.export")
 
+_exports = threading.local()
+"""`records`: what was logged by the export that runs in a thread. All `LossReports` of a process
+know it: none of them may pass on what another one's exporter logs.
+"""
+
 
 class LossReports(logging.Handler):
     """Hears the SDK's and its exporters' loggers from `listen` to `stop`.
@@ -49,7 +54,6 @@ class LossReports(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self._heard = threading.local()
         self._failing: dict[str, dict[str, float]] = {}
         self._told: set[str] = set()
         self._told_at: dict[str, float] = {}
@@ -65,28 +69,18 @@ class LossReports(logging.Handler):
         for name in (EXPORTERS, SDK):
             heard = logging.getLogger(name)
             heard.removeHandler(self)
-            heard.propagate = True
+            heard.propagate = not any(isinstance(each, LossReports) for each in heard.handlers)
 
     def emit(self, record: logging.LogRecord) -> None:
-        records = getattr(self._heard, "records", None)
+        records = getattr(_exports, "records", None)
         if records is not None and record.name.startswith(EXPORTERS):
-            if record.levelno >= logging.WARNING:
+            if record.levelno >= logging.WARNING and record not in records:
                 records.append(record)
         elif str(record.msg).startswith(QUEUE_FULL) and isinstance(record.args, tuple):
             self._overflowed(SIGNALS.get(str(record.args[0]), str(record.args[0])))
         elif not hasattr(record, PASSED_ON):  # by another one that listens
             setattr(record, PASSED_ON, True)
             logging.getLogger().handle(record)
-
-    @contextmanager
-    def hearing(self) -> Iterator[list[logging.LogRecord]]:
-        """What the exporters log in this thread meanwhile."""
-        records: list[logging.LogRecord] = []
-        self._heard.records = records
-        try:
-            yield records
-        finally:
-            self._heard.records = None
 
     def failed(self, signal: str, address: str, records: list[logging.LogRecord]) -> None:
         """An export of the signal to this address failed, and this is what was logged of it."""
@@ -144,6 +138,17 @@ def _is_plain(value: object) -> bool:
     return isinstance(getattr(value, "name", value), str | int)
 
 
+@contextmanager
+def hearing() -> Iterator[list[logging.LogRecord]]:
+    """What the exporters log in this thread meanwhile."""
+    records: list[logging.LogRecord] = []
+    _exports.records = records
+    try:
+        yield records
+    finally:
+        _exports.records = None
+
+
 class Reporting:
     """Makes an exporter report how its exports end; a class to inherit from before the exporter's.
 
@@ -165,7 +170,7 @@ class Reporting:
 
     def export(self, *arguments: Any, **options: Any) -> Any:
         exporter: Any = super()
-        with self._reports.hearing() as records:
+        with hearing() as records:
             result = exporter.export(*arguments, **options)
         if result.name == "SUCCESS":
             self._reports.arrived(self._signal, self._address)

@@ -23,7 +23,7 @@ def reports() -> Iterator[LossReports]:
 
 
 def fail(reports: LossReports, signal: str = "TRACES", code: object = 503) -> None:
-    with reports.hearing() as records:
+    with loss.hearing() as records:
         exporter.error("Failed to export %s, code: %s", signal, code)
     reports.failed(signal, ADDRESS, records)
 
@@ -102,6 +102,23 @@ def test_other_lines_of_the_sdk_go_their_way(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out.splitlines() == [
         "A value is of the wrong type",
         "no export is under way",
+    ]
+
+
+@pytest.mark.usefixtures("reports")
+def test_of_two_in_a_process_neither_passes_on_what_the_others_exporter_says(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = logging.StreamHandler(sys.stdout)
+    logging.getLogger().addHandler(output)
+    other = LossReports()
+    other.listen()
+    fail(other)
+    other.stop()
+    fail(other)
+    logging.getLogger().removeHandler(output)
+    assert [line[:24] for line in capsys.readouterr().out.splitlines()] == [
+        "telemetry is being lost:"
     ]
 
 
