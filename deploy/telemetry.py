@@ -3,14 +3,15 @@
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from o11y import schema
+from o11y.telemetry import schema
 
 PAGE = Path(__file__).with_name("TELEMETRY.md")
 
 INTRODUCTION = """\
 # Telemetry
 
-Every metric, span, event and key there is; written by `make telemetry-docs` from `o11y.schema`.
+Every metric, span, event and key there is; written by `make telemetry-docs` from
+`o11y.telemetry.schema`.
 Sources: a clause of the OpenTelemetry semantic conventions (`semconv …`), the names users of the
 original know (`original`), or this project (`o11y`).
 """

@@ -15,7 +15,7 @@ from inference_svc.app import build
 from inference_svc.device import Device
 from inference_svc.model import LanguageModel
 from inference_svc.settings import Settings
-from o11y.service import run
+from o11y.web.service import run
 
 LOOPS = 60
 """The number of the word at which the step runs on in Python."""

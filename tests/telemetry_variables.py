@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from o11y.environment import completed, faults
+from o11y.telemetry.environment import completed, faults
 
 
 def set_variables(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx2
 
-from o11y import schema
+from o11y.telemetry import schema
 
 FIND_SECONDS = 15.0
 

@@ -9,7 +9,7 @@ no times, no addresses, no ids.
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from o11y import schema
+from o11y.telemetry import schema
 from tests.tempo import Span, Trace
 
 Attributes = dict[str, Any]

@@ -16,7 +16,7 @@ from o11y.contracts import (
     SearchAnswer,
     Usage,
 )
-from o11y.problems import TRACE_HEADER
+from o11y.web.problems import TRACE_HEADER
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import httpx2
 from pydantic import BaseModel, ValidationError
 
 from deploy.demo.calls import Judge, Verdict
-from o11y.problems import TRACE_HEADER
+from o11y.web.problems import TRACE_HEADER
 
 A = TypeVar("A", bound=BaseModel)
 

@@ -8,7 +8,6 @@ from pydantic import BaseModel
 
 from deploy.demo.calls import Call, Verdict
 from deploy.demo.judges import good
-from o11y import schema
 from o11y.contracts import (
     ChatAnswer,
     EmbedAnswer,
@@ -16,6 +15,7 @@ from o11y.contracts import (
     PipelineAnswer,
     SearchAnswer,
 )
+from o11y.telemetry import schema
 
 SEED = 7
 """Every run asks for the same random choices."""

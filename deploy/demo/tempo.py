@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx2
 
-from o11y import schema
+from o11y.telemetry import schema
 
 POLL_SECONDS = 1.0
 """Between two looks at a trace that is still arriving: services send their spans every second."""

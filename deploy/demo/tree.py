@@ -9,7 +9,7 @@ from rich.text import Text
 
 from deploy.demo.figures import dollars, seconds
 from deploy.demo.tempo import Span, Trace
-from o11y import schema
+from o11y.telemetry import schema
 
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_red")
 DURATION_WIDTH = 7

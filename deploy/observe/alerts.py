@@ -7,7 +7,7 @@ from typing import Any, Literal
 from deploy.observe import names, others, slo
 from deploy.observe.dashboards import retrieval
 from deploy.observe.promql import Where, happened, increase, rate, summed
-from o11y import schema
+from o11y.telemetry import schema
 
 HOURLY_BUDGET_USD = 10.0
 TENANT_BUDGET_USD = 5.0

@@ -7,7 +7,7 @@ the `_ratio` of gauges of unit 1.
 
 import re
 
-from o11y.schema import Metric
+from o11y.telemetry.schema import Metric
 
 UNITS = {
     "s": "seconds",

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from deploy.observe import names
-from o11y.schema import Metric
+from o11y.telemetry.schema import Metric
 
 RATE = "$__rate_interval"
 

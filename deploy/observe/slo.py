@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deploy.observe import others, promql
-from o11y import schema
+from o11y.telemetry import schema
 
 SERVER = schema.HTTP_SERVER_DURATION
 FAILED = {schema.HTTP_STATUS: '=~"5.."', schema.ERROR_TYPE: f'!="{schema.ERROR_CALLER_DEADLINE}"'}

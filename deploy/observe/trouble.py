@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deploy.demo.workload import TRACING
-from o11y import schema
+from o11y.telemetry import schema
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from pydantic import ValidationError
 from gateway.backends import Backends
 from gateway.pipeline import Pipeline
 from gateway.who import asked as by_query
-from o11y import deadline
 from o11y.contracts import (
     ChatAnswer,
     ChatRequest,
@@ -23,8 +22,9 @@ from o11y.contracts import (
     SearchAnswer,
     SearchRequest,
 )
-from o11y.identity import identify
-from o11y.problems import Problem
+from o11y.http import deadline
+from o11y.telemetry.identity import identify
+from o11y.web.problems import Problem
 
 
 def router(backends: Backends, pipeline: Pipeline) -> APIRouter:

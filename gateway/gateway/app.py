@@ -13,8 +13,8 @@ from gateway.corpus import Corpus
 from gateway.health import Health
 from gateway.pipeline import Pipeline
 from gateway.settings import Settings
-from o11y.service import Service, create_app
-from o11y.telemetry import Telemetry
+from o11y.telemetry.signals import Telemetry
+from o11y.web.service import Service, create_app
 
 
 def build(settings: Settings, telemetry: Telemetry) -> Service:

@@ -16,7 +16,6 @@ from gateway.chat_stream import ChatStream
 from gateway.llm import STAGE_HEADER, readable
 from gateway.relay import begin, own_ending, relayed
 from gateway.settings import Settings
-from o11y import problems, schema
 from o11y.contracts import (
     COST_HEADER,
     PROVIDER_HEADER,
@@ -31,10 +30,12 @@ from o11y.contracts import (
     Vector,
     VectorSearchAnswer,
 )
-from o11y.events import EventStream, LastError, event
-from o11y.hop import ServiceClient, StreamedResponse
-from o11y.problems import Problem, details
-from o11y.telemetry import Telemetry
+from o11y.http.client import ServiceClient, StreamedResponse
+from o11y.telemetry import schema
+from o11y.telemetry.signals import Telemetry
+from o11y.web import problems
+from o11y.web.events import EventStream, LastError, event
+from o11y.web.problems import Problem, details
 
 T = TypeVar("T")
 

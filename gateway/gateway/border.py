@@ -13,8 +13,8 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from o11y.identity import carrying
-from o11y.server import Arrival
+from o11y.telemetry.identity import carrying
+from o11y.web.server import Arrival
 
 USER, SESSION, TENANT = "x-user-id", "x-session-id", "x-tenant-id"
 

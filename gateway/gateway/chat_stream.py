@@ -15,11 +15,11 @@ from openai import AsyncStream
 from openai.types.chat import ChatCompletionChunk
 
 from gateway.llm import OPENED, readable
-from o11y import problems
 from o11y.contracts import SUMMARY_FIELD, ChatMetadata, StreamSummary
-from o11y.events import EventStream, Last, LastError, event
-from o11y.hop import StreamedResponse
-from o11y.problems import Problem, details
+from o11y.http.client import StreamedResponse
+from o11y.web import problems
+from o11y.web.events import EventStream, Last, LastError, event
+from o11y.web.problems import Problem, details
 
 
 class ChatStream(EventStream):

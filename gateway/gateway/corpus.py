@@ -8,10 +8,10 @@ from importlib import resources
 from pydantic import BaseModel
 
 from gateway.backends import Backends, Embedded
-from o11y import schema
-from o11y.answer import parsed
-from o11y.problems import Problem, unavailable
-from o11y.telemetry import Telemetry
+from o11y.http.responses import parsed
+from o11y.telemetry import schema
+from o11y.telemetry.signals import Telemetry
+from o11y.web.problems import Problem, unavailable
 
 logger = logging.getLogger(__name__)
 

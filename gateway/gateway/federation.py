@@ -8,9 +8,9 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from o11y import schema
-from o11y.exposition import exposed
-from o11y.hop import ServiceClient
+from o11y.http.client import ServiceClient
+from o11y.telemetry import schema
+from o11y.web.exposition import exposed
 
 SCRAPE_SECONDS = 2.0
 

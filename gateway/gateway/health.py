@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from gateway.backends import Backends
 from gateway.who import asked
-from o11y.hop import ServiceClient
-from o11y.problems import Problem
+from o11y.http.client import ServiceClient
+from o11y.web.problems import Problem
 
 HEALTH_SECONDS = 2.0
 """How long a service may take to say how it is; a slower one counts as unavailable."""

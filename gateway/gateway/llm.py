@@ -8,11 +8,11 @@ from openai import APIError, AsyncOpenAI
 from pydantic import ValidationError
 
 from gateway.relay import begin, openai_ending, relayed
-from o11y import schema
-from o11y.answer import not_as_asked, raise_for_problem
 from o11y.contracts import PROVIDER_HEADER, SUMMARY_HEADER
-from o11y.hop import JSON, ServiceClient, StreamedResponse
-from o11y.problems import Problem
+from o11y.http.client import JSON, ServiceClient, StreamedResponse
+from o11y.http.responses import not_as_asked, raise_for_problem
+from o11y.telemetry import schema
+from o11y.web.problems import Problem
 
 STAGE_HEADER = "x-o11y-stage"
 """Request header of the SDK that names the pipeline stage of a call: its span has it, the service

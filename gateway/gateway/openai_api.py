@@ -10,14 +10,15 @@ from starlette.types import Receive, Scope, Send
 from gateway.backends import Backends
 from gateway.relay import openai_ending, relayed
 from gateway.who import asked, by_openai_body, by_query
-from o11y import deadline, problems
 from o11y.contracts import COST_HEADER, PROVIDER_HEADER
-from o11y.events import Last, ending, event
-from o11y.hop import StreamedResponse
-from o11y.models import one
-from o11y.openai_headers import passed, raw
-from o11y.problems import Problem, openai_error
-from o11y.server import Endpoint, read_body, send_whole
+from o11y.http import deadline
+from o11y.http.client import StreamedResponse
+from o11y.openai.headers import passed, raw
+from o11y.openai.models import one
+from o11y.web import problems
+from o11y.web.events import Last, ending, event
+from o11y.web.problems import Problem, openai_error
+from o11y.web.server import Endpoint, read_body, send_whole
 
 OURS = ("content-type", PROVIDER_HEADER, COST_HEADER)
 """Answer headers that reach the client beside the provider's; the rest belong to the hop."""

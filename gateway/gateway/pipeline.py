@@ -13,7 +13,6 @@ from openai.types.chat import ChatCompletionMessageParam
 from opentelemetry import trace
 
 from gateway.backends import Backends, Embedded
-from o11y import schema
 from o11y.contracts import (
     ChatAnswer,
     Embeddings,
@@ -28,10 +27,11 @@ from o11y.contracts import (
     Stage,
     StoreAnswer,
 )
-from o11y.genai import Operation
-from o11y.logs import trace_ids
-from o11y.problems import Problem
-from o11y.telemetry import Telemetry
+from o11y.telemetry import schema
+from o11y.telemetry.genai import Operation
+from o11y.telemetry.logs import trace_ids
+from o11y.telemetry.signals import Telemetry
+from o11y.web.problems import Problem
 
 TEMPERATURE = 0.3
 

@@ -4,11 +4,11 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
-from o11y import sse
-from o11y.answer import raise_for_problem
-from o11y.events import Last, LastError
-from o11y.hop import ServiceClient, StreamedResponse
-from o11y.problems import Problem
+from o11y.http import sse
+from o11y.http.client import ServiceClient, StreamedResponse
+from o11y.http.responses import raise_for_problem
+from o11y.web.events import Last, LastError
+from o11y.web.problems import Problem
 
 Ending = Callable[[bytes], type[Last] | None]
 """What an event ends its stream as; None for an event that doesn't."""

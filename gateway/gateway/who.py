@@ -17,8 +17,8 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.types import Scope
 
 from o11y.contracts import Identity
-from o11y.identity import identify
-from o11y.problems import from_validation
+from o11y.telemetry.identity import identify
+from o11y.web.problems import from_validation
 
 _identity: TypeAdapter[str] = TypeAdapter(Identity)
 _NAMES = ("user_id", "session_id")

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from inference_svc.pace import Pace
-from o11y import deadline
-from o11y.problems import Problem
+from o11y.http import deadline
+from o11y.web.problems import Problem
 
 
 class Rejected(Problem):

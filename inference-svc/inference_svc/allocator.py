@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 from opentelemetry.metrics import Observation
 
-from o11y import schema
-from o11y.telemetry import Telemetry
+from o11y.telemetry import schema
+from o11y.telemetry.signals import Telemetry
 
 
 def observe(device: str, telemetry: Telemetry) -> None:

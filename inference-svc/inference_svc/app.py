@@ -17,8 +17,8 @@ from inference_svc.generation import Generator
 from inference_svc.gpu import Gpus, visible
 from inference_svc.prompt import Prompts
 from inference_svc.settings import Settings
-from o11y.service import Service, StartError, create_app, metrics_router
-from o11y.telemetry import Telemetry
+from o11y.telemetry.signals import Telemetry
+from o11y.web.service import Service, StartError, create_app, metrics_router
 
 
 def load(settings: Settings, chosen: Device, telemetry: Telemetry) -> tuple[Engine, Embedder]:

@@ -17,8 +17,8 @@ from typing import Generic, TypeVar, cast
 
 from inference_svc import threads
 from inference_svc.pace import Pace
-from o11y import deadline
-from o11y.problems import Problem, out_of_time, unavailable
+from o11y.http import deadline
+from o11y.web.problems import Problem, out_of_time, unavailable
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from o11y.service import StartError
+from o11y.web.service import StartError
 
 DType = Literal["bfloat16", "float16", "float32"]
 """The number formats a model can be loaded in."""

@@ -11,9 +11,9 @@ from sentence_transformers import SentenceTransformer
 from inference_svc.batching import Batcher
 from inference_svc.device import Device
 from inference_svc.generation import PROVIDER
-from o11y import schema
-from o11y.genai import Operation
-from o11y.telemetry import Telemetry
+from o11y.telemetry import schema
+from o11y.telemetry.genai import Operation
+from o11y.telemetry.signals import Telemetry
 
 OPERATION = "embeddings"
 NAME = "all-MiniLM-L6-v2"

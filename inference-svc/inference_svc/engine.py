@@ -25,8 +25,8 @@ from inference_svc.recovery import EngineFailed, Failures, Stall, StepStalled
 from inference_svc.sampling import Sampling
 from inference_svc.steps import Step, Steps, Work
 from inference_svc.text import TextStream
-from o11y import deadline
-from o11y.problems import Problem, out_of_time, unavailable
+from o11y.http import deadline
+from o11y.web.problems import Problem, out_of_time, unavailable
 
 logger = logging.getLogger(__name__)
 

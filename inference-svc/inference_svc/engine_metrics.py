@@ -6,8 +6,8 @@ from opentelemetry.metrics import Observation
 
 from inference_svc.engine import Engine
 from inference_svc.steps import Step
-from o11y import schema
-from o11y.telemetry import Telemetry
+from o11y.telemetry import schema
+from o11y.telemetry.signals import Telemetry
 
 
 def observe(engine: Engine, telemetry: Telemetry) -> None:

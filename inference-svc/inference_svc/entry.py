@@ -9,7 +9,7 @@ from transformers.generation.continuous_batching.requests import GenerationOutpu
 
 from inference_svc.steps import Work
 from inference_svc.text import TextStream
-from o11y import deadline
+from o11y.http import deadline
 
 
 class Entry:

@@ -13,12 +13,12 @@ from inference_svc.admission import Rejected
 from inference_svc.engine import Call, Emit, Engine, Generation, GenerationRequest
 from inference_svc.recovery import EngineFailed
 from inference_svc.steps import occupancy
-from o11y import schema
 from o11y.contracts import LocalInferenceMetadata, Performance, Usage
-from o11y.error_types import error_type
-from o11y.genai import Operation
-from o11y.identity import Tenants
-from o11y.telemetry import Telemetry
+from o11y.telemetry import schema
+from o11y.telemetry.error_types import error_type
+from o11y.telemetry.genai import Operation
+from o11y.telemetry.identity import Tenants
+from o11y.telemetry.signals import Telemetry
 
 PROVIDER = "o11y-local"
 """`gen_ai.provider.name` of this service."""

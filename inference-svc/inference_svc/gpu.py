@@ -17,9 +17,9 @@ import torch
 from opentelemetry.metrics import Observation
 from pynvml import NVMLError, NVMLError_FunctionNotFound, NVMLError_NotSupported
 
-from o11y import schema
-from o11y.schema import Metric
-from o11y.telemetry import Telemetry
+from o11y.telemetry import schema
+from o11y.telemetry.schema import Metric
+from o11y.telemetry.signals import Telemetry
 
 log = logging.getLogger(__name__)
 

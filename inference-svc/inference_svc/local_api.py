@@ -13,10 +13,11 @@ from inference_svc.generation import Generator
 from inference_svc.gpu import Gpus
 from inference_svc.prompt import Prompts
 from inference_svc.running import Running
-from o11y import deadline, problems
 from o11y.contracts import LocalInferenceAnswer, LocalInferenceRequest
-from o11y.events import EventStream, Last, LastError, event
-from o11y.problems import Problem, details
+from o11y.http import deadline
+from o11y.web import problems
+from o11y.web.events import EventStream, Last, LastError, event
+from o11y.web.problems import Problem, details
 
 
 async def _events(running: Running) -> AsyncGenerator[bytes, None]:

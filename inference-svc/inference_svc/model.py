@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from inference_svc import packaged
 from inference_svc.device import Device
-from o11y.service import StartError
+from o11y.web.service import StartError
 
 HUB_SECONDS = 5.0
 """How long the hub may take to say whether it has a model."""

@@ -18,9 +18,9 @@ from inference_svc.engine import GenerationRequest
 from inference_svc.generation import Generator, Outcome
 from inference_svc.openai_stream import stream_chat, stream_text
 from inference_svc.prompt import PLAIN_STOP, Prompts
-from o11y import deadline
 from o11y.contracts import MAX_TEXTS, Seed, Text, TopK, TopP
-from o11y.problems import Problem
+from o11y.http import deadline
+from o11y.web.problems import Problem
 
 DEFAULT_MAX_TOKENS = 128
 MAX_STOPS = 16

@@ -9,9 +9,9 @@ from typing import Any
 from inference_svc.engine import GenerationRequest
 from inference_svc.generation import Generator, Said
 from inference_svc.running import Running
-from o11y import problems
-from o11y.events import EventStream, Last, LastError, event
-from o11y.problems import Problem, openai_error
+from o11y.web import problems
+from o11y.web.events import EventStream, Last, LastError, event
+from o11y.web.problems import Problem, openai_error
 
 DONE = Last(b"data: [DONE]\n\n")
 

@@ -4,7 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from o11y.problems import Problem
+from o11y.web.problems import Problem
 
 MOST_FAILURES = 3
 WITHIN_SECONDS = 60.0

@@ -1,11 +1,11 @@
 """`python -m llm_proxy`: run the service."""
 
-from o11y import environment
+from o11y.telemetry import environment
 
 environment.prepare()  # before OpenTelemetry is imported, which reads its variables then
 
 from llm_proxy.app import build  # noqa: E402
 from llm_proxy.settings import Settings  # noqa: E402
-from o11y.service import run  # noqa: E402
+from o11y.web.service import run  # noqa: E402
 
 run("llm-proxy", Settings, build)

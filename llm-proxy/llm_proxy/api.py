@@ -22,14 +22,15 @@ from llm_proxy.failures import Failed, Refused, judged, verdict
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Operation
 from llm_proxy.stream import Stream
-from o11y import deadline, schema
 from o11y.contracts import COST_HEADER, PROVIDER_HEADER, SUMMARY_HEADER
-from o11y.events import Last, ending
-from o11y.models import one
-from o11y.openai_headers import passed, raw
-from o11y.problems import Problem, out_of_time, unavailable
-from o11y.server import Endpoint, read_body, send_whole
-from o11y.transport import nothing_was_sent
+from o11y.http import deadline
+from o11y.http.transport import nothing_was_sent
+from o11y.openai.headers import passed, raw
+from o11y.openai.models import one
+from o11y.telemetry import schema
+from o11y.web.events import Last, ending
+from o11y.web.problems import Problem, out_of_time, unavailable
+from o11y.web.server import Endpoint, read_body, send_whole
 
 logger = logging.getLogger(__name__)
 

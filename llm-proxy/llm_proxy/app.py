@@ -11,10 +11,10 @@ from llm_proxy.calls import Calls
 from llm_proxy.provider import Provider
 from llm_proxy.routing import Routing
 from llm_proxy.settings import Settings
-from o11y.problems import Problem
-from o11y.service import Service, StartError, create_app, metrics_router
-from o11y.telemetry import Telemetry
-from o11y.transport import UnsupportedProxy
+from o11y.http.transport import UnsupportedProxy
+from o11y.telemetry.signals import Telemetry
+from o11y.web.problems import Problem
+from o11y.web.service import Service, StartError, create_app, metrics_router
 
 
 def build(

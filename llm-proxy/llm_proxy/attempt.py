@@ -12,8 +12,9 @@ from llm_proxy.inference import Inference
 from llm_proxy.meters import Attributes, Meters
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Request
-from o11y import attempts, schema
-from o11y.attempts import ATTEMPT, Call
+from o11y.http import attempts
+from o11y.http.attempts import ATTEMPT, Call
+from o11y.telemetry import schema
 
 
 class Attempt:

@@ -21,12 +21,13 @@ from llm_proxy.provider import Provider
 from llm_proxy.requests import Request
 from llm_proxy.routing import Candidate, Routing
 from llm_proxy.stream import Stream
-from o11y import deadline, schema
-from o11y.error_types import error_type
-from o11y.problems import Problem, out_of_time
-from o11y.sse import TooLong
-from o11y.telemetry import Telemetry
-from o11y.transport import nothing_was_sent
+from o11y.http import deadline
+from o11y.http.sse import TooLong
+from o11y.http.transport import nothing_was_sent
+from o11y.telemetry import schema
+from o11y.telemetry.error_types import error_type
+from o11y.telemetry.signals import Telemetry
+from o11y.web.problems import Problem, out_of_time
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from opentelemetry.util.genai.types import (
 )
 from opentelemetry.util.genai.utils import object_to_any_value
 
-from o11y.capture import CUT, MAX_CHARACTERS, PART_CHARACTERS
+from o11y.telemetry.capture import CUT, MAX_CHARACTERS, PART_CHARACTERS
 
 MAX_DATA_URL = 128
 """Characters told of an image that is sent within its message."""

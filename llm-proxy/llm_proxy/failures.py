@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from llm_proxy.answers import ProviderFailed
 from llm_proxy.backoff import asked_for
-from o11y import schema
-from o11y.openai_headers import passed
-from o11y.problems import Problem, out_of_time, unavailable
+from o11y.openai.headers import passed
+from o11y.telemetry import schema
+from o11y.web.problems import Problem, out_of_time, unavailable
 
 CREDENTIALS = (401, 403)
 

@@ -14,7 +14,7 @@ from llm_proxy.content import Answer, asked
 from llm_proxy.meters import Attributes, Meters
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Operation, Request
-from o11y import genai, schema
+from o11y.telemetry import genai, schema
 
 
 class Inference(genai.Operation):

@@ -7,11 +7,11 @@ from opentelemetry.metrics import Observation
 
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Operation
-from o11y import schema
-from o11y.bounded import Bounded
-from o11y.identity import Tenants
-from o11y.instruments import BoundCounter, BoundHistogram, Value
-from o11y.telemetry import Telemetry
+from o11y.telemetry import schema
+from o11y.telemetry.bounded import Bounded
+from o11y.telemetry.identity import Tenants
+from o11y.telemetry.instruments import BoundCounter, BoundHistogram, Value
+from o11y.telemetry.signals import Telemetry
 
 MAX_MODELS = 200
 """Model names come from callers: so many are metric labels."""

@@ -11,7 +11,7 @@ from genai_prices.data_snapshot import DataSnapshot
 from genai_prices.types import ModelPrice, PriceCalculation, TieredPrices
 
 from llm_proxy.answers import Tokens
-from o11y import schema
+from o11y.telemetry import schema
 
 NO_LIST = "none"
 """As the name of a price list: none holds, and no price is guessed."""

@@ -14,13 +14,13 @@ from opentelemetry.context import Context
 from llm_proxy.breaker import Breaker
 from llm_proxy.pricing import NO_LIST, PriceList
 from llm_proxy.settings import LOCAL, ProviderSettings
-from o11y import schema
-from o11y.attempts import CALL, Call, traced
-from o11y.balancer import RESEND_COUNT, Balancer, BalancingTransport, as_is, resolve
-from o11y.hop import JSON, UNTRACED, USER_AGENT
-from o11y.problems import unavailable
-from o11y.telemetry import Telemetry
-from o11y.transport import NetworkTransport, no_cookies, port_of, proxies
+from o11y.http.attempts import CALL, Call, traced
+from o11y.http.balancer import RESEND_COUNT, Balancer, BalancingTransport, as_is, resolve
+from o11y.http.client import JSON, UNTRACED, USER_AGENT
+from o11y.http.transport import NetworkTransport, no_cookies, port_of, proxies
+from o11y.telemetry import schema
+from o11y.telemetry.signals import Telemetry
+from o11y.web.problems import unavailable
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from o11y import schema
-from o11y.problems import Problem
+from o11y.telemetry import schema
+from o11y.web.problems import Problem
 
 _INT64 = 1 << 63
 """Telemetry has no room for larger numbers."""

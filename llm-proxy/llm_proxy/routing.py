@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Operation, Request
-from o11y.problems import Problem
+from o11y.web.problems import Problem
 
 RELEARN_SECONDS = 5.0
 """Pause before a provider that didn't tell its models is asked again, while there are others: it

@@ -13,12 +13,12 @@ from llm_proxy.attempt import Attempt
 from llm_proxy.failures import NOT_READABLE
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Operation, Request
-from o11y import schema
 from o11y.contracts import SUMMARY_FIELD, StreamSummary, Usage
-from o11y.error_types import error_type
-from o11y.events import Last, LastError, event
-from o11y.hop import END_SECONDS
-from o11y.sse import Splitter, TooLong, data
+from o11y.http.client import END_SECONDS
+from o11y.http.sse import Splitter, TooLong, data
+from o11y.telemetry import schema
+from o11y.telemetry.error_types import error_type
+from o11y.web.events import Last, LastError, event
 
 
 class Stream:

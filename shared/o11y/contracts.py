@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from o11y.identity import MAX_LENGTH
+from o11y.telemetry.identity import MAX_LENGTH
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=100_000)]
 Identity = Annotated[

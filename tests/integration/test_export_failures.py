@@ -18,7 +18,7 @@ from opentelemetry._logs import LogRecord
 from prometheus_client.samples import Sample
 
 from o11y.settings import ServiceSettings
-from o11y.telemetry import Telemetry
+from o11y.telemetry.signals import Telemetry
 from tests.collectors import (
     Collector,
     Conduct,

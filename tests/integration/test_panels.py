@@ -31,8 +31,8 @@ from deploy.observe.prometheus import prometheus
 from deploy.observe.querying import concrete
 from inference_svc.gpu import Gpus
 from inference_svc.settings import Settings
-from o11y import schema
-from o11y.telemetry import Telemetry
+from o11y.telemetry import schema
+from o11y.telemetry.signals import Telemetry
 from tests import openai_standin
 from tests.collectors import Conduct, HttpCollector
 from tests.integration.llm import until

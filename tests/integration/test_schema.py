@@ -16,7 +16,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from deploy.demo.workload import SCENARIOS
 from deploy.observe import names as names_of
-from o11y import schema
+from o11y.telemetry import schema
 from tests import openai_standin
 from tests.collectors import HttpCollector
 from tests.integration.llm import chat, embed

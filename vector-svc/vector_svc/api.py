@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from o11y.contracts import StoreAnswer, StoreRequest, VectorSearchAnswer, VectorSearchRequest
-from o11y.problems import Problem
+from o11y.web.problems import Problem
 from vector_svc.retrieval import Retrieval
 
 

@@ -9,9 +9,9 @@ from chromadb.api import AsyncClientAPI, ClientAPI
 from chromadb.errors import ChromaError
 from fastapi import FastAPI
 
-from o11y.problems import Problem, unavailable
-from o11y.service import StartError, create_app, metrics_router
-from o11y.telemetry import Telemetry
+from o11y.telemetry.signals import Telemetry
+from o11y.web.problems import Problem, unavailable
+from o11y.web.service import StartError, create_app, metrics_router
 from vector_svc import api
 from vector_svc.collection import Connect, VectorCollection
 from vector_svc.retrieval import Retrieval

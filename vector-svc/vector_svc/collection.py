@@ -15,7 +15,7 @@ from chromadb.api import AsyncClientAPI, ClientAPI
 from chromadb.errors import ChromaError, NotFoundError
 
 from o11y.contracts import Metadata, SearchResult
-from o11y.problems import Problem
+from o11y.web.problems import Problem
 
 MODEL_KEY = "embedding_model"
 DIMENSION_KEY = "dimension"

@@ -11,11 +11,12 @@ from opentelemetry.metrics import Observation
 from opentelemetry.trace import SpanKind
 from opentelemetry.util.genai.types import RetrievalDocument
 
-from o11y import deadline, schema
 from o11y.contracts import StoreAnswer, StoreRequest, VectorSearchAnswer, VectorSearchRequest
-from o11y.genai import Operation
-from o11y.problems import out_of_time, unavailable
-from o11y.telemetry import Telemetry
+from o11y.http import deadline
+from o11y.telemetry import schema
+from o11y.telemetry.genai import Operation
+from o11y.telemetry.signals import Telemetry
+from o11y.web.problems import out_of_time, unavailable
 from vector_svc.collection import Binding, VectorCollection
 
 DB_SYSTEM = "chroma"

@@ -4,7 +4,7 @@ from deploy.observe import names, others
 from deploy.observe.page import Dashboard, Variable
 from deploy.observe.panels import Row, instant, query, stat, states, table, timeseries, traces
 from deploy.observe.promql import increase, quantile, rate, share
-from o11y import schema
+from o11y.telemetry import schema
 
 COST, TOKENS, CALLS = schema.OPENAI_COST, schema.OPENAI_TOKENS, schema.OPENAI_API_DURATION
 CHOSEN = {schema.LABEL_MODEL: '=~"$model"', schema.LABEL_TENANT: '=~"$tenant"'}

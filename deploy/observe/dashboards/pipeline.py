@@ -4,7 +4,7 @@ from deploy.observe import names, others
 from deploy.observe.page import Dashboard, Variable
 from deploy.observe.panels import Row, logs, query, service_graph, stat, timeseries, traces
 from deploy.observe.promql import mean, quantile, rate, share
-from o11y import schema
+from o11y.telemetry import schema
 
 SERVER = schema.HTTP_SERVER_DURATION
 CALLS = schema.HTTP_CLIENT_DURATION

@@ -4,7 +4,7 @@ from deploy.observe import names
 from deploy.observe.page import Dashboard, Variable
 from deploy.observe.panels import Row, query, stat, timeseries, traces
 from deploy.observe.promql import mean, quantile, rate, selector
-from o11y import schema
+from o11y.telemetry import schema
 
 TOP, EMPTY = schema.VECTOR_TOP_SIMILARITY, schema.VECTOR_EMPTY
 DURATION = schema.VECTOR_OPERATION_DURATION

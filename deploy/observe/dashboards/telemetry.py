@@ -5,7 +5,7 @@ from deploy.observe.others import collector
 from deploy.observe.page import Dashboard
 from deploy.observe.panels import Row, query, stat, timeseries
 from deploy.observe.promql import rate
-from o11y import schema
+from o11y.telemetry import schema
 
 OVER = "[$__rate_interval]"
 LOST = {schema.ERROR_TYPE: '!=""'}

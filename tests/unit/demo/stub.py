@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx2
 
-from o11y.problems import TRACE_HEADER
+from o11y.web.problems import TRACE_HEADER
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 WINDOW = 64

@@ -19,9 +19,9 @@ from gateway.border import Border, TraceContext
 from gateway.health import Health
 from gateway.pipeline import Pipeline
 from gateway.settings import Settings
-from o11y.hop import ServiceClient
-from o11y.service import Service, create_app
-from o11y.telemetry import Telemetry
+from o11y.http.client import ServiceClient
+from o11y.telemetry.signals import Telemetry
+from o11y.web.service import Service, create_app
 from tests.unit.o11y.near import NearTransport, Streamed
 from tests.unit.o11y.recorded import Recorded, http
 

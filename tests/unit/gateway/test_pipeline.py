@@ -8,7 +8,7 @@ import pytest
 from httpx2 import Response
 from opentelemetry.trace import SpanKind, StatusCode
 
-from o11y import schema
+from o11y.telemetry import schema
 from tests.unit.gateway.services import (
     ANSWER,
     CHAT,

@@ -9,8 +9,8 @@ import pytest
 from httpx2 import Response
 from opentelemetry.trace import SpanKind, StatusCode
 
-from o11y import schema
 from o11y.contracts import SUMMARY_FIELD
+from o11y.telemetry import schema
 from tests.unit.gateway.services import CHAT, LLM, Gateway, Services, problem, usage
 from tests.unit.o11y.near import SSE, Streamed
 from tests.unit.o11y.recorded import attributes

@@ -17,7 +17,7 @@ from inference_svc.engine import Engine, EngineLimits
 from inference_svc.model import LanguageModel
 from inference_svc.settings import Settings
 from o11y.settings import ServiceSettings
-from o11y.telemetry import Telemetry
+from o11y.telemetry.signals import Telemetry
 from tests import tiny_model
 from tests.unit.inference_svc.steered import Steered
 from tests.unit.o11y.recorded import Recorded

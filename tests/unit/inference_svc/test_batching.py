@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from inference_svc.batching import Batcher
-from o11y import deadline
-from o11y.problems import Problem
+from o11y.http import deadline
+from o11y.web.problems import Problem
 
 SECONDS = 10
 

@@ -12,9 +12,9 @@ from inference_svc.app import build
 from inference_svc.engine import Engine
 from inference_svc.generation import Generator
 from inference_svc.settings import Settings
-from o11y import schema
-from o11y.capture import CUT, MAX_CHARACTERS
-from o11y.problems import Problem
+from o11y.telemetry import schema
+from o11y.telemetry.capture import CUT, MAX_CHARACTERS
+from o11y.web.problems import Problem
 from tests.unit.inference_svc.test_engine import greedy
 from tests.unit.o11y.recorded import Recorded, attributes, http
 

@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 from inference_svc.device import Device
 from inference_svc.embedder import PASS_TOKENS, Embedder, by_length
 from inference_svc.settings import Settings
-from o11y.telemetry import Telemetry
+from o11y.telemetry.signals import Telemetry
 
 TEXTS = ["a span", "traces and metrics point at each other", "word " * 400, "", "a span"]
 

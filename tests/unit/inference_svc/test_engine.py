@@ -11,8 +11,8 @@ from inference_svc.device import Device
 from inference_svc.engine import Engine, GenerationRequest
 from inference_svc.model import LanguageModel
 from inference_svc.prompt import Prompts
-from o11y import deadline
-from o11y.problems import Problem
+from o11y.http import deadline
+from o11y.web.problems import Problem
 from tests.unit.inference_svc.conftest import LIMITS
 
 LONG = 60

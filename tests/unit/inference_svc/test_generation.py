@@ -12,8 +12,8 @@ from inference_svc.engine import Engine
 from inference_svc.generation import Generator
 from inference_svc.model import LanguageModel
 from inference_svc.steps import Step
-from o11y import deadline
-from o11y.problems import Problem
+from o11y.http import deadline
+from o11y.web.problems import Problem
 from tests.unit.inference_svc.conftest import LIMITS
 from tests.unit.inference_svc.steered import Steered
 from tests.unit.inference_svc.test_engine import greedy, queued

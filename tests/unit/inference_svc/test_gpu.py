@@ -21,9 +21,9 @@ from pynvml import (
 from inference_svc import gpu
 from inference_svc.gpu import Gpus, Nvml
 from inference_svc.settings import Settings
-from o11y import schema
-from o11y.schema import Metric
-from o11y.telemetry import Telemetry
+from o11y.telemetry import schema
+from o11y.telemetry.schema import Metric
+from o11y.telemetry.signals import Telemetry
 from tests.unit.inference_svc.nvml import (
     FIRST,
     GIB,

@@ -12,7 +12,7 @@ from inference_svc.admission import Rejected
 from inference_svc.device import Device
 from inference_svc.model import LanguageModel
 from inference_svc.prompt import Prompts, plain
-from o11y.service import StartError
+from o11y.web.service import StartError
 
 CPU = Device("cpu", torch.float32)
 

@@ -21,7 +21,7 @@ from inference_svc.openai_api import MAX_STOPS
 from inference_svc.sampling import COLDEST, PIECE, Sampling, draw
 from inference_svc.settings import Settings
 from o11y.contracts import LocalInferenceRequest
-from o11y.telemetry import Telemetry
+from o11y.telemetry.signals import Telemetry
 
 TEMPERATURES = st.floats(0, 2) | st.sampled_from([5e-324, 1e-300, 1e-38, COLDEST, 2.0])
 TOP_PS = st.floats(0, 1, exclude_min=True) | st.sampled_from([5e-324, 1e-300, 1e-45, 1.0])

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from inference_svc.app import build
 from inference_svc.settings import Settings
-from o11y.telemetry import Telemetry
+from o11y.telemetry.signals import Telemetry
 from tests import mixed_calls
 from tests.unit.o11y.recorded import InMemoryReader, points
 

@@ -11,7 +11,7 @@ import pytest
 from inference_svc.engine import Engine, GenerationRequest
 from inference_svc.generation import Generator
 from inference_svc.running import Running
-from o11y.problems import Problem
+from o11y.web.problems import Problem
 from tests.unit.inference_svc.conftest import Service
 from tests.unit.o11y.recorded import Recorded, attributes
 

@@ -15,10 +15,10 @@ from llm_proxy.calls import Whole
 from llm_proxy.meters import MAX_MODELS
 from llm_proxy.settings import LOCAL
 from llm_proxy.stream import Stream
-from o11y import schema
-from o11y.bounded import OVERFLOW
-from o11y.identity import MAX_TENANTS
-from o11y.schema import METRICS
+from o11y.telemetry import schema
+from o11y.telemetry.bounded import OVERFLOW
+from o11y.telemetry.identity import MAX_TENANTS
+from o11y.telemetry.schema import METRICS
 from tests.unit.llm_proxy.upstream import (
     CHAT,
     CHAT_ANSWER,

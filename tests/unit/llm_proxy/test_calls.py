@@ -11,8 +11,9 @@ from httpx2 import Response
 
 from llm_proxy.failures import Refused
 from llm_proxy.requests import Operation
-from o11y import deadline, schema
-from o11y.problems import Problem
+from o11y.http import deadline
+from o11y.telemetry import schema
+from o11y.web.problems import Problem
 from tests.unit.llm_proxy.upstream import CHAT_CALL, Caller, failing, outcome
 from tests.unit.o11y.near import Streamed
 from tests.unit.o11y.recorded import Point, attributes

@@ -8,8 +8,9 @@ from httpx2 import Response
 
 from llm_proxy.breaker import Breaker
 from llm_proxy.failures import OPEN
-from o11y import deadline, schema
-from o11y.problems import Problem
+from o11y.http import deadline
+from o11y.telemetry import schema
+from o11y.web.problems import Problem
 from tests.unit.llm_proxy.upstream import CHAT_CALL, Caller, Hang, failing, outcome
 
 Calling = Callable[..., Caller]

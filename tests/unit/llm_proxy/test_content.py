@@ -8,8 +8,8 @@ import pytest
 from httpx2 import Response
 
 from llm_proxy.content import MAX_DATA_URL, Answer, asked
-from o11y import schema
-from o11y.capture import CUT, MAX_CHARACTERS
+from o11y.telemetry import schema
+from o11y.telemetry.capture import CUT, MAX_CHARACTERS
 from tests.unit.llm_proxy.upstream import (
     CHAT,
     CHAT_CALL,

@@ -18,7 +18,7 @@ from llm_proxy.meters import Meters
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Operation, read
 from llm_proxy.settings import Settings
-from o11y import schema
+from o11y.telemetry import schema
 from tests.unit.llm_proxy.upstream import INFERENCE, provider_settings
 from tests.unit.o11y.recorded import Recorded, attributes
 

@@ -6,8 +6,8 @@ import httpx2
 import pytest
 
 from llm_proxy.failures import BUSY, NOT_READABLE, OPEN, Failed, Refused, judged, verdict
-from o11y import schema
-from o11y.problems import Problem
+from o11y.telemetry import schema
+from o11y.web.problems import Problem
 
 WORDS = b'{"error": {"message": "no"}}'
 WHO = "the LLM provider at a.test:80"

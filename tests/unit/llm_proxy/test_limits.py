@@ -12,8 +12,9 @@ from httpx2 import Response
 from llm_proxy import api
 from llm_proxy.failures import BUSY
 from llm_proxy.settings import LOCAL
-from o11y import deadline, schema
-from o11y.problems import Problem
+from o11y.http import deadline
+from o11y.telemetry import schema
+from o11y.web.problems import Problem
 from tests.unit.llm_proxy.upstream import (
     CHAT,
     CHAT_CALL,

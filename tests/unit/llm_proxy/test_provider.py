@@ -11,7 +11,7 @@ import pytest
 from httpx2 import Response
 from opentelemetry.trace import SpanKind
 
-from o11y import schema
+from o11y.telemetry import schema
 from tests.unit.llm_proxy.upstream import (
     CHAT,
     CHAT_ANSWER,

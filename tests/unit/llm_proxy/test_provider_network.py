@@ -8,7 +8,7 @@ import pytest
 from llm_proxy.app import build
 from llm_proxy.provider import Provider
 from llm_proxy.settings import LOCAL, ProviderSettings, Settings
-from o11y.service import StartError
+from o11y.web.service import StartError
 from tests.unit.llm_proxy.upstream import provider_settings
 from tests.unit.o11y.peers import HELLO, Server, listening
 from tests.unit.o11y.recorded import Recorded

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from llm_proxy.requests import Operation, Request, read
-from o11y.problems import Problem
+from o11y.web.problems import Problem
 
 MESSAGES = '"messages": [{"role": "user", "content": "hi"}]'
 

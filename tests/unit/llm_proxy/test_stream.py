@@ -11,8 +11,9 @@ from opentelemetry.trace import StatusCode
 from llm_proxy.calls import Calls
 from llm_proxy.routing import Routing
 from llm_proxy.stream import Stream
-from o11y import deadline, schema, sse
-from o11y.events import Last
+from o11y.http import deadline, sse
+from o11y.telemetry import schema
+from o11y.web.events import Last
 from tests.unit.llm_proxy.upstream import (
     CHAT_CALL,
     DONE,

@@ -19,8 +19,8 @@ from llm_proxy.requests import Operation
 from llm_proxy.routing import Routing
 from llm_proxy.settings import ProviderSettings, Settings
 from llm_proxy.stream import Stream
-from o11y import schema
-from o11y.problems import Problem
+from o11y.telemetry import schema
+from o11y.web.problems import Problem
 from tests.unit.o11y.near import NearTransport, Streamed
 from tests.unit.o11y.recorded import Recorded, attributes, http
 

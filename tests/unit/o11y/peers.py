@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from o11y.transport import NetworkTransport, no_cookies
+from o11y.http.transport import NetworkTransport, no_cookies
 
 PATIENCE_SECONDS = 5
 

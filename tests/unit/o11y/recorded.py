@@ -25,10 +25,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanContext, SpanKind
 from starlette.types import ASGIApp
 
-from o11y.aliases import Aliased
-from o11y.logs import JsonFormatter
 from o11y.settings import ServiceSettings
-from o11y.telemetry import Telemetry
+from o11y.telemetry.aliases import Aliased
+from o11y.telemetry.logs import JsonFormatter
+from o11y.telemetry.signals import Telemetry
 
 
 class Point(NamedTuple):

@@ -8,11 +8,11 @@ import httpx2
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel, Field
 
-from o11y import deadline
-from o11y.problems import Problem
-from o11y.server import Endpoint
-from o11y.service import create_app, metrics_router
-from o11y.telemetry import Telemetry
+from o11y.http import deadline
+from o11y.telemetry.signals import Telemetry
+from o11y.web.problems import Problem
+from o11y.web.server import Endpoint
+from o11y.web.service import create_app, metrics_router
 from tests.unit.o11y.recorded import Recorded, http
 
 TIMEOUT_SECONDS = 30.0

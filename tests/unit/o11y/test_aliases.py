@@ -16,10 +16,10 @@ from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 from opentelemetry.trace import SpanContext, TraceFlags
 from prometheus_client import REGISTRY
 
-from o11y import schema
-from o11y.instruments import Histogram
 from o11y.settings import ServiceSettings
-from o11y.telemetry import Telemetry
+from o11y.telemetry import schema
+from o11y.telemetry.instruments import Histogram
+from o11y.telemetry.signals import Telemetry
 from tests.collectors import HttpCollector
 from tests.processes import ROOT
 from tests.telemetry_variables import set_variables

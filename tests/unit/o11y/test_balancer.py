@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from o11y.balancer import Balancer, Replica, resolve
+from o11y.http.balancer import Balancer, Replica, resolve
 from tests.unit.o11y.peers import CLOSING, make_certificate, serving_tls
 
 PATIENCE_SECONDS = 5
@@ -39,8 +39,8 @@ class Names:
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("o11y.balancer.WATCH_SECONDS", 0.01)
-    monkeypatch.setattr("o11y.balancer.PROBE_SECONDS", 0.05)
+    monkeypatch.setattr("o11y.http.balancer.WATCH_SECONDS", 0.01)
+    monkeypatch.setattr("o11y.http.balancer.PROBE_SECONDS", 0.05)
 
 
 @asynccontextmanager
@@ -218,7 +218,7 @@ def certificates(folder: Path, stranger: str) -> tuple[Path, Path, Path]:
 async def test_a_replica_that_cannot_prove_its_name_is_not_alive(
     stranger: str, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("o11y.balancer.PROBE_SECONDS", 1)
+    monkeypatch.setattr("o11y.http.balancer.PROBE_SECONDS", 1)
     ours, theirs, trusted = certificates(tmp_path, stranger)
     monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
     known, unknown = Probed(), Probed()

@@ -9,8 +9,15 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from o11y.balancer import IDEMPOTENT, REPLICA, RESEND_COUNT, Balancer, BalancingTransport, Replica
-from o11y.transport import NetworkTransport
+from o11y.http.balancer import (
+    IDEMPOTENT,
+    REPLICA,
+    RESEND_COUNT,
+    Balancer,
+    BalancingTransport,
+    Replica,
+)
+from o11y.http.transport import NetworkTransport
 from tests.unit.o11y.near import NearTransport, Streamed
 from tests.unit.o11y.peers import (
     HELLO,

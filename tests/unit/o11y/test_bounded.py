@@ -1,6 +1,6 @@
 """Labels from outside: the first so many values keep their names."""
 
-from o11y.bounded import OVERFLOW, Bounded
+from o11y.telemetry.bounded import OVERFLOW, Bounded
 
 
 def test_values_beyond_the_limit_are_one() -> None:

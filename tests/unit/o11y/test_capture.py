@@ -12,9 +12,9 @@ from opentelemetry.util.genai.types import (
     ToolCallRequestPart,
 )
 
-from o11y import schema
-from o11y.capture import CUT, MAX_CHARACTERS
 from o11y.settings import ServiceSettings
+from o11y.telemetry import schema
+from o11y.telemetry.capture import CUT, MAX_CHARACTERS
 from tests.unit.o11y.recorded import Recorded, attributes
 
 CONTENT = (schema.INPUT_MESSAGES, schema.OUTPUT_MESSAGES, schema.SYSTEM_INSTRUCTIONS)

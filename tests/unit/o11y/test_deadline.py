@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from o11y import deadline
+from o11y.http import deadline
 
 
 def test_there_is_no_deadline_until_one_is_set() -> None:

@@ -5,7 +5,7 @@ from importlib.metadata import entry_points
 import pytest
 from opentelemetry.distro import OpenTelemetryConfigurator, OpenTelemetryDistro
 
-from o11y import distribution
+from o11y.telemetry import distribution
 
 
 @pytest.mark.parametrize(

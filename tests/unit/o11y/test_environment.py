@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from o11y import environment
-from o11y.environment import completed, faults
+from o11y.telemetry import environment
+from o11y.telemetry.environment import completed, faults
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 PROTOCOL = "OTEL_EXPORTER_OTLP_PROTOCOL"
@@ -211,7 +211,11 @@ def test_a_configuration_file_is_the_only_source(tmp_path: Path) -> None:
 
 
 def test_the_check_needs_nothing_of_opentelemetry() -> None:
-    code = "import sys, o11y.environment; print([m for m in sys.modules if 'opentelemetry' in m])"
+    code = (
+        "import sys\n"
+        "import o11y.telemetry.environment\n"
+        "print([name for name in sys.modules if 'opentelemetry' in name])\n"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 

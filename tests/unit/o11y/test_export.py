@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import pytest
 from opentelemetry._logs import LogRecord
 
-from o11y import schema
-from o11y.export import grpc_url, http_base, parse_headers, protocol_of
 from o11y.settings import ServiceSettings
-from o11y.telemetry import Telemetry
+from o11y.telemetry import schema
+from o11y.telemetry.endpoints import grpc_url, http_base, parse_headers, protocol_of
+from o11y.telemetry.signals import Telemetry
 from tests.collectors import (
     Collector,
     GrpcCollector,

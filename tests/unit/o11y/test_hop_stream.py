@@ -7,9 +7,10 @@ import httpx2
 import pytest
 from opentelemetry.trace import StatusCode
 
-from o11y import deadline, schema
-from o11y.hop import ServiceClient
-from o11y.problems import Problem
+from o11y.http import deadline
+from o11y.http.client import ServiceClient
+from o11y.telemetry import schema
+from o11y.web.problems import Problem
 from tests.unit.o11y.near import NearTransport, Streamed
 from tests.unit.o11y.recorded import Recorded, attributes
 

@@ -4,8 +4,8 @@ import pytest
 from opentelemetry import baggage, context, trace
 from opentelemetry.context import Context
 
-from o11y.bounded import OVERFLOW
-from o11y.identity import NO_TENANT, Tenants, arrived, attributes, identify
+from o11y.telemetry.bounded import OVERFLOW
+from o11y.telemetry.identity import NO_TENANT, Tenants, arrived, attributes, identify
 from tests.unit.o11y import recorded as recording
 from tests.unit.o11y.recorded import Recorded
 from tests.unit.o11y.whose import identified

@@ -4,10 +4,10 @@ import pytest
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.trace import Span, set_span_in_context
 
-from o11y import schema
-from o11y.instruments import Traced
 from o11y.settings import ServiceSettings
-from o11y.telemetry import Telemetry
+from o11y.telemetry import schema
+from o11y.telemetry.instruments import Traced
+from o11y.telemetry.signals import Telemetry
 from tests.unit.o11y.recorded import Point, Recorded, points
 
 TOKENS, SECONDS = schema.MODEL_TOKENS, schema.MODEL_DURATION

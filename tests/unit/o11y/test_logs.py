@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from opentelemetry._logs import SeverityNumber
 
-from o11y import logs
-from o11y.logs import JsonFormatter, OtlpHandler, PlainFormatter
 from o11y.settings import ServiceSettings
-from o11y.telemetry import Telemetry
+from o11y.telemetry import logs
+from o11y.telemetry.logs import JsonFormatter, OtlpHandler, PlainFormatter
+from o11y.telemetry.signals import Telemetry
 from tests.collectors import HttpCollector
 from tests.telemetry_variables import set_variables
 from tests.unit.o11y.recorded import Recorded, identity

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from o11y import loss
-from o11y.loss import LossReports
+from o11y.telemetry import loss
+from o11y.telemetry.loss import LossReports
 
 ADDRESS = "http://collector:4317"
 exporter = logging.getLogger("opentelemetry.exporter.otlp.thing")

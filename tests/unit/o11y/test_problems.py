@@ -6,7 +6,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from o11y.problems import Problem
+from o11y.web.problems import Problem
 from tests.unit.o11y.recorded import Recorded, attributes
 from tests.unit.o11y.services import service
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from o11y import schema
-from o11y.schema import METRICS, Metric
+from o11y.telemetry import schema
+from o11y.telemetry.schema import METRICS, Metric
 
 KEYS = {value for value in vars(schema).values() if isinstance(value, str)}
 

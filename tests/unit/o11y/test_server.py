@@ -10,9 +10,10 @@ import pytest
 from opentelemetry.trace import StatusCode
 from starlette.types import Message, Receive, Scope, Send
 
-from o11y import deadline, schema
-from o11y.problems import Problem, out_of_time
-from o11y.server import Endpoint, read_body, send_whole
+from o11y.http import deadline
+from o11y.telemetry import schema
+from o11y.web.problems import Problem, out_of_time
+from o11y.web.server import Endpoint, read_body, send_whole
 from tests.unit.o11y.peers import until
 from tests.unit.o11y.recorded import Recorded, attributes, identity
 from tests.unit.o11y.services import TIMEOUT_SECONDS, application
@@ -246,7 +247,7 @@ async def test_an_answer_that_has_begun_is_cut(recorded: Recorded, lines: Lines)
 async def test_a_body_has_a_limit(
     parts: list[bytes], status: int, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("o11y.server.MAX_BODY", 10)
+    monkeypatch.setattr("o11y.web.server.MAX_BODY", 10)
     work = Work()
     work.let_go.set()
     visit = Visit(recorded, work, *parts)

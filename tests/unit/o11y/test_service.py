@@ -19,10 +19,10 @@ from opentelemetry.trace import SpanKind
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from pydantic import Field
 
-from o11y import distribution
-from o11y.service import StartError, create_app, run
 from o11y.settings import ServiceSettings
-from o11y.telemetry import Telemetry
+from o11y.telemetry import distribution
+from o11y.telemetry.signals import Telemetry
+from o11y.web.service import StartError, create_app, run
 from tests.processes import ROOT, free_ports
 from tests.unit.o11y.recorded import Names, Recorded, attributes, http, identity
 from tests.unit.o11y.services import TIMEOUT_SECONDS, always, application, service
@@ -257,7 +257,7 @@ def doomed(settings: Settings, telemetry: Telemetry) -> FastAPI:
 def test_a_service_that_can_go_on_no_more_ends_its_process_and_says_why() -> None:
     program = (
         "from tests.unit.o11y.test_service import Settings, doomed\n"
-        "from o11y.service import run\n"
+        "from o11y.web.service import run\n"
         "run('thing-svc', Settings, doomed)"
     )
     ended = subprocess.run(

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from o11y.sse import MAX_EVENT, Splitter, TooLong, data
+from o11y.http.sse import MAX_EVENT, Splitter, TooLong, data
 
 EVENTS = [
     b"data: one\n\n",

@@ -18,9 +18,9 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from o11y import schema
 from o11y.settings import ServiceSettings
-from o11y.telemetry import Telemetry
+from o11y.telemetry import schema
+from o11y.telemetry.signals import Telemetry
 from tests.certificates import certificate_for
 from tests.collectors import (
     Collector,

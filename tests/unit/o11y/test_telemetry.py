@@ -13,9 +13,9 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from prometheus_client.openmetrics.exposition import generate_latest
 
-from o11y import schema
 from o11y.settings import ServiceSettings
-from o11y.telemetry import CpuUsage, Telemetry
+from o11y.telemetry import schema
+from o11y.telemetry.signals import CpuUsage, Telemetry
 from tests.collectors import HttpCollector
 from tests.telemetry_variables import set_variables
 from tests.unit.o11y.recorded import Names, Recorded

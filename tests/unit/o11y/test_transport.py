@@ -11,9 +11,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from o11y import transport
-from o11y.error_types import error_type
-from o11y.transport import PIECE, nothing_was_sent
+from o11y.http import transport
+from o11y.http.transport import PIECE, nothing_was_sent
+from o11y.telemetry.error_types import error_type
 from tests.unit.o11y.peers import (
     CLOSING,
     HELLO,

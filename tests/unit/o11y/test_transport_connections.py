@@ -8,7 +8,7 @@ import httpx2
 import pytest
 import uvloop
 
-from o11y import transport
+from o11y.http import transport
 from tests.unit.o11y.peers import (
     CLOSING,
     HELLO,

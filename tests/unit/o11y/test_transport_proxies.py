@@ -3,7 +3,7 @@
 import httpx2
 import pytest
 
-from o11y.transport import UnsupportedProxy, proxies
+from o11y.http.transport import UnsupportedProxy, proxies
 from tests.unit.o11y.near import NearTransport
 from tests.unit.o11y.peers import HELLO, Server, listening
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from o11y import transport
+from o11y.http import transport
 from tests.unit.o11y.peers import (
     CLOSING,
     HELLO,

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from opentelemetry import context
 
-from o11y.identity import carrying
+from o11y.telemetry.identity import carrying
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import yaml
 from deploy.observe import others
 from deploy.observe.dashboards import cost
 from gateway.settings import Settings
-from o11y import schema
+from o11y.telemetry import schema
 from tests.processes import ROOT
 
 FOLDER = ROOT / "deploy/otel-collector"

@@ -13,7 +13,7 @@ from deploy.observe.files import files
 from deploy.observe.grafana import DASHBOARDS
 from deploy.observe.page import Dashboard
 from deploy.observe.panels import Panel
-from o11y import schema
+from o11y.telemetry import schema
 
 KEYS = {attribute.key for attribute in schema.ATTRIBUTES}
 RESOURCE = {"service.name"}

@@ -9,7 +9,7 @@ from deploy.observe.dashboard_picture import dashboards_picture, figure
 from deploy.observe.grafana import DASHBOARDS
 from deploy.observe.querying import Curve, concrete, legend
 from deploy.observe.trace_picture import trace_picture
-from o11y import schema
+from o11y.telemetry import schema
 
 SVG = "{http://www.w3.org/2000/svg}"
 PAGES = [dashboard.json() for dashboard in DASHBOARDS]

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from deploy.observe.grafana import DASHBOARDS
-from o11y.bounded import OVERFLOW
-from o11y.identity import NO_TENANT
+from o11y.telemetry.bounded import OVERFLOW
+from o11y.telemetry.identity import NO_TENANT
 from tests.processes import ROOT
 
 FOLDER = "o11y-4-ai"

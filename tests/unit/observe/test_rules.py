@@ -12,7 +12,8 @@ import pytest
 from deploy.observe import alerts, rules, slo
 from deploy.observe.grafana import DASHBOARDS
 from inference_svc.admission import Admission, Rejected
-from o11y import deadline, schema
+from o11y.http import deadline
+from o11y.telemetry import schema
 
 RUNBOOK = rules.FOLDER.parents[1] / "RUNBOOK.md"
 needs_promtool = pytest.mark.skipif(

@@ -8,7 +8,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client import generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from o11y.telemetry import Telemetry
+from o11y.telemetry.signals import Telemetry
 from vector_svc.app import build
 from vector_svc.settings import Settings
 

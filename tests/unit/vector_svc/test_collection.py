@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from o11y.problems import Problem
+from o11y.web.problems import Problem
 from vector_svc.app import connect
 from vector_svc.collection import Binding, Connect, VectorCollection, document_id
 from vector_svc.settings import Settings

@@ -22,14 +22,15 @@ from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import INVALID_SPAN, Span, StatusCode, Tracer, TracerProvider
 
-from o11y import deadline, schema
-from o11y.balancer import RESEND_COUNT
-from o11y.environment import opt_into_stable_names
-from o11y.error_types import error_type
-from o11y.instruments import NO_LABELS, BoundHistogram, Labels, Value
-from o11y.stopwatch import Stopwatch
-from o11y.telemetry import Telemetry
-from o11y.transport import port_of
+from o11y.http import deadline
+from o11y.http.balancer import RESEND_COUNT
+from o11y.http.transport import port_of
+from o11y.telemetry import schema
+from o11y.telemetry.environment import opt_into_stable_names
+from o11y.telemetry.error_types import error_type
+from o11y.telemetry.instruments import NO_LABELS, BoundHistogram, Labels, Value
+from o11y.telemetry.signals import Telemetry
+from o11y.telemetry.stopwatch import Stopwatch
 
 FOR_THE_WAY_BACK = 0.05
 """The share of the time left, and at most this many seconds, that is not handed on: a service out

@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from dotenv import load_dotenv
 
-from o11y.export import grpc_url, http_base, parse_headers, protocol_of
+from o11y.telemetry.endpoints import grpc_url, http_base, parse_headers, protocol_of
 
 SIGNALS = ("TRACES", "METRICS", "LOGS")
 HTTP = "http/protobuf"

@@ -6,7 +6,7 @@ service; without a choice it would take the first distribution it finds.
 
 import os
 
-from o11y.environment import NAME
+from o11y.telemetry.environment import NAME
 
 
 def choose() -> None:

@@ -12,11 +12,11 @@ from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.trace import Tracer
 from opentelemetry.util.genai.types import ContentCapturingMode
 
-from o11y import schema
-from o11y.capture import Capture
-from o11y.instruments import Counter, Histogram
-from o11y.providers import Providers, of_the_variables
 from o11y.settings import ServiceSettings
+from o11y.telemetry import schema
+from o11y.telemetry.capture import Capture
+from o11y.telemetry.instruments import Counter, Histogram
+from o11y.telemetry.providers import Providers, of_the_variables
 
 CPU_SECONDS = 1.0
 SHUTDOWN_SECONDS = 3.0

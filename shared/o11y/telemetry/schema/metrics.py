@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from o11y.schema.attributes import *
+from o11y.telemetry.schema.attributes import *
 
 EVERY_SERVICE = ("gateway", "llm-proxy", "vector-svc", "inference-svc")
 

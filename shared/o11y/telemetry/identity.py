@@ -11,8 +11,8 @@ from opentelemetry import baggage, context, propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import Span, SpanProcessor
 
-from o11y import schema
-from o11y.bounded import Bounded
+from o11y.telemetry import schema
+from o11y.telemetry.bounded import Bounded
 
 MAX_LENGTH = 128
 """Longest user or session id, in characters: they travel in a header with every hop."""

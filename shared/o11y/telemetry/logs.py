@@ -12,9 +12,9 @@ from opentelemetry import trace
 from opentelemetry._logs import Logger, LoggerProvider, SeverityNumber
 from opentelemetry.semconv.attributes import exception_attributes
 
-from o11y import identity
 from o11y.settings import ServiceSettings
-from o11y.telemetry import Telemetry
+from o11y.telemetry import identity
+from o11y.telemetry.signals import Telemetry
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
     *("message", "asctime", "taskName"),

@@ -10,13 +10,21 @@ import httpx2
 import msgspec
 from pydantic import BaseModel
 
-from o11y import deadline
-from o11y.answer import parsed
-from o11y.attempts import ATTEMPT, CALL, Attempt, Call, traced
-from o11y.balancer import IDEMPOTENT, REPLICA, Balancer, BalancingTransport, Replica, as_is, resolve
-from o11y.problems import Problem, out_of_time, unavailable
-from o11y.telemetry import Telemetry
-from o11y.transport import NetworkTransport, no_cookies, nothing_was_sent
+from o11y.http import deadline
+from o11y.http.attempts import ATTEMPT, CALL, Attempt, Call, traced
+from o11y.http.balancer import (
+    IDEMPOTENT,
+    REPLICA,
+    Balancer,
+    BalancingTransport,
+    Replica,
+    as_is,
+    resolve,
+)
+from o11y.http.responses import parsed
+from o11y.http.transport import NetworkTransport, no_cookies, nothing_was_sent
+from o11y.telemetry.signals import Telemetry
+from o11y.web.problems import Problem, out_of_time, unavailable
 
 UNTRACED = {"traceparent": f"00-{1:032x}-{1:016x}-00"}
 """A parent that isn't recorded (W3C Trace Context): what it calls isn't either."""

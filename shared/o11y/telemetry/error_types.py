@@ -4,9 +4,9 @@ import asyncio
 
 import httpx2
 
-from o11y import schema
-from o11y.problems import Problem
-from o11y.transport import nothing_was_sent
+from o11y.http.transport import nothing_was_sent
+from o11y.telemetry import schema
+from o11y.web.problems import Problem
 
 
 def error_type(error: BaseException) -> str:

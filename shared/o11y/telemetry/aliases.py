@@ -13,7 +13,7 @@ from typing import Any
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import export
 
-from o11y import schema
+from o11y.telemetry import schema
 
 OVERFLOW = "otel.metric.overflow"
 """The only attribute of the point that counts what a cardinality limit keeps out."""

@@ -7,6 +7,6 @@ unit as suffix and `_total` on counters: `model_inference_duration` in `s` is re
 `model_inference_duration_seconds`.
 """
 
-from o11y.schema.attributes import *
-from o11y.schema.metrics import *
-from o11y.schema.spans import *
+from o11y.telemetry.schema.attributes import *
+from o11y.telemetry.schema.metrics import *
+from o11y.telemetry.schema.spans import *

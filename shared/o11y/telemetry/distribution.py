@@ -15,10 +15,10 @@ from opentelemetry.configuration import ConfigurationError
 from opentelemetry.distro import OpenTelemetryConfigurator, OpenTelemetryDistro
 from opentelemetry.instrumentation.auto_instrumentation import initialize
 
-from o11y import providers
-from o11y.distribution_choice import choose
-from o11y.environment import CONFIG_FILE, prepare
-from o11y.providers import Providers
+from o11y.telemetry import providers
+from o11y.telemetry.distribution_choice import choose
+from o11y.telemetry.environment import CONFIG_FILE, prepare
+from o11y.telemetry.providers import Providers
 
 
 class _Process:

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from o11y.problems import Problem
+from o11y.web.problems import Problem
 
 
 class _Named(msgspec.Struct):

@@ -15,11 +15,12 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from o11y import api_docs, distribution, logs, problems
-from o11y.exposition import exposed
-from o11y.server import Arrive, Endpoint, Server, from_our_own
 from o11y.settings import ServiceSettings, load
-from o11y.telemetry import Telemetry
+from o11y.telemetry import distribution, logs
+from o11y.telemetry.signals import Telemetry
+from o11y.web import api_docs, problems
+from o11y.web.exposition import exposed
+from o11y.web.server import Arrive, Endpoint, Server, from_our_own
 
 DRAIN_SECONDS = 5
 """How long a stopping process lets the requests in flight finish."""

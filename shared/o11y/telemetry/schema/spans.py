@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from o11y.schema.attributes import *
-from o11y.schema.metrics import EVERY_SERVICE
+from o11y.telemetry.schema.attributes import *
+from o11y.telemetry.schema.metrics import EVERY_SERVICE
 
 SPAN_WORKFLOW = "full-pipeline"
 """Name of the workflow."""

@@ -12,10 +12,10 @@ from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, StatusCode, Tracer, set_span_in_context, use_span
 from opentelemetry.util.types import AttributeValue
 
-from o11y import schema
-from o11y.error_types import error_type
-from o11y.instruments import NO_LABELS, Histogram, Labels
-from o11y.stopwatch import Stopwatch
+from o11y.telemetry import schema
+from o11y.telemetry.error_types import error_type
+from o11y.telemetry.instruments import NO_LABELS, Histogram, Labels
+from o11y.telemetry.stopwatch import Stopwatch
 
 
 class Operation:

@@ -1,7 +1,7 @@
 """The SDK's providers of one process, as its variables ask for them.
 
 Samplers, limits, batches, exporters, temporality: the SDK and its exporters read the variables of
-the specification themselves (`o11y.environment` has completed them). What is added: the resource's
+the specification themselves (`environment` has completed them). What is added: the resource's
 attributes, identity on spans, the Prometheus view of the metrics, and reports of what is lost.
 """
 
@@ -28,10 +28,10 @@ from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import Sampler
 from prometheus_client import CollectorRegistry
 
-from o11y import schema
-from o11y.aliases import Aliased, PeriodicReader, PrometheusReader
-from o11y.identity import IdentityOnSpans
-from o11y.loss import LossReports, Reporting
+from o11y.telemetry import schema
+from o11y.telemetry.aliases import Aliased, PeriodicReader, PrometheusReader
+from o11y.telemetry.identity import IdentityOnSpans
+from o11y.telemetry.loss import LossReports, Reporting
 
 _OTLP = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 _KNOWN_SAMPLERS = frozenset(

@@ -12,7 +12,7 @@ from opentelemetry.metrics import Histogram as SdkHistogram
 from opentelemetry.metrics import Meter
 from opentelemetry.trace import NonRecordingSpan, SpanContext, set_span_in_context
 
-from o11y import schema
+from o11y.telemetry import schema
 
 Value = str | int | float | bool | tuple[str, ...]
 Labels = Mapping[str, Value]

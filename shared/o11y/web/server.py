@@ -27,13 +27,15 @@ from opentelemetry.trace import (
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from o11y import deadline, identity, problems, schema
-from o11y.api_docs import FAVICON
-from o11y.events import BROKEN
-from o11y.instruments import BoundHistogram
-from o11y.problems import Problem, unavailable
-from o11y.stopwatch import Stopwatch
-from o11y.telemetry import Telemetry
+from o11y.http import deadline
+from o11y.telemetry import identity, schema
+from o11y.telemetry.instruments import BoundHistogram
+from o11y.telemetry.signals import Telemetry
+from o11y.telemetry.stopwatch import Stopwatch
+from o11y.web import problems
+from o11y.web.api_docs import FAVICON
+from o11y.web.events import BROKEN
+from o11y.web.problems import Problem, unavailable
 
 access = logging.getLogger("o11y.access")
 

@@ -23,7 +23,7 @@ from opentelemetry.util.genai.types import (
 )
 from opentelemetry.util.genai.utils import gen_ai_json_dumps
 
-from o11y import schema
+from o11y.telemetry import schema
 
 MAX_CHARACTERS = 8192
 """Of each of the three attributes, before it is JSON. Of a conversation that is longer the end is

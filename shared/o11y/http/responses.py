@@ -6,7 +6,7 @@ from typing import TypeVar
 import httpx2
 from pydantic import BaseModel, ValidationError
 
-from o11y.problems import Problem
+from o11y.web.problems import Problem
 
 M = TypeVar("M", bound=BaseModel)
 

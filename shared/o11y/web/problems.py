@@ -10,8 +10,8 @@ from fastapi.responses import JSONResponse
 from opentelemetry import trace
 from starlette.exceptions import HTTPException
 
-from o11y import schema
-from o11y.logs import trace_ids
+from o11y.telemetry import schema
+from o11y.telemetry.logs import trace_ids
 
 logger = logging.getLogger(__name__)
 

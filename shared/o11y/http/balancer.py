@@ -15,7 +15,7 @@ from ipaddress import ip_address
 
 import httpx2
 
-from o11y.transport import NetworkTransport, no_cookies, nothing_was_sent, port_of
+from o11y.http.transport import NetworkTransport, no_cookies, nothing_was_sent, port_of
 
 WATCH_SECONDS = 0.5
 """Pause between two looks at the addresses and the replicas behind them."""

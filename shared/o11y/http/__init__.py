@@ -1,0 +1,1 @@
+"""Requests to other services: client, balancing over replicas, deadlines, server-sent events."""

@@ -1,0 +1,1 @@
+"""OpenAI's API, as far as several services read it."""

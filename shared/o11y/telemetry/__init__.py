@@ -1,0 +1,1 @@
+"""Traces, metrics and logs: the OpenTelemetry distribution, and the schema of names."""

@@ -1,0 +1,1 @@
+"""The application factory, its middleware, errors as answers, event streams."""
