@@ -7,8 +7,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from gateway.backends import Backends
+from gateway.caller import query_identity
 from gateway.pipeline import Pipeline
-from gateway.who import asked as by_query
 from o11y.contracts import (
     ChatAnswer,
     ChatRequest,
@@ -28,7 +28,7 @@ from o11y.web.problems import Problem
 
 
 def router(backends: Backends, pipeline: Pipeline) -> APIRouter:
-    api = APIRouter(dependencies=[Depends(by_query)])
+    api = APIRouter(dependencies=[Depends(query_identity)])
 
     @api.post("/chat", response_model=ChatAnswer)
     async def chat(body: ChatRequest) -> ChatAnswer | Response:

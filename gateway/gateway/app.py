@@ -4,22 +4,25 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import httpx2
 from fastapi import FastAPI
 
 from gateway import api, federation, health, openai_api
 from gateway.backends import Backends
-from gateway.border import Border
 from gateway.corpus import Corpus
 from gateway.health import Health
 from gateway.pipeline import Pipeline
 from gateway.settings import Settings
+from gateway.trust_boundary import TrustBoundary
 from o11y.telemetry.signals import Telemetry
 from o11y.web.service import Service, create_app
 
 
-def build(settings: Settings, telemetry: Telemetry) -> Service:
-    """The application behind its border."""
-    backends = Backends(settings, telemetry)
+def build(
+    settings: Settings, telemetry: Telemetry, transport: httpx2.AsyncBaseTransport | None = None
+) -> Service:
+    """The application; `transport` replaces the network to the services behind it in tests."""
+    backends = Backends(settings, telemetry, transport)
     services = [backends.llm, backends.vector, backends.inference]
     corpus = Corpus(backends, telemetry)
     state = Health(backends)
@@ -53,6 +56,6 @@ def build(settings: Settings, telemetry: Telemetry) -> Service:
         lifespan,
         ready,
         timeout_seconds=settings.request_timeout_seconds,
-        endpoints=openai_api.endpoints(backends),
-        arrive=Border(settings.trace_context),
+        routes=openai_api.routes(backends),
+        extract=TrustBoundary(settings.trace_context),
     )

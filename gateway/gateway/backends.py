@@ -66,9 +66,15 @@ class Backends:
     Every call raises Problem.
     """
 
-    def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        telemetry: Telemetry,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
         def client(name: str, url: object) -> ServiceClient:
-            return ServiceClient(name, str(url), telemetry, settings.request_timeout_seconds)
+            seconds = settings.request_timeout_seconds
+            return ServiceClient(name, str(url), telemetry, seconds, transport)
 
         self.stream_timeout_seconds = settings.stream_timeout_seconds
         self.llm = client("llm-proxy", settings.llm_proxy_url)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, ConfigDict
 
 from gateway.backends import Backends
-from gateway.who import asked
+from gateway.caller import query_identity
 from o11y.http.client import ServiceClient
 from o11y.web.problems import Problem
 
@@ -74,7 +74,7 @@ async def _is_ready(client: ServiceClient) -> bool:
 
 
 def router(health: Health, backends: Backends) -> APIRouter:
-    api = APIRouter(dependencies=[Depends(asked)])
+    api = APIRouter(dependencies=[Depends(query_identity)])
     started = time.monotonic()
 
     @api.get("/health")

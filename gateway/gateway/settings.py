@@ -2,7 +2,7 @@
 
 from pydantic import Field, HttpUrl
 
-from gateway.border import TraceContext
+from gateway.trust_boundary import TraceContext
 from o11y.settings import ServiceSettings
 
 

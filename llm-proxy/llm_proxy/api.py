@@ -6,15 +6,13 @@ end: who sends `X-O11y-Stream-Summary: 1` is told it then, by a last chunk with 
 """
 
 import asyncio
-import logging
 from collections.abc import Sequence
-from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import httpx2
 import msgspec
-from fastapi import APIRouter, Response
-from starlette.types import Receive, Scope, Send
+from fastapi import APIRouter, Request, Response
 
 from llm_proxy import requests
 from llm_proxy.calls import Calls, Whole
@@ -25,89 +23,61 @@ from llm_proxy.stream import Stream
 from o11y.contracts import COST_HEADER, PROVIDER_HEADER, SUMMARY_HEADER
 from o11y.http import deadline
 from o11y.http.transport import nothing_was_sent
-from o11y.openai.headers import passed, raw
+from o11y.openai.headers import passed
 from o11y.openai.models import one
 from o11y.telemetry import schema
-from o11y.web.events import Last, ending
+from o11y.web.events import EventStream
 from o11y.web.problems import Problem, out_of_time, unavailable
-from o11y.web.server import Endpoint, read_body, send_whole
-
-logger = logging.getLogger(__name__)
+from o11y.web.routes import PlainRoute
 
 MODELS_SECONDS = 5.0
 
-_PROVIDER = PROVIDER_HEADER.lower().encode()
-_COST = COST_HEADER.lower().encode()
-_SUMMARY = SUMMARY_HEADER.lower().encode()
+PATHS = {
+    "/v1/chat/completions": Operation.CHAT,
+    "/v1/completions": Operation.COMPLETION,
+    "/v1/embeddings": Operation.EMBEDDINGS,
+}
 
 
-def endpoints(calls: Calls, stream_timeout_seconds: float) -> dict[str, Endpoint]:
-    """The hot paths, without a router between."""
+def routes(calls: Calls, stream_timeout_seconds: float) -> list[PlainRoute]:
+    """The calls to models."""
 
-    def endpoint(operation: Operation) -> Endpoint:
-        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-            request = requests.read(operation, await read_body(receive))
-            if request.stream:
+    def route(path: str, operation: Operation) -> PlainRoute:
+        async def answer(request: Request) -> Response:
+            call = requests.read(operation, await request.body())
+            if call.stream:
                 deadline.stream(stream_timeout_seconds)
             try:
-                given = await calls.make(request)
+                response = await calls.make(call)
             except Refused as refused:
-                headers = [*raw(refused.headers)]
+                headers = dict(refused.headers)
                 if refused.provider:
-                    headers.append((_PROVIDER, refused.provider.encode()))
-                await send_whole(send, refused.status, headers, refused.content)
-                return
-            if isinstance(given, Whole):
-                await _answer_whole(send, given)
-            else:
-                wants_summary = any(name == _SUMMARY for name, _ in scope["headers"])
-                await _answer_stream(send, given, wants_summary)
+                    headers[PROVIDER_HEADER] = refused.provider
+                return Response(refused.content, refused.status, headers)
+            if isinstance(response, Whole):
+                return _whole(response)
+            return _stream(response, summary=SUMMARY_HEADER in request.headers)
 
-        return answer
+        return PlainRoute(path, answer, methods=["POST"])
 
-    return {
-        "/v1/chat/completions": endpoint(Operation.CHAT),
-        "/v1/completions": endpoint(Operation.COMPLETION),
-        "/v1/embeddings": endpoint(Operation.EMBEDDINGS),
+    return [route(path, operation) for path, operation in PATHS.items()]
+
+
+def _whole(whole: Whole) -> Response:
+    headers = {
+        "content-type": whole.headers.get("content-type", "application/json"),
+        PROVIDER_HEADER: whole.provider.name,
+        **passed(whole.headers),
     }
-
-
-async def _answer_whole(send: Send, whole: Whole) -> None:
-    headers = [
-        (b"content-type", whole.headers.get("content-type", "application/json").encode()),
-        (_PROVIDER, whole.provider.name.encode()),
-        *raw(passed(whole.headers)),
-    ]
     if whole.cost_usd is not None:
-        headers.append((_COST, format(whole.cost_usd, ".12f").encode()))
-    await send_whole(send, 200, headers, whole.content)
+        headers[COST_HEADER] = format(whole.cost_usd, ".12f")
+    return Response(whole.content, 200, headers)
 
 
-async def _answer_stream(send: Send, stream: Stream, wants_summary: bool) -> None:
-    headers = [
-        (b"content-type", b"text/event-stream; charset=utf-8"),
-        (b"cache-control", b"no-cache"),
-        (b"x-accel-buffering", b"no"),
-        (_PROVIDER, stream.provider.name.encode()),
-        *raw(passed(stream.headers)),
-    ]
-    left = deadline.remaining()
-    try:
-        # a second more than the stream itself has: it is cut only if the caller doesn't read
-        async with asyncio.timeout(None if left is None else left + 1):
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            last = Last()
-            async with aclosing(stream.events(summary=wants_summary)) as events:
-                async for event in events:
-                    if isinstance(event, Last):
-                        last = event
-                        break
-                    await send({"type": "http.response.body", "body": event, "more_body": True})
-            await send(ending(last, broken=last.broken))
-    except TimeoutError:
-        logger.warning("a caller did not read its stream")
-    finally:
-        await stream.aclose(schema.ERROR_CANCELLED)
+def _stream(stream: Stream, *, summary: bool) -> Response:
+    headers = {PROVIDER_HEADER: stream.provider.name, **passed(stream.headers)}
+    close = partial(stream.aclose, schema.ERROR_CANCELLED)
+    return EventStream(stream.events(summary=summary), close, headers)
 
 
 def router(calls: Calls) -> APIRouter:

@@ -51,5 +51,5 @@ def build(
         lifespan,
         ready,
         timeout_seconds=settings.request_timeout_seconds,
-        endpoints=api.endpoints(calls, settings.stream_timeout_seconds),
+        routes=api.routes(calls, settings.stream_timeout_seconds),
     )

@@ -1,7 +1,7 @@
-"""Other names of what is recorded once: readers of metrics that show all of them.
+"""Other names of metrics that are recorded once.
 
-`schema.ALIASES` says which histogram shows what another one records. It is made where the SDK hands
-over what it collected: cardinality limits, exemplars and temporality are those of the recorded one.
+`schema.ALIASES` says which histogram shows what another one records. It is made of what the SDK
+collected: cardinality limits, exemplars and temporality are those of the recorded one.
 """
 
 from collections import Counter, defaultdict
@@ -10,7 +10,6 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any
 
-from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import export
 
 from o11y.telemetry import schema
@@ -20,24 +19,6 @@ OVERFLOW = "otel.metric.overflow"
 
 _OWN = {alias.recorded.name: {*alias.recorded.labels, OVERFLOW} for alias in schema.ALIASES}
 """The labels of a recorded metric; it may be recorded with more, for another name alone."""
-
-
-class Aliased(export.MetricReader):
-    """Mixed into a reader: it receives all names."""
-
-    def _receive_metrics(
-        self, metrics_data: export.MetricsData, timeout_millis: float = 10_000, **kwargs: Any
-    ) -> None:
-        shown = with_aliases(metrics_data)
-        super()._receive_metrics(shown, timeout_millis, **kwargs)  # type: ignore[safe-super]
-
-
-class PeriodicReader(Aliased, export.PeriodicExportingMetricReader):
-    """Hands all names to an exporter, again and again."""
-
-
-class PrometheusReader(Aliased, PrometheusMetricReader):
-    """Shows all names in a registry of Prometheus' client."""
 
 
 def with_aliases(data: export.MetricsData) -> export.MetricsData:

@@ -5,6 +5,7 @@ incoming request is trusted. Keys of the baggage are those of the spans: `user.i
 of the semantic conventions, and `tenant.id`.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from opentelemetry import baggage, context, propagate, trace
@@ -31,19 +32,19 @@ _NAMES = {
 _KEY = context.create_key("o11y-who")
 
 
-class _Who(NamedTuple):
-    """What every span and log line asks for, worked out once a request."""
+class _Identity(NamedTuple):
+    """The identity in a context, as every span and log line needs it."""
 
     attributes: dict[str, str]
     tenant: str | None
 
 
-_NOBODY = _Who({}, None)
+_NOBODY = _Identity({}, None)
 
 
-def _of(parent: Context | None) -> _Who:
+def _of(parent: Context | None) -> _Identity:
     found = (context.get_current() if parent is None else parent).get(_KEY, _NOBODY)
-    assert isinstance(found, _Who)
+    assert isinstance(found, _Identity)
     return found
 
 
@@ -52,8 +53,8 @@ def attributes(parent: Context | None = None) -> dict[str, str]:
     return _of(parent).attributes
 
 
-def known(parent: Context) -> Context:
-    """This context, with whom its baggage names ready for every span and log line in it."""
+def with_attributes(parent: Context) -> Context:
+    """The context, with the attributes of its baggage ready for every span and log line in it."""
     given = baggage.get_all(parent)
     found: dict[str, str] = {}
     for key, names in _NAMES.items():
@@ -62,16 +63,16 @@ def known(parent: Context) -> Context:
             found.update(dict.fromkeys(names, value))
     if not found:
         return parent
-    return context.set_value(_KEY, _Who(found, found.get(schema.TENANT_ID)), parent)
+    return context.set_value(_KEY, _Identity(found, found.get(schema.TENANT_ID)), parent)
 
 
-def carrying(
+def with_identity(
     parent: Context,
     user_id: str | None = None,
     session_id: str | None = None,
     tenant_id: str | None = None,
 ) -> Context:
-    """This context for a user, session and tenant; one that is None stays as it was."""
+    """The context for a user, session and tenant; one that is None stays as it was."""
     given = (
         (schema.USER_ID, user_id),
         (schema.SESSION_ID, session_id),
@@ -82,23 +83,23 @@ def carrying(
         return parent
     for key, value in named:
         parent = baggage.set_baggage(key, value, parent)
-    return known(parent)
+    return with_attributes(parent)
 
 
 def identify(user_id: str | None, session_id: str | None = None) -> None:
     """Do the rest of this request as this user and session; the span already open is told as well.
 
-    It ends with the request: `Server` puts the context back.
+    It ends with the request: the middleware of the server span puts the context back.
     """
     if user_id or session_id:
-        told = carrying(context.get_current(), user_id, session_id)
+        told = with_identity(context.get_current(), user_id, session_id)
         context.attach(told)
         trace.get_current_span().set_attributes(attributes(told))
 
 
-def arrived(carrier: dict[str, str]) -> Context:
+def extract(headers: Mapping[str, str]) -> Context:
     """The context of a request from a service of ours, by its headers."""
-    return known(propagate.extract(carrier))
+    return with_attributes(propagate.extract(headers))
 
 
 class IdentityOnSpans(SpanProcessor):

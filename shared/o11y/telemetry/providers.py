@@ -29,9 +29,9 @@ from opentelemetry.sdk.trace.sampling import Sampler
 from prometheus_client import CollectorRegistry
 
 from o11y.telemetry import schema
-from o11y.telemetry.aliases import Aliased, PeriodicReader, PrometheusReader
 from o11y.telemetry.identity import IdentityOnSpans
 from o11y.telemetry.loss import LossReports, Reporting
+from o11y.telemetry.readers import Aliased, PrometheusReader, readers
 
 _OTLP = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 _KNOWN_SAMPLERS = frozenset(
@@ -128,12 +128,12 @@ def of_the_variables(
     is_on = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true"
     exporters = partial(_exporters, reports=reports) if is_on else _none
     pushed = list(exporters("METRICS"))
-    readers = [
-        prometheus_reader(registry),
-        *metric_readers,
-        *(each if isinstance(each, MetricReader) else PeriodicReader(each) for each in pushed),
-    ]
-    meters = MeterProvider(readers, resource, shutdown_on_exit=False, views=_VIEWS)
+    meters = MeterProvider(
+        [*readers(registry, pushed), *metric_readers],
+        resource,
+        shutdown_on_exit=False,
+        views=_VIEWS,
+    )
     for exporter in pushed:
         if hasattr(exporter, "set_meter_provider"):
             exporter.set_meter_provider(meters)
@@ -176,15 +176,11 @@ def of_the_configuration_file() -> Providers:
     if isinstance(tracers, TracerProvider):
         tracers.add_span_processor(IdentityOnSpans())
     if isinstance(meters, MeterProvider):
-        meters.add_metric_reader(prometheus_reader(registry))
+        meters.add_metric_reader(PrometheusReader(registry))
     else:
-        meters = MeterProvider([prometheus_reader(registry)], resource, shutdown_on_exit=False)
+        meters = MeterProvider([PrometheusReader(registry)], resource, shutdown_on_exit=False)
     exports_logs = isinstance(loggers, LoggerProvider)
     return Providers(resource, registry, tracers, meters, loggers, exports_logs, LossReports())
-
-
-def prometheus_reader(registry: CollectorRegistry) -> PrometheusReader:
-    return PrometheusReader(disable_target_info=True, scope_info_enabled=False, registry=registry)
 
 
 def _none(*_: object) -> Iterable[Any]:

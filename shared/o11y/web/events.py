@@ -1,17 +1,21 @@
-"""Server-sent events as answers (WHATWG HTML 9.2)."""
+"""Server-sent events as responses (WHATWG HTML 9.2), and how they end."""
 
+import asyncio
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from typing import ClassVar
 
 import msgspec
 from fastapi import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
+
+from o11y.http import deadline
+from o11y.telemetry import schema
+from o11y.web.exchange import exchange_of
+
+logger = logging.getLogger(__name__)
 
 _json = msgspec.json.Encoder(enc_hook=str)
-
-BROKEN = "o11y.broken"
-"""Key of the last message of an answer: it was a stream, and it broke."""
 
 
 def event(data: object, name: str | None = None) -> bytes:
@@ -21,28 +25,23 @@ def event(data: object, name: str | None = None) -> bytes:
 
 
 class Last(bytes):
-    """What a stream ends with. Clients leave when they have read it, so the answer ends with it in
-    one piece, and all spans before it goes: nobody can leave between.
-    """
+    """The event that ends a stream, with whatever comes after it.
 
-    broken: ClassVar[bool] = False
+    Clients leave when they have read it, so the response ends with it in one piece, and all spans
+    before it is sent: nobody can leave between.
+    """
 
 
 class LastError(Last):
-    """The same where it tells what went wrong."""
-
-    broken: ClassVar[bool] = True
-
-
-def ending(body: bytes = b"", *, broken: bool = False) -> Message:
-    """The last message of an answer."""
-    return {"type": "http.response.body", "body": body, BROKEN: broken}
+    """The event that ends a stream with an error."""
 
 
 class EventStream(Response):
     """A response whose events are sent as they come; `close` is called however it ends.
 
-    What `close` returns is awaited, if it returns anything.
+    It is complete with its first `Last`, or when `events` end. A stream whose caller does not read
+    it is cut a second after the request's deadline. What `close` returns is awaited, if it returns
+    anything; it is called more than once.
     """
 
     def __init__(
@@ -50,27 +49,44 @@ class EventStream(Response):
         events: AsyncGenerator[bytes, None],
         close: Callable[[], Awaitable[None] | None],
         headers: Mapping[str, str] | None = None,
+        status: int = 200,
     ) -> None:
-        told = {"cache-control": "no-cache", "x-accel-buffering": "no", **(headers or {})}
-        super().__init__(media_type="text/event-stream", headers=told)
+        usual = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+        super().__init__(None, status, {**usual, **(headers or {})}, "text/event-stream")
         del self.headers["content-length"]
         self._events = events
         self._close_events = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        del scope, receive
+        del receive
+        left = deadline.remaining()
+        start = {
+            "type": "http.response.start",
+            "status": self.status_code,
+            "headers": self.raw_headers,
+        }
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            async with aclosing(self._events) as events:
-                async for each in events:
-                    if isinstance(each, Last):
-                        await self._close()
-                        await send(ending(each, broken=each.broken))
-                        return
-                    await send({"type": "http.response.body", "body": each, "more_body": True})
-            await send(ending())
+            # a second more than the stream itself has: it is cut only if the caller doesn't read
+            async with asyncio.timeout(None if left is None else left + 1):
+                await send(start)
+                last = await self._send_events(send)
+                if isinstance(last, LastError) and (exchange := exchange_of(scope)):
+                    exchange.fail(schema.ERROR_STREAM_BROKEN)
+                await self._close()
+                await send({"type": "http.response.body", "body": last})
+        except TimeoutError:
+            logger.warning("a caller did not read its stream")
         finally:
             await self._close()
+
+    async def _send_events(self, send: Send) -> bytes:
+        """Send all events but the last, which is returned; empty where the stream has none."""
+        async with aclosing(self._events) as events:
+            async for each in events:
+                if isinstance(each, Last):
+                    return each
+                await send({"type": "http.response.body", "body": each, "more_body": True})
+        return b""
 
     async def _close(self) -> None:
         if (closing := self._close_events()) is not None:

@@ -5,22 +5,26 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, Request, Response
 from prometheus_client import CollectorRegistry
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from o11y.settings import ServiceSettings, load
 from o11y.telemetry import distribution, logs
 from o11y.telemetry.signals import Telemetry
 from o11y.web import api_docs, problems
+from o11y.web.access_log import AccessLogMiddleware
+from o11y.web.deadline import DeadlineMiddleware
+from o11y.web.disconnect import DisconnectMiddleware
 from o11y.web.exposition import exposed
-from o11y.web.server import Arrive, Endpoint, Server, from_our_own
+from o11y.web.routes import PlainRoute
+from o11y.web.server_span import ExtractContext, ServerSpanMiddleware, extract_trusted
 
 DRAIN_SECONDS = 5
 """How long a stopping process lets the requests in flight finish."""
@@ -38,10 +42,19 @@ class StartError(Exception):
     """The service can't start; its message is the one line the person at the terminal sees."""
 
 
-class Service(FastAPI):
-    """An application whose requests run under `Server`."""
+MAX_BODY = 64 << 20
+"""Largest body of a request in bytes."""
 
-    server: Server
+
+class Service(FastAPI):
+    """An application whose requests run within `surrounding`, the outermost first: around its own
+    handling of errors, which `add_middleware` would leave outside.
+    """
+
+    def __init__(self, surrounding: Iterable[Callable[[ASGIApp], ASGIApp]], **options: Any) -> None:
+        super().__init__(**options)
+        self._surrounding = list(surrounding)
+
     failed = False
     end: Callable[[], None]
     """Begins the stop of the process; set by `run`."""
@@ -52,12 +65,12 @@ class Service(FastAPI):
         self.failed = True
         self.end()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.server(scope, receive, send)
-
-    async def route(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The application without what surrounds its requests."""
-        await super().__call__(scope, receive, send)
+    def build_middleware_stack(self) -> ASGIApp:
+        """The application within its middleware, and that within `surrounding`."""
+        app = super().build_middleware_stack()
+        for middleware in reversed(self._surrounding):
+            app = middleware(app)
+        return app
 
 
 def create_app(
@@ -67,14 +80,15 @@ def create_app(
     lifespan: Lifespan,
     ready: Callable[[], Awaitable[str | None]],
     timeout_seconds: float,
-    endpoints: Mapping[str, Endpoint] | None = None,
-    arrive: Arrive = from_our_own,
+    routes: Iterable[PlainRoute] = (),
+    extract: ExtractContext = extract_trusted,
 ) -> Service:
     """A service: its routers, probes, metrics, errors, server telemetry and API documentation.
 
     `ready` returns None or the reason why the service can't do its work now; `timeout_seconds` is
-    the deadline of a request that brings none, and the longest one it may bring; `endpoints` are
-    the hot paths of `Server`, `arrive` what it believes of headers.
+    the deadline of a request that brings none, and the longest one it may bring; `routes` are
+    asked so often that they come first, and are spared FastAPI's parsing; `extract` says what is
+    believed of headers.
     """
 
     @asynccontextmanager
@@ -87,13 +101,21 @@ def create_app(
             await asyncio.to_thread(telemetry.shutdown)
 
     app = Service(
+        [
+            partial(ServerSpanMiddleware, telemetry=telemetry, extract=extract),
+            AccessLogMiddleware,
+            partial(DeadlineMiddleware, timeout_seconds=timeout_seconds),
+            DisconnectMiddleware,
+        ],
         title=title,
         lifespan=until_flushed,
         docs_url=None,
         redoc_url=None,
-        telemetry={"tracing": False, "metrics": False, "logs": False},  # `Server` has its own
+        max_body_size=MAX_BODY,
+        # ours ends with the response, and keeps what was asked out of the query
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    app.server = Server(app.route, telemetry, timeout_seconds, endpoints, arrive)
+    app.routes.extend(routes)
     problems.install(app)
     api_docs.install(app)
     for router in routers:

@@ -4,24 +4,18 @@ import asyncio
 import base64
 import json
 import struct
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import httpx2
-from fastapi import FastAPI
 from httpx2 import Response
 from opentelemetry import baggage, propagate
+from pydantic import HttpUrl
 
-from gateway import api, federation, health, llm, openai_api
+from gateway.app import build
 from gateway.backends import Backends
-from gateway.border import Border, TraceContext
-from gateway.health import Health
-from gateway.pipeline import Pipeline
 from gateway.settings import Settings
-from o11y.http.client import ServiceClient
-from o11y.telemetry.signals import Telemetry
-from o11y.web.service import Service, create_app
+from gateway.trust_boundary import TraceContext
 from tests.unit.o11y.near import NearTransport, Streamed
 from tests.unit.o11y.recorded import Recorded, http
 
@@ -215,30 +209,23 @@ USUAL: dict[str, Callable[[Any], dict[str, Any]]] = {
 }
 
 
-class NearBackends(Backends):
-    """The backends on a transport of this process instead of the network."""
-
-    def __init__(self, telemetry: Telemetry, transport: NearTransport) -> None:
-        def client(name: str) -> ServiceClient:
-            return ServiceClient(name, f"http://{name}", telemetry, 60, transport)
-
-        self.stream_timeout_seconds = 600
-        self.llm = client(LLM)
-        sdk = llm.sdk(self.llm, self.stream_timeout_seconds)
-        self.completions, self.embeddings = sdk.chat.completions, sdk.embeddings
-        self.vector = client(VECTOR)
-        self.inference = client(INFERENCE)
-
-
 class Gateway:
     """The gateway's calls before the stand-ins, with what both recorded."""
 
     def __init__(self, trace_context: TraceContext = "continue") -> None:
         self.services = Services()
-        self.recorded = Recorded("gateway", Settings())
+        settings = Settings(
+            llm_proxy_url=HttpUrl(f"http://{LLM}"),
+            vector_url=HttpUrl(f"http://{VECTOR}"),
+            inference_url=HttpUrl(f"http://{INFERENCE}"),
+            seed_corpus=False,
+            trace_context=trace_context,
+        )
+        self.recorded = Recorded("gateway", settings)
         transport = NearTransport(self.services)
-        self.backends = NearBackends(self.recorded.telemetry, transport)
-        self.app = self._app(Border(trace_context))
+        self.backends = Backends(settings, self.recorded.telemetry, transport)
+        """Calls of their own, for what is tested without the application."""
+        self.app = build(settings, self.recorded.telemetry, transport)
         self.client = http(self.app)
 
     async def post(
@@ -250,26 +237,6 @@ class Gateway:
         await self.client.aclose()
         await self.backends.aclose()
         self.recorded.telemetry.shutdown()
-
-    def _app(self, border: Border) -> Service:
-        telemetry, backends = self.recorded.telemetry, self.backends
-        services = [backends.llm, backends.vector, backends.inference]
-
-        @asynccontextmanager
-        async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-            yield
-
-        async def ready() -> str | None:
-            return None
-
-        routers = [
-            api.router(backends, Pipeline(backends, telemetry)),
-            openai_api.router(backends),
-            health.router(Health(backends), backends),
-            federation.router(telemetry.service, telemetry.registry, services),
-        ]
-        endpoints = openai_api.endpoints(backends)
-        return create_app("gateway", telemetry, routers, lifespan, ready, 60, endpoints, border)
 
 
 def problem(status: int, detail: str = "no", **headers: str) -> Response:

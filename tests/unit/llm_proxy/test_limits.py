@@ -147,9 +147,10 @@ SCENES: dict[str, tuple[dict[str, Any], dict[str, Answers]]] = {
 
 async def leave_after(steps: int, caller: Caller, fields: dict[str, Any]) -> bool:
     """Run a request for so many turns of the loop, then cancel it; whether it had ended."""
-    endpoint = api.endpoints(caller.calls, 600)[CHAT_PATH]
+    routes = {route.path: route for route in api.routes(caller.calls, 600)}
     content = json.dumps({"model": "m", **CHAT, **fields}).encode()
-    scope = {"type": "http", "path": CHAT_PATH, "headers": [(b"x-o11y-stream-summary", b"1")]}
+    headers = [(b"x-o11y-stream-summary", b"1")]
+    scope = {"type": "http", "method": "POST", "path": CHAT_PATH, "headers": headers}
 
     async def receive() -> dict[str, Any]:
         await asyncio.sleep(0)
@@ -158,7 +159,7 @@ async def leave_after(steps: int, caller: Caller, fields: dict[str, Any]) -> boo
     async def send(message: Any) -> None:
         await asyncio.sleep(0)
 
-    task = asyncio.ensure_future(endpoint(scope, receive, send))
+    task = asyncio.ensure_future(routes[CHAT_PATH].handle(scope, receive, send))
     for _ in range(steps):
         await asyncio.sleep(0)
     ended = task.done()

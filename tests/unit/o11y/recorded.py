@@ -26,8 +26,8 @@ from opentelemetry.trace import SpanContext, SpanKind
 from starlette.types import ASGIApp
 
 from o11y.settings import ServiceSettings
-from o11y.telemetry.aliases import Aliased
 from o11y.telemetry.logs import JsonFormatter
+from o11y.telemetry.readers import Aliased
 from o11y.telemetry.signals import Telemetry
 
 

@@ -1,7 +1,7 @@
 """A small service of the factory, for the tests of what every service does."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 
 import httpx2
@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from o11y.http import deadline
 from o11y.telemetry.signals import Telemetry
 from o11y.web.problems import Problem
-from o11y.web.server import Endpoint
+from o11y.web.routes import PlainRoute
 from o11y.web.service import create_app, metrics_router
 from tests.unit.o11y.recorded import Recorded, http
 
@@ -71,14 +71,14 @@ async def always() -> str | None:
 def application(
     telemetry: Telemetry,
     ready: Callable[[], Awaitable[str | None]] = always,
-    endpoints: Mapping[str, Endpoint] | None = None,
+    routes: Iterable[PlainRoute] = (),
 ) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
 
     routers = [things(), metrics_router(telemetry.registry)]
-    return create_app("things", telemetry, routers, lifespan, ready, TIMEOUT_SECONDS, endpoints)
+    return create_app("things", telemetry, routers, lifespan, ready, TIMEOUT_SECONDS, routes)
 
 
 def service(

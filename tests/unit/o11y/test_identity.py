@@ -5,7 +5,7 @@ from opentelemetry import baggage, context, trace
 from opentelemetry.context import Context
 
 from o11y.telemetry.bounded import OVERFLOW
-from o11y.telemetry.identity import NO_TENANT, Tenants, arrived, attributes, identify
+from o11y.telemetry.identity import NO_TENANT, Tenants, attributes, extract, identify
 from tests.unit.o11y import recorded as recording
 from tests.unit.o11y.recorded import Recorded
 from tests.unit.o11y.whose import identified
@@ -91,7 +91,7 @@ def test_nobody_is_no_error() -> None:
     ids=range(7),
 )
 def test_a_service_believes_the_gateways_baggage(header: str, expected: dict[str, str]) -> None:
-    assert attributes(arrived({"baggage": header})) == expected
+    assert attributes(extract({"baggage": header})) == expected
 
 
 def test_tenants_are_a_bounded_number_of_labels() -> None:

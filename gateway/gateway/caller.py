@@ -35,8 +35,8 @@ class _Body(msgspec.Struct):
 _body = msgspec.json.Decoder(_Body)
 
 
-def by_query(scope: Scope) -> None:
-    """Take who the query string names. Raises Problem 422."""
+def identify_by_query(scope: Scope) -> None:
+    """Take the user and session whom the query string names. Raises Problem 422."""
     if b"_id=" not in scope["query_string"]:
         return
     given = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
@@ -53,12 +53,12 @@ def by_query(scope: Scope) -> None:
     identify(found.get("user_id"), found.get("session_id"))
 
 
-async def asked(request: Request) -> None:
-    """The same as a dependency of routes."""
-    by_query(request.scope)
+async def query_identity(request: Request) -> None:
+    """A dependency of routes: take the user and session whom the query string names."""
+    identify_by_query(request.scope)
 
 
-def by_openai_body(content: bytes) -> None:
+def identify_by_openai_body(content: bytes) -> None:
     """Take the end user that the body of a call of OpenAI's API names."""
     if not _NAMED.search(content):
         return

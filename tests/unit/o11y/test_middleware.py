@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 from opentelemetry.trace import StatusCode
-from starlette.types import Message, Receive, Scope, Send
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from o11y.http import deadline
 from o11y.telemetry import schema
 from o11y.web.problems import Problem, out_of_time
-from o11y.web.server import Endpoint, read_body, send_whole
+from o11y.web.routes import PlainRoute
 from tests.unit.o11y.peers import until
 from tests.unit.o11y.recorded import Recorded, attributes, identity
 from tests.unit.o11y.services import TIMEOUT_SECONDS, application
@@ -35,7 +37,7 @@ class Work:
         self.cancelled = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.body = await read_body(receive)
+        self.body = await Request(scope, receive).body()
         if self.first:
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": self.first, "more_body": True})
@@ -48,20 +50,32 @@ class Work:
         if self.first:
             await send({"type": "http.response.body", "body": b"last"})
         else:
-            await send_whole(send, 200, [], b"whole")
+            await Response(b"whole")(scope, receive, send)
+
+
+class Endpoint:
+    """An ASGI application as the endpoint of a route."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
 
 
 class Visit:
-    """A request at the ASGI border: what comes is put in, what goes is kept."""
+    """A request to the ASGI application: messages are put in, and those it sends are kept."""
 
     def __init__(
-        self, recorded: Recorded, endpoint: Endpoint, *parts: bytes, headers: Any = ()
+        self, recorded: Recorded, endpoint: ASGIApp, *parts: bytes, headers: Any = ()
     ) -> None:
         self.sent: list[Message] = []
         self.spans_sent: list[int] = []
         """How many spans had ended when each message went."""
         self._recorded = recorded
-        self._app = application(recorded.telemetry, endpoints={HOT: endpoint})
+        self._app = application(
+            recorded.telemetry, routes=[PlainRoute(HOT, Endpoint(endpoint), methods=["POST"])]
+        )
         self._coming: asyncio.Queue[Message] = asyncio.Queue()
         self.scope = {
             "type": "http",
@@ -247,7 +261,7 @@ async def test_an_answer_that_has_begun_is_cut(recorded: Recorded, lines: Lines)
 async def test_a_body_has_a_limit(
     parts: list[bytes], status: int, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("o11y.web.server.MAX_BODY", 10)
+    monkeypatch.setattr("o11y.web.service.MAX_BODY", 10)
     work = Work()
     work.let_go.set()
     visit = Visit(recorded, work, *parts)
@@ -343,7 +357,8 @@ async def test_an_endpoint_answers_posts_alone(recorded: Recorded) -> None:
     visit = Visit(recorded, Work(), b"")
     visit.scope["method"] = "GET"
     await visit.run()
-    assert visit.status == 404
+    assert visit.status == 405
+    assert visit.headers["allow"] == "POST"
 
 
 @pytest.mark.parametrize(
@@ -365,7 +380,7 @@ async def test_a_stream_may_take_longer_than_a_whole_answer_if_its_caller_waits(
         left.append(deadline.remaining())
         deadline.stream(600)
         left.append(deadline.remaining())
-        await send_whole(send, 200, [], b"")
+        await Response()(scope, receive, send)
 
     headers = [] if asked is None else [(b"x-request-timeout", asked)]
     await Visit(recorded, work, b"", headers=headers).run()

@@ -1,5 +1,4 @@
-"""Where requests from outside arrive: whose trace they belong to, and who their headers say they
-are for.
+"""The trust boundary: what the gateway believes of the headers of requests from outside.
 
 Baggage from outside is not read. A header that can't be an id, or a trace, is as good as none:
 headers are often the work of something between, and a call shouldn't fail for them.
@@ -13,8 +12,8 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from o11y.telemetry.identity import carrying
-from o11y.web.server import Arrival
+from o11y.telemetry.identity import with_identity
+from o11y.web.server_span import Extracted
 
 USER, SESSION, TENANT = "x-user-id", "x-session-id", "x-tenant-id"
 
@@ -24,8 +23,10 @@ _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 TraceContext = Literal["continue", "link"]
 
 
-class Border:
-    """`continue` makes a request part of its caller's trace, which may decide that nothing is
+class TrustBoundary:
+    """Extracts the context of a request from outside: its trace, user, session and tenant.
+
+    `continue` makes a request part of its caller's trace, which may decide that nothing is
     recorded; `link` begins a trace of our own, with a link to the caller's span.
     """
 
@@ -33,20 +34,20 @@ class Border:
         self._links = trace_context == "link"
         self._traces = TraceContextTextMapPropagator()
 
-    def __call__(self, carried: Mapping[str, str]) -> Arrival:
-        ours = carrying(
+    def __call__(self, headers: Mapping[str, str]) -> Extracted:
+        ours = with_identity(
             Context(),
-            _valid(_ID, carried.get(USER)),
-            _valid(_ID, carried.get(SESSION)),
-            _valid(_TENANT, carried.get(TENANT)),
+            _valid(_ID, headers.get(USER)),
+            _valid(_ID, headers.get(SESSION)),
+            _valid(_TENANT, headers.get(TENANT)),
         )
-        if "traceparent" not in carried:
-            return Arrival(ours)
-        joined = self._traces.extract(carried, ours)
+        if "traceparent" not in headers:
+            return Extracted(ours)
+        joined = self._traces.extract(headers, ours)
         if not self._links:
-            return Arrival(joined)
+            return Extracted(joined)
         theirs = get_current_span(joined).get_span_context()
-        return Arrival(ours, [Link(theirs)] if theirs.is_valid else [])
+        return Extracted(ours, [Link(theirs)] if theirs.is_valid else [])
 
 
 def _valid(pattern: re.Pattern[str], value: str | None) -> str | None:

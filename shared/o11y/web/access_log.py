@@ -1,0 +1,61 @@
+"""The access line of each request: method, route, status and duration, within its span."""
+
+import logging
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from o11y.telemetry import schema
+from o11y.web.exchange import Exchange, exchange_of
+
+logger = logging.getLogger("o11y.access")
+
+CLIENT_CLOSED_REQUEST = 499
+"""The status in the access line of a request whose client has left; it is never sent."""
+
+
+class AccessLogMiddleware:
+    """Writes a line for each request that is observed, when its response is complete."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = exchange_of(scope)
+        if exchange is None:
+            await self._app(scope, receive, send)
+            return
+        written = False
+
+        def write() -> None:
+            nonlocal written
+            if not written:
+                written = True
+                _write(scope["method"], exchange)
+
+        async def send_logged(message: Message) -> None:
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                write()
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_logged)
+        finally:
+            write()
+
+
+def _write(method: str, exchange: Exchange) -> None:
+    left = exchange.error == schema.ERROR_CLIENT_GONE
+    status = CLIENT_CLOSED_REQUEST if left else exchange.status
+    route = exchange.route or exchange.path
+    logger.info(
+        "%s %s %d",
+        method,
+        route,
+        status,
+        extra={
+            "method": method,
+            "route": route,
+            "status": status,
+            "duration_seconds": round(exchange.watch.seconds(), 6),
+        },
+    )

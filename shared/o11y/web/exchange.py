@@ -1,0 +1,46 @@
+"""A request and how far its response is, as the middlewares around an application share it."""
+
+from starlette.types import Scope
+
+from o11y.telemetry.stopwatch import Stopwatch
+
+_KEY = "exchange"
+
+
+class Exchange:
+    """One request and its response: it begins with the first middleware, which puts it in the
+    request's state.
+    """
+
+    __slots__ = ("_scope", "error", "method", "path", "started", "status", "watch")
+
+    def __init__(self, scope: Scope, method: str) -> None:
+        self.method = method
+        """The method as telemetry names it: `_OTHER` for an unusual one."""
+        self.path: str = scope["path"]
+        self.watch = Stopwatch()
+        self.status = 500
+        """The status that was sent, or 500 where none was."""
+        self.started = False
+        """Whether a status was sent."""
+        self.error: str | None = None
+        """The `error.type` of what went wrong beside the status."""
+        self._scope = scope
+        scope.setdefault("state", {})[_KEY] = self
+
+    @property
+    def route(self) -> str | None:
+        """The path of the route that matched."""
+        path: str | None = getattr(self._scope.get("route"), "path", None)
+        return path
+
+    def fail(self, error: str) -> None:
+        """Give the exchange an `error.type`; the first one stays."""
+        if self.error is None:
+            self.error = error
+
+
+def exchange_of(scope: Scope) -> Exchange | None:
+    """The exchange a scope belongs to; None for a request that is not observed."""
+    exchange: Exchange | None = scope.get("state", {}).get(_KEY)
+    return exchange
