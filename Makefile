@@ -13,7 +13,7 @@ LITE := -f docker-compose.yml -f deploy/compose.lite.yml
 REPLICAS ?= --scale inference-svc=3 --scale vector-svc=2 --scale llm-proxy=2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status logs trace load demo-scale test test-containers bench-llm bench-telemetry bench-failures bench-inference bench-neighbours telemetry-docs observe pictures stories lint format lock clean
+.PHONY: help setup demo up down status logs trace load demo-scale test test-containers bench-llm bench-telemetry bench-failures bench-inference bench-neighbours telemetry-docs dashboards pictures stories lint format lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,16 +70,16 @@ bench-neighbours: $(VENV)/.installed-dev ## Measure inference-svc while others w
 telemetry-docs: setup ## Write deploy/TELEMETRY.md anew from the telemetry schema
 	@$(BIN)/python -m deploy.telemetry
 
-observe: setup ## Write dashboards and alert rules anew from deploy/observe
-	@$(BIN)/python -m deploy.observe
+dashboards: setup ## Write dashboards and alert rules anew from deploy/dashboards
+	@$(BIN)/python -m deploy.dashboards
 
 pictures: setup ## Draw the dashboards and a trace from a minute of demo (needs Debian's prometheus; after make down)
 	@LLM_PROVIDERS="$$(sed "s/8083/$${INFERENCE_SVC_PORT:-8083}/" deploy/demo/priced.json)" $(BIN)/python -m deploy.local up
-	@$(BIN)/python -m deploy.observe.picture
+	@$(BIN)/python -m deploy.dashboards.picture
 
 stories: setup ## Three kinds of trouble, from the first panel to the span (needs Debian's prometheus; after make down)
 	@LLM_PROVIDERS="$$(sed "s/8083/$${INFERENCE_SVC_PORT:-8083}/" deploy/demo/priced.json)" $(BIN)/python -m deploy.local up
-	@$(BIN)/python -m deploy.observe.stories
+	@$(BIN)/python -m deploy.dashboards.stories
 
 lint: $(VENV)/.installed-dev ## Check style and types
 	@$(BIN)/ruff check $(SOURCES)

@@ -20,7 +20,7 @@ import httpx2
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from deploy.observe.names import UNITS, label
+from deploy.dashboards.names import UNITS, label
 from tests import openai_standin, tiny_model
 from tests.collectors import HttpCollector
 from tests.integration.llm import chat, complete, embed, llm_proxy, provider

@@ -23,12 +23,12 @@ import yaml
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import generate_latest
 
+from deploy.dashboards import names, others, rules
+from deploy.dashboards.grafana import DASHBOARDS
+from deploy.dashboards.panels import Panel
+from deploy.dashboards.prometheus import prometheus
+from deploy.dashboards.querying import concrete
 from deploy.demo.workload import SCENARIOS
-from deploy.observe import names, others, rules
-from deploy.observe.grafana import DASHBOARDS
-from deploy.observe.panels import Panel
-from deploy.observe.prometheus import prometheus
-from deploy.observe.querying import concrete
 from inference_svc.gpu import Gpus
 from inference_svc.settings import Settings
 from o11y.telemetry import schema

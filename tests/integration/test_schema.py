@@ -14,8 +14,8 @@ import httpx2
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from deploy.dashboards import names as names_of
 from deploy.demo.workload import SCENARIOS
-from deploy.observe import names as names_of
 from o11y.telemetry import schema
 from tests import openai_standin
 from tests.collectors import HttpCollector

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.processes import ROOT
-from tests.unit.observe.tail_sampling import (
+from tests.unit.dashboards.tail_sampling import (
     Batch,
     Span,
     TailSampling,

@@ -1,8 +1,8 @@
 """What was promised, and how much of the permitted failure is used up."""
 
-from deploy.observe import others
-from deploy.observe.page import Dashboard, Variable
-from deploy.observe.panels import Row, instant, query, stat, table, timeseries
+from deploy.dashboards import others
+from deploy.dashboards.page import Dashboard, Variable
+from deploy.dashboards.panels import Row, instant, query, stat, table, timeseries
 
 CHOSEN = '{slo=~"$slo"}'
 BURN = 14.4

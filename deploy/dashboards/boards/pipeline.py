@@ -1,9 +1,9 @@
 """Is the pipeline slow or wrong, and where: the first page of whoever is called."""
 
-from deploy.observe import names, others
-from deploy.observe.page import Dashboard, Variable
-from deploy.observe.panels import Row, logs, query, service_graph, stat, timeseries, traces
-from deploy.observe.promql import mean, quantile, rate, share
+from deploy.dashboards import names, others
+from deploy.dashboards.page import Dashboard, Variable
+from deploy.dashboards.panels import Row, logs, query, service_graph, stat, timeseries, traces
+from deploy.dashboards.promql import mean, quantile, rate, share
 from o11y.telemetry import schema
 
 SERVER = schema.HTTP_SERVER_DURATION

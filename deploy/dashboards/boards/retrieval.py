@@ -1,9 +1,9 @@
 """Does retrieval still find what it should?"""
 
-from deploy.observe import names
-from deploy.observe.page import Dashboard, Variable
-from deploy.observe.panels import Row, query, stat, timeseries, traces
-from deploy.observe.promql import mean, quantile, rate, selector
+from deploy.dashboards import names
+from deploy.dashboards.page import Dashboard, Variable
+from deploy.dashboards.panels import Row, query, stat, timeseries, traces
+from deploy.dashboards.promql import mean, quantile, rate, selector
 from o11y.telemetry import schema
 
 TOP, EMPTY = schema.VECTOR_TOP_SIMILARITY, schema.VECTOR_EMPTY

@@ -4,11 +4,11 @@ from xml.etree import ElementTree
 
 import pytest
 
+from deploy.dashboards.dashboard_picture import dashboards_picture, figure
+from deploy.dashboards.grafana import DASHBOARDS
+from deploy.dashboards.querying import Curve, concrete, legend
+from deploy.dashboards.trace_picture import trace_picture
 from deploy.demo.tempo import Span, Trace
-from deploy.observe.dashboard_picture import dashboards_picture, figure
-from deploy.observe.grafana import DASHBOARDS
-from deploy.observe.querying import Curve, concrete, legend
-from deploy.observe.trace_picture import trace_picture
 from o11y.telemetry import schema
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from deploy.observe.panels import PROMETHEUS, Panel, Row
+from deploy.dashboards.panels import PROMETHEUS, Panel, Row
 
 COLUMNS = 24
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from deploy.observe import names
+from deploy.dashboards import names
 from o11y.telemetry.schema import Metric
 
 RATE = "$__rate_interval"

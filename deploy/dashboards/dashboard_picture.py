@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from deploy.dashboards.drawing import CARD, COLOURS, FAINT, LINE, Drawing, cut
+from deploy.dashboards.querying import Curve
 from deploy.demo.figures import dollars, seconds
-from deploy.observe.drawing import CARD, COLOURS, FAINT, LINE, Drawing, cut
-from deploy.observe.querying import Curve
 
 COLUMNS = 24
 CELL, UNIT = 22.5, 12.5

@@ -1,4 +1,4 @@
-"""`python -m deploy.observe.stories`: three kinds of trouble, from the first panel to the span.
+"""`python -m deploy.dashboards.stories`: three kinds of trouble, from the first panel to the span.
 
 It needs a running stack whose models have a price (`make stories` starts one), makes the trouble,
 and prints what the panels said before and during it and the trace at fault.
@@ -18,16 +18,16 @@ from typing import Any
 import httpx2
 from rich.console import Console
 
+from deploy.dashboards.dashboard_picture import figure
+from deploy.dashboards.grafana import DASHBOARDS
+from deploy.dashboards.prometheus import PrometheusError, prometheus
+from deploy.dashboards.querying import Curve, curves
+from deploy.dashboards.trouble import TROUBLES, Request, Trouble
 from deploy.demo import tempo, tree
 from deploy.demo.runner import Runner
 from deploy.demo.scenarios import CALL_SECONDS, GATEWAY_URL
 from deploy.demo.trace import TEMPO_URL
 from deploy.demo.workload import mixed
-from deploy.observe.dashboard_picture import figure
-from deploy.observe.grafana import DASHBOARDS
-from deploy.observe.prometheus import PrometheusError, prometheus
-from deploy.observe.querying import Curve, curves
-from deploy.observe.trouble import TROUBLES, Request, Trouble
 
 ENOUGH_SERIES = 4
 SETTLE_SECONDS = 3.0
@@ -141,7 +141,7 @@ async def tell(asked: argparse.Namespace, folder: Path, console: Console) -> Non
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="deploy.observe.stories", description=__doc__)
+    parser = argparse.ArgumentParser(prog="deploy.dashboards.stories", description=__doc__)
     parser.add_argument("--seconds", type=float, default=40.0, help="of each time")
     parser.add_argument("--gateway-url", default=os.environ.get("GATEWAY_URL", GATEWAY_URL))
     parser.add_argument("--tempo-url", default=os.environ.get("TEMPO_URL", TEMPO_URL))

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from deploy.dashboards import names, promql
+from deploy.dashboards.files import files
+from deploy.dashboards.grafana import DASHBOARDS
+from deploy.dashboards.page import Dashboard
+from deploy.dashboards.panels import Panel
 from deploy.local.trace_store.traceql import Condition
-from deploy.observe import names, promql
-from deploy.observe.files import files
-from deploy.observe.grafana import DASHBOARDS
-from deploy.observe.page import Dashboard
-from deploy.observe.panels import Panel
 from o11y.telemetry import schema
 
 KEYS = {attribute.key for attribute in schema.ATTRIBUTES}
@@ -37,7 +37,7 @@ def targets(kind: str) -> list[dict[str, Any]]:
 
 def test_the_files_are_what_the_code_writes() -> None:
     for path, text in files().items():
-        assert path.read_text() == text, f"{path.name} is stale: make observe"
+        assert path.read_text() == text, f"{path.name} is stale: make dashboards"
 
 
 def test_no_two_dashboards_or_panels_of_one_share_a_name() -> None:

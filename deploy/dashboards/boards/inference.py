@@ -1,9 +1,9 @@
 """The local model and what it runs on."""
 
-from deploy.observe import names
-from deploy.observe.page import Dashboard, Variable
-from deploy.observe.panels import Row, query, stat, timeseries, traces
-from deploy.observe.promql import mean, quantile, rate, selector
+from deploy.dashboards import names
+from deploy.dashboards.page import Dashboard, Variable
+from deploy.dashboards.panels import Row, query, stat, timeseries, traces
+from deploy.dashboards.promql import mean, quantile, rate, selector
 from o11y.telemetry import schema
 
 CHOSEN = {schema.LABEL_MODEL: '=~"$model"'}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.observe import alerts, rules, slo
-from deploy.observe.grafana import DASHBOARDS
+from deploy.dashboards import alerts, rules, slo
+from deploy.dashboards.grafana import DASHBOARDS
 from inference_svc.admission import Admission, Rejected
 from o11y.http import deadline
 from o11y.telemetry import schema

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
+from deploy.dashboards.drawing import COLOURS, FAILED, FAINT, LINE, Drawing, cut
 from deploy.demo import tree
 from deploy.demo.figures import seconds
 from deploy.demo.tempo import Span, Trace
-from deploy.observe.drawing import COLOURS, FAILED, FAINT, LINE, Drawing, cut
 
 WIDTH, ROW, TOP = 1100.0, 17.0, 46.0
 NAMES, BARS, FIGURES = 110.0, 470.0, 850.0

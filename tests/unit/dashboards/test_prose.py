@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.observe.grafana import DASHBOARDS
+from deploy.dashboards.grafana import DASHBOARDS
 from o11y.telemetry.bounded import OVERFLOW
 from o11y.telemetry.identity import NO_TENANT
 from tests.processes import ROOT

@@ -1,4 +1,4 @@
-"""`python -m deploy.observe.picture`: the dashboards and one trace as images, from a demo run.
+"""`python -m deploy.dashboards.picture`: the dashboards and one trace as images, from a demo run.
 
 It plays the demo's load against a running stack (`make up`), has a Prometheus of its own scrape the
 gateway meanwhile, and writes deploy/grafana/pictures.
@@ -15,16 +15,16 @@ from typing import Any
 
 import httpx2
 
+from deploy.dashboards.dashboard_picture import dashboards_picture
+from deploy.dashboards.grafana import DASHBOARDS
+from deploy.dashboards.prometheus import PrometheusError, prometheus
+from deploy.dashboards.querying import Curve, curves
+from deploy.dashboards.trace_picture import trace_picture
 from deploy.demo import tempo, tree
 from deploy.demo.runner import Runner
 from deploy.demo.scenarios import CALL_SECONDS, GATEWAY_URL, SERVICES, SETTLE_SECONDS
 from deploy.demo.trace import TEMPO_URL
 from deploy.demo.workload import SCENARIOS, mixed
-from deploy.observe.dashboard_picture import dashboards_picture
-from deploy.observe.grafana import DASHBOARDS
-from deploy.observe.prometheus import PrometheusError, prometheus
-from deploy.observe.querying import Curve, curves
-from deploy.observe.trace_picture import trace_picture
 
 PICTURES = Path(__file__).parents[1] / "grafana" / "pictures"
 RULES = Path(__file__).parents[1] / "prometheus" / "rules"
@@ -81,7 +81,7 @@ async def draw(asked: argparse.Namespace, folder: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="deploy.observe.picture", description=__doc__)
+    parser = argparse.ArgumentParser(prog="deploy.dashboards.picture", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="of load")
     parser.add_argument("--gateway-url", default=os.environ.get("GATEWAY_URL", GATEWAY_URL))
     parser.add_argument("--tempo-url", default=os.environ.get("TEMPO_URL", TEMPO_URL))

@@ -1,9 +1,9 @@
 """What LLM calls cost, whom, and why."""
 
-from deploy.observe import names, others
-from deploy.observe.page import Dashboard, Variable
-from deploy.observe.panels import Row, instant, query, stat, states, table, timeseries, traces
-from deploy.observe.promql import increase, quantile, rate, share
+from deploy.dashboards import names, others
+from deploy.dashboards.page import Dashboard, Variable
+from deploy.dashboards.panels import Row, instant, query, stat, states, table, timeseries, traces
+from deploy.dashboards.promql import increase, quantile, rate, share
 from o11y.telemetry import schema
 
 COST, TOKENS, CALLS = schema.OPENAI_COST, schema.OPENAI_TOKENS, schema.OPENAI_API_DURATION

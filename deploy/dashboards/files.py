@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from deploy.observe import grafana, rules
+from deploy.dashboards import grafana, rules
 
 
 def files() -> dict[Path, str]:

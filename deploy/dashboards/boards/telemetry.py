@@ -1,10 +1,10 @@
 """Does telemetry itself arrive, and what is thrown away on the way?"""
 
-from deploy.observe import names, others
-from deploy.observe.others import collector
-from deploy.observe.page import Dashboard
-from deploy.observe.panels import Row, query, stat, timeseries
-from deploy.observe.promql import rate
+from deploy.dashboards import names, others
+from deploy.dashboards.others import collector
+from deploy.dashboards.page import Dashboard
+from deploy.dashboards.panels import Row, query, stat, timeseries
+from deploy.dashboards.promql import rate
 from o11y.telemetry import schema
 
 OVER = "[$__rate_interval]"

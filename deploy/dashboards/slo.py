@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from deploy.observe import others, promql
+from deploy.dashboards import others, promql
 from o11y.telemetry import schema
 
 SERVER = schema.HTTP_SERVER_DURATION

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.observe import others
-from deploy.observe.dashboards import cost
+from deploy.dashboards import others
+from deploy.dashboards.boards import cost
 from gateway.settings import Settings
 from o11y.telemetry import schema
 from tests.processes import ROOT

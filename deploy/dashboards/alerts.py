@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from deploy.observe import names, others, slo
-from deploy.observe.dashboards import retrieval
-from deploy.observe.promql import Where, happened, increase, rate, summed
+from deploy.dashboards import names, others, slo
+from deploy.dashboards.boards import retrieval
+from deploy.dashboards.promql import Where, happened, increase, rate, summed
 from o11y.telemetry import schema
 
 HOURLY_BUDGET_USD = 10.0
 TENANT_BUDGET_USD = 5.0
-"""What an hour may cost, overall and for each tenant: change them here, and `make observe`."""
+"""What an hour may cost, overall and for each tenant: change them here, and `make dashboards`."""
 
 FAILED = {schema.ERROR_TYPE: '!=""'}
 SEARCH = {schema.LABEL_OPERATION: '="search"'}
@@ -88,7 +88,7 @@ ALERTS = [
         "5m",
         "ticket",
         'LLM calls cost {{ $value | printf "%.2f" }} USD in the last hour: more than the budget',
-        "The budget of an hour is set in deploy/observe/alerts.py.",
+        "The budget of an hour is set in deploy/dashboards/alerts.py.",
         "o11y-cost",
     ),
     Alert(
@@ -97,7 +97,7 @@ ALERTS = [
         "5m",
         "ticket",
         'Tenant {{ $labels.tenant }} cost {{ $value | printf "%.2f" }} USD in the last hour',
-        "That is more than the budget of a tenant, which deploy/observe/alerts.py sets.",
+        "That is more than the budget of a tenant, which deploy/dashboards/alerts.py sets.",
         "o11y-cost",
     ),
     Alert(

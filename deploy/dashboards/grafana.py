@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from deploy.observe.dashboards import cost, inference, pipeline, retrieval, slo, telemetry
+from deploy.dashboards.boards import cost, inference, pipeline, retrieval, slo, telemetry
 
 FOLDER = Path(__file__).parents[1] / "grafana" / "dashboards"
 DASHBOARDS = tuple(

@@ -6,10 +6,10 @@ from typing import Any
 
 import yaml
 
-from deploy.observe import alerts, slo
+from deploy.dashboards import alerts, slo
 
 FOLDER = Path(__file__).parents[1] / "prometheus" / "rules"
-HEAD = "# Written by `make observe` from deploy/observe.\n"
+HEAD = "# Written by `make dashboards` from deploy/dashboards.\n"
 
 
 def files() -> dict[Path, str]:

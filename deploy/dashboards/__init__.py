@@ -1,0 +1,1 @@
+"""Dashboards and alerts as code: `python -m deploy.dashboards` writes what reads them."""

@@ -1,1 +1,0 @@
-"""Dashboards and alerts as code: `python -m deploy.observe` writes what reads them."""

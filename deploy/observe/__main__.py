@@ -1,8 +1,0 @@
-"""`python -m deploy.observe`: writes the dashboards and rules that Grafana and Prometheus read."""
-
-from deploy.observe.files import files
-
-for path, text in files().items():
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(text)
-    print(f"wrote {path}")
