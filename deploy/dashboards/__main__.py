@@ -1,4 +1,4 @@
-"""`python -m deploy.dashboards` writes the dashboards and rules that Grafana and Prometheus read."""
+"""`python -m deploy.dashboards` writes the dashboards and rules for Grafana and Prometheus."""
 
 from deploy.dashboards.files import files
 
