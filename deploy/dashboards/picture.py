@@ -6,7 +6,6 @@ gateway meanwhile, and writes deploy/grafana/pictures.
 
 import argparse
 import asyncio
-import os
 import sys
 import tempfile
 import time
@@ -21,9 +20,9 @@ from deploy.dashboards.prometheus import PrometheusError, prometheus
 from deploy.dashboards.querying import Curve, curves
 from deploy.dashboards.trace_picture import trace_picture
 from deploy.demo import tempo, tree
+from deploy.demo.addresses import gateway_url, tempo_url
 from deploy.demo.runner import Runner
-from deploy.demo.scenarios import CALL_SECONDS, GATEWAY_URL, SERVICES, SETTLE_SECONDS
-from deploy.demo.trace import TEMPO_URL
+from deploy.demo.scenarios import CALL_SECONDS, SERVICES, SETTLE_SECONDS
 from deploy.demo.workload import SCENARIOS, mixed
 
 PICTURES = Path(__file__).parents[1] / "grafana" / "pictures"
@@ -83,8 +82,8 @@ async def draw(asked: argparse.Namespace, folder: Path) -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="deploy.dashboards.picture", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="of load")
-    parser.add_argument("--gateway-url", default=os.environ.get("GATEWAY_URL", GATEWAY_URL))
-    parser.add_argument("--tempo-url", default=os.environ.get("TEMPO_URL", TEMPO_URL))
+    parser.add_argument("--gateway-url", default=gateway_url())
+    parser.add_argument("--tempo-url", default=tempo_url())
     asked = parser.parse_args(arguments)
     asked.gateway_url = asked.gateway_url.rstrip("/")
     asked.tempo_url = asked.tempo_url.rstrip("/")

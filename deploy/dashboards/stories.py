@@ -7,7 +7,6 @@ and prints what the panels said before and during it and the trace at fault.
 import argparse
 import asyncio
 import json
-import os
 import sys
 import tempfile
 import time
@@ -24,9 +23,9 @@ from deploy.dashboards.prometheus import PrometheusError, prometheus
 from deploy.dashboards.querying import Curve, curves
 from deploy.dashboards.trouble import TROUBLES, Request, Trouble
 from deploy.demo import tempo, tree
+from deploy.demo.addresses import gateway_url, tempo_url
 from deploy.demo.runner import Runner
-from deploy.demo.scenarios import CALL_SECONDS, GATEWAY_URL
-from deploy.demo.trace import TEMPO_URL
+from deploy.demo.scenarios import CALL_SECONDS
 from deploy.demo.workload import mixed
 
 ENOUGH_SERIES = 4
@@ -143,8 +142,8 @@ async def tell(asked: argparse.Namespace, folder: Path, console: Console) -> Non
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="deploy.dashboards.stories", description=__doc__)
     parser.add_argument("--seconds", type=float, default=40.0, help="of each time")
-    parser.add_argument("--gateway-url", default=os.environ.get("GATEWAY_URL", GATEWAY_URL))
-    parser.add_argument("--tempo-url", default=os.environ.get("TEMPO_URL", TEMPO_URL))
+    parser.add_argument("--gateway-url", default=gateway_url())
+    parser.add_argument("--tempo-url", default=tempo_url())
     asked = parser.parse_args(arguments)
     asked.gateway_url = asked.gateway_url.rstrip("/")
     asked.tempo_url = asked.tempo_url.rstrip("/")

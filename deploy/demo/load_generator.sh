@@ -4,7 +4,7 @@
 set -u
 
 duration=${1:-60}
-gateway=${2:-${GATEWAY_URL:-http://localhost:8080}}
+gateway=${2:-${GATEWAY_URL:-http://localhost:${GATEWAY_PORT:-8080}}}
 gateway=${gateway%/}
 pause=0.5
 

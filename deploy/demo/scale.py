@@ -6,7 +6,6 @@ served more than 1.25 times its least busy one.
 """
 
 import argparse
-import os
 import sys
 from collections import Counter
 
@@ -16,7 +15,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-GATEWAY_URL = "http://localhost:8080"
+from deploy.demo.addresses import gateway_url
+
 SERVED = "http_server_request_duration_seconds"
 ROUTES = {"llm-proxy": "/v1/embeddings", "inference-svc": "/v1/embeddings", "vector-svc": "/search"}
 FAIR = 1.25
@@ -49,7 +49,7 @@ def unfairness(counts: Served, service: str) -> float:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="deploy.demo.scale", description=__doc__)
     parser.add_argument("--requests", type=int, default=300)
-    parser.add_argument("--gateway-url", default=os.environ.get("GATEWAY_URL", GATEWAY_URL))
+    parser.add_argument("--gateway-url", default=gateway_url())
     asked = parser.parse_args(arguments)
     console = Console()
     try:

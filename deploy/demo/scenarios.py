@@ -14,14 +14,13 @@ from rich.console import Console
 from rich.text import Text
 
 from deploy.demo import tempo, tree
+from deploy.demo.addresses import gateway_url, tempo_url
 from deploy.demo.requests import Health, Stats
 from deploy.demo.runner import Runner
 from deploy.demo.summary import Tally, failures, slow, slowest, table
-from deploy.demo.trace import TEMPO_URL
 from deploy.demo.workload import SCENARIOS, health, mixed
 from o11y.contracts import PipelineAnswer
 
-GATEWAY_URL = "http://localhost:8080"
 PROBE_SECONDS = 5.0
 CALL_SECONDS = 120.0
 SETTLE_SECONDS = 15.0
@@ -145,8 +144,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="deploy.demo.scenarios", description=__doc__)
     parser.add_argument("--scenario", choices=["all", *SCENARIOS, "load"], default="all")
     parser.add_argument("--load-duration", type=float, default=1.0, metavar="MINUTES")
-    parser.add_argument("--gateway-url", default=os.environ.get("GATEWAY_URL", GATEWAY_URL))
-    parser.add_argument("--tempo-url", default=os.environ.get("TEMPO_URL", TEMPO_URL))
+    parser.add_argument("--gateway-url", default=gateway_url())
+    parser.add_argument("--tempo-url", default=tempo_url())
     asked = parser.parse_args(arguments)
     asked.gateway_url = asked.gateway_url.rstrip("/")
     asked.tempo_url = asked.tempo_url.rstrip("/")

@@ -2,15 +2,13 @@
 
 import argparse
 import asyncio
-import os
 import sys
 
 import httpx2
 
 from deploy.demo import tree
+from deploy.demo.addresses import tempo_url
 from deploy.demo.tempo import Trace, TraceError, fetch
-
-TEMPO_URL = "http://localhost:3200"
 
 
 def trace_id(text: str) -> str:
@@ -23,7 +21,7 @@ def trace_id(text: str) -> str:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="deploy.demo.trace", description=__doc__)
     parser.add_argument("trace_id", type=trace_id, help="as in an answer's X-Trace-Id")
-    parser.add_argument("--tempo-url", default=os.environ.get("TEMPO_URL", TEMPO_URL))
+    parser.add_argument("--tempo-url", default=tempo_url())
     asked = parser.parse_args(arguments)
 
     async def read() -> Trace:

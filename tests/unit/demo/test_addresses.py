@@ -1,0 +1,28 @@
+"""The demo finds the stack where `make up` has put it."""
+
+import pytest
+
+from deploy.demo.addresses import gateway_url, tempo_url
+
+
+@pytest.mark.parametrize(
+    ("environment", "gateway", "tempo"),
+    [
+        ({}, "http://localhost:8080", "http://localhost:3200"),
+        (
+            {"GATEWAY_PORT": "9080", "TEMPO_PORT": "9200"},
+            "http://localhost:9080",
+            "http://localhost:9200",
+        ),
+        (
+            {"GATEWAY_URL": "http://far:1/", "GATEWAY_PORT": "9080", "TEMPO_URL": "http://far:2"},
+            "http://far:1",
+            "http://far:2",
+        ),
+        ({"GATEWAY_PORT": "", "TEMPO_URL": ""}, "http://localhost:8080", "http://localhost:3200"),
+    ],
+)
+def test_the_addresses_follow_the_ports(
+    environment: dict[str, str], gateway: str, tempo: str
+) -> None:
+    assert (gateway_url(environment), tempo_url(environment)) == (gateway, tempo)
