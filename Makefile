@@ -13,7 +13,7 @@ LITE := -f docker-compose.yml -f deploy/compose.lite.yml
 REPLICAS ?= --scale inference-svc=3 --scale vector-svc=2 --scale llm-proxy=2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status logs trace load demo-scale test test-containers bench-llm bench-telemetry bench-failures bench-inference bench-neighbours telemetry-docs dashboards pictures stories lint format lock clean
+.PHONY: help setup demo up down status logs trace load demo-scale test test-unit test-containers bench-llm bench-telemetry bench-failures bench-inference bench-neighbours telemetry-docs dashboards pictures stories lint format lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ demo-scale: setup ## Several replicas in containers: how requests spread over th
 
 test: $(VENV)/.installed-dev ## Run all tests but those in containers
 	@$(BIN)/python -m pytest
+
+test-unit: $(VENV)/.installed-dev ## Run the tests that start no process
+	@$(BIN)/python -m pytest tests/unit
 
 test-containers: $(VENV)/.installed-dev ## Build the images and run the tests in containers (needs Docker)
 	@$(BIN)/python -m pytest tests/containers

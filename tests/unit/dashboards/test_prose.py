@@ -13,7 +13,10 @@ from tests.processes import ROOT
 FOLDER = "o11y-4-ai"
 """Grafana's folder of the dashboards."""
 
-PAGES = [ROOT / name for name in ("README.md", "deploy/RUNBOOK.md", "gateway/README.md")]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "deploy/RUNBOOK.md", "gateway/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 of_every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
