@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class ServiceSettings(BaseSettings):
-    """What every service reads. A service subclasses it with its own port and variables."""
+    """Settings of every service, which subclasses it with its own port and variables."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
 
@@ -25,7 +25,7 @@ class ServiceSettings(BaseSettings):
     @field_validator("otel_instrumentation_genai_capture_message_content", mode="before")
     @classmethod
     def is_in_any_case(cls, value: object) -> object:
-        """As the GenAI utilities read it."""
+        """The mode in upper case: the GenAI utilities read it in any."""
         return value.strip().upper() if isinstance(value, str) else value
 
 
@@ -62,7 +62,7 @@ def describe(error: ValidationError, settings_class: type[ServiceSettings]) -> l
 
 
 def _has_secrets(annotation: object) -> bool:
-    """Whether a value of this type is a secret or holds one."""
+    """True for a type whose values are secrets or hold one."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return any(_has_secrets(field.annotation) for field in annotation.model_fields.values())
     return annotation is SecretStr or any(_has_secrets(each) for each in get_args(annotation))

@@ -49,25 +49,25 @@ SPAN = "o11y.span"
 
 @dataclass
 class Call:
-    """What the attempts of a call have in common."""
+    """A call to another service, as all its attempts know it."""
 
     path: str
-    """As `url.template`: it holds no ids."""
+    """The path, written as `url.template`: it holds no ids."""
     url: str
-    """By the service's name, without credentials."""
+    """The URL by the service's name, without credentials."""
     seconds: float
     """Longest wait for the head of a response; where `whole`, for all of it."""
     whole: bool = False
-    """Whether the response is read to its end before it is handed on."""
+    """True: the response is read to its end before it is handed on."""
     idle_seconds: float | None = None
     """Longest wait for each piece of a body; None is as long as the request has."""
     attributes: Labels = field(default_factory=dict)
     labels: Labels = field(default_factory=dict)
-    """Of the metric, besides the usual ones."""
+    """Labels of the metric, besides the usual ones."""
     internal: bool = True
-    """Whether the deadline is told, and who it is for."""
+    """True: the service is one of ours, and is told the deadline."""
     billed: bool = False
-    """Whether the spans wait for `Attempt.tell` before they end."""
+    """True: the span of an attempt does not end before `Attempt.tell` is called."""
     left: float = field(default=0.0, init=False)
     """Seconds that the last attempt had."""
 

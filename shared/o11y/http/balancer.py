@@ -1,4 +1,4 @@
-"""Which replica of a service gets the next request.
+"""The balancing of requests over the replicas of a service.
 
 A name that resolves to several addresses is a service with several replicas. Requests go to the one
 with the fewest in flight, in turn among equals. Addresses are looked up again all the time, so that
@@ -23,10 +23,10 @@ WATCH_SECONDS = 0.5
 RESOLVE_SECONDS = 2.0
 PROBE_SECONDS = 1.5
 FAILED_PROBES = 2
-"""So many unanswered probes in a row take a replica out: within 4 s of its last sign of life."""
+"""Unanswered probes in a row that take a replica out: within 4 s of its last sign of life."""
 
 MAX_URLS = 1000
-"""So many URLs of a replica are kept ready."""
+"""Most URLs of a replica that are kept ready."""
 
 IDEMPOTENT = "o11y.idempotent"
 """Extension of a request: whether doing it twice is doing it once."""
@@ -61,7 +61,7 @@ class Replica:
         return self.failed_probes < FAILED_PROBES
 
     def url(self, named: httpx2.URL) -> httpx2.URL:
-        """Where a URL of the service is at this replica."""
+        """The URL of this replica for one of the service."""
         found = self._urls.get(named)
         if found is None:
             if len(self._urls) >= MAX_URLS:
@@ -70,7 +70,7 @@ class Replica:
         return found
 
     def failed(self) -> None:
-        """It could not be connected to: nothing more until a probe succeeds."""
+        """Leave the replica out until a probe succeeds: it could not be connected to."""
         self.failed_probes = FAILED_PROBES
 
 
@@ -82,7 +82,7 @@ async def resolve(host: str, port: int) -> list[str]:
 
 
 async def as_is(host: str, port: int) -> list[str]:
-    """For a transport that takes names: the name itself is the only address."""
+    """The name itself as the only address, for a transport that takes names."""
     del port
     return [host]
 

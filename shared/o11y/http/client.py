@@ -35,7 +35,7 @@ CONNECT_SECONDS = 2.0
 ATTEMPTS = 3
 
 END_SECONDS = 1.0
-"""How long the end of an answer is waited for that has said all it has to say."""
+"""Longest wait for the end of a response whose content is complete."""
 
 JSON = {"content-type": "application/json"}
 
@@ -173,7 +173,7 @@ class ServiceClient:
             raise self._as_problem(error, call) from error
 
     async def call(self, model: type[M], method: str, path: str, **options: Any) -> M:
-        """Like `request`, but what a good answer says, and a Problem for any other."""
+        """Send one call and return its parsed answer. Raises Problem for any but a good one."""
         return parsed(model, await self.request(method, path, **options), self.service)
 
     async def probe(self, path: str, seconds: float) -> httpx2.Response | None:
@@ -181,7 +181,7 @@ class ServiceClient:
         return await self._get(None, path, seconds)
 
     async def probe_all(self, path: str, seconds: float) -> dict[str, httpx2.Response | None]:
-        """The same at every replica, by address; None from one that doesn't answer."""
+        """A GET outside any trace at every replica: responses by address, None for no response."""
         try:
             replicas = await self.balancer.all()
         except OSError:

@@ -1,4 +1,4 @@
-"""How long a request may still take, across hops.
+"""The deadline of a request, across hops.
 
 A hop sends what is left in seconds (`X-Request-Timeout`), not a wall-clock time, so that clocks
 need not agree. Inside a process the deadline is a time of the monotonic clock in a context
@@ -13,7 +13,7 @@ from contextvars import ContextVar
 HEADER = "x-request-timeout"
 
 _deadline: ContextVar[tuple[float, float] | None] = ContextVar("o11y_deadline", default=None)
-"""When it is, and when it is for whoever waits for the answer."""
+"""The deadline, and until when the caller waits, as times of the monotonic clock."""
 
 
 def remaining() -> float | None:

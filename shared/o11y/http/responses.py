@@ -1,4 +1,4 @@
-"""Whole answers of the other services, and what they mean."""
+"""Responses of the other services: parsed, or raised as the Problem they stand for."""
 
 from http import HTTPStatus
 from typing import TypeVar
@@ -12,7 +12,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def parsed(model: type[M], response: httpx2.Response, service: str) -> M:
-    """What a good answer says; for any other raises the Problem it stands for, or 502."""
+    """The content of a good response. Raises the Problem another one stands for, or 502."""
     raise_for_problem(response, service)
     try:
         return model.model_validate_json(response.content)

@@ -38,7 +38,7 @@ class Splitter:
         return events
 
     def rest(self) -> bytes:
-        """What is left when the stream has ended: an event without its blank line, or nothing."""
+        """The bytes that are left when the stream has ended: an event without its blank line."""
         return self._rest
 
 

@@ -25,7 +25,7 @@ IDLE_SECONDS = 30.0
 """An unused connection is not trusted for longer: servers close theirs without a word."""
 
 LOOKUP_SECONDS = 5.0
-"""How long the addresses of a name are waited for."""
+"""Longest wait for the addresses of a name."""
 
 MAX_HEADER = 64 << 10
 """Longest line of an answer's head in bytes."""
@@ -40,7 +40,7 @@ _FAILURES = (httpx2.TransportError, aiohttp.ClientError, OSError, UnicodeError)
 
 
 def nothing_was_sent(error: BaseException) -> bool:
-    """Whether a request failed before any of it was sent, so that it may be sent again."""
+    """True for a request that failed before any of it was sent: it may be sent again."""
     return isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout)
 
 

@@ -7,7 +7,7 @@ _PREFIXES = ("x-ratelimit-", "openai-")
 
 
 def passed(headers: Mapping[str, str]) -> dict[str, str]:
-    """Those of an answer, by lower-case name."""
+    """The headers of a response that are passed on, by lower-case name."""
     return {
         name: value
         for given, value in headers.items()

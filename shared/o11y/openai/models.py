@@ -18,7 +18,7 @@ _named = msgspec.json.Decoder(_Named)
 
 
 def one(content: bytes, name: str) -> bytes:
-    """What a list says of the model with this name, as it came. Raises Problem 404, and 502."""
+    """The row of a list for the model with this name, as it came. Raises Problem 404, and 502."""
     try:
         for row in _listed.decode(content).data:
             if _named.decode(row).id == name:

@@ -1,7 +1,7 @@
 """Metric labels whose values come from outside."""
 
 OVERFLOW = "_other"
-"""What stands for every value above the limit."""
+"""The value that stands for every one above the limit."""
 
 
 class Bounded:

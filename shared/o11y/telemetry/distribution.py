@@ -22,7 +22,7 @@ from o11y.telemetry.providers import Providers
 
 
 class _Process:
-    """What is known of this process: its name, when it has told it, and its providers."""
+    """The service's name, once it is known, and the providers of this process."""
 
     def __init__(self) -> None:
         self.service: str | None = None
@@ -65,7 +65,7 @@ class Configurator(OpenTelemetryConfigurator):
 
 
 def start(service: str) -> Providers:
-    """This process's providers: those `opentelemetry-instrument` has set up, or new ones."""
+    """The providers of this process: those `opentelemetry-instrument` has set up, or new ones."""
     if _process.providers is None:
         _process.service = service
         choose()

@@ -27,7 +27,7 @@ OPT_IN = "OTEL_SEMCONV_STABILITY_OPT_IN"
 DISABLED = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
 CONFIG_FILE = "OTEL_CONFIG_FILE"
 NAME = "o11y"
-"""Of the distribution, among those that are installed."""
+"""The distribution's name, among those that are installed."""
 DEFAULT_BATCH = 512
 """Spans or log records of one export (SDK specification)."""
 
@@ -187,7 +187,7 @@ def faults(environ: Mapping[str, str]) -> list[str]:
 
 
 def _faults_together(given: Mapping[str, str]) -> list[str]:
-    """Of values that are fine alone."""
+    """One line for each variable that does not fit another one."""
     lines = []
     ratio = given.get("OTEL_TRACES_SAMPLER_ARG")
     is_ratio = given.get("OTEL_TRACES_SAMPLER", "").lower() in _RATIO_SAMPLERS
@@ -207,7 +207,7 @@ def _faults_together(given: Mapping[str, str]) -> list[str]:
 
 
 def completed(environ: Mapping[str, str]) -> dict[str, str | None]:
-    """What the variables are to be besides; None removes one. Nothing with a configuration file,
+    """The variables to set beside those given; None removes one. Empty with a configuration file,
     which is then the only source.
     """
     given = _given(environ)
@@ -239,7 +239,7 @@ def completed(environ: Mapping[str, str]) -> dict[str, str | None]:
 
 
 def _exported(given: Mapping[str, str], signal: str) -> dict[str, str | None]:
-    """Where and how one signal leaves, in its own variables: they win over the common ones."""
+    """The exporter's variables of one signal: they win over the common ones."""
     variable, endpoint = _of_signal(given, signal, "ENDPOINT")
     exporter = f"OTEL_{signal}_EXPORTER"
     found: dict[str, str | None] = {}
@@ -282,7 +282,7 @@ def _protocol(given: Mapping[str, str], signal: str) -> str:
 
 
 def _given(environ: Mapping[str, str]) -> dict[str, str]:
-    """What is set; a variable that is empty counts as unset (SDK specification)."""
+    """The variables that are set; an empty one counts as unset (SDK specification)."""
     return {key: value for key, value in environ.items() if value.strip()}
 
 

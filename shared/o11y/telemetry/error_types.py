@@ -10,7 +10,7 @@ from o11y.web.problems import Problem
 
 
 def error_type(error: BaseException) -> str:
-    """Of a call that had no answer, or not all of it, or was told what is wrong with it."""
+    """The word for a call that had no answer, or not all of it, or was refused."""
     if nothing_was_sent(error):
         return schema.ERROR_CONNECT
     match error:

@@ -86,8 +86,8 @@ def _is_remarkable(record: logging.LogRecord) -> bool:
 
 
 class PlainFormatter(logging.Formatter):
-    """For people (`DEBUG_MODE=true`): time, level, message, fields, trace id; of what went wrong or
-    took long, the command that shows its trace.
+    """One line for people (`DEBUG_MODE=true`): time, level, message, fields, trace id; for a call
+    that went wrong or took long, the command that shows its trace.
     """
 
     def format(self, record: logging.LogRecord) -> str:

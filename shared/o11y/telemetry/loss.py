@@ -14,14 +14,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 REMIND_SECONDS = 60.0
-"""The same trouble is told again no sooner; a queue that was full for the last time so long ago is
-well again.
+"""Pause before the same trouble is reported again, and after which a queue that was full is well.
 """
 
 EXPORTERS = "opentelemetry.exporter"
 SDK = "opentelemetry.sdk"
 QUEUE_FULL = "Queue full"
-"""How the batch processors' line begins that says that a record is dropped."""
+"""The beginning of the batch processors' line that a record is dropped."""
 
 PASSED_ON = "o11y_passed_on"
 """Attribute of a log record that went on to the service's own log."""
@@ -36,7 +35,7 @@ TOO_MUCH = "too much"
 
 _CREDENTIALS = frozenset({401, 403, "UNAUTHENTICATED", "PERMISSION_DENIED"})
 LONGEST = 400
-"""Of what a line repeats of an exporter's words, in characters."""
+"""Most characters that a line repeats of an exporter's words."""
 
 logger = logging.getLogger("o11y.export")
 
@@ -140,7 +139,7 @@ def _is_plain(value: object) -> bool:
 
 @contextmanager
 def hearing() -> Iterator[list[logging.LogRecord]]:
-    """What the exporters log in this thread meanwhile."""
+    """Collect the log records of the exporters in this thread, while the block runs."""
     records: list[logging.LogRecord] = []
     _exports.records = records
     try:

@@ -40,7 +40,7 @@ _KNOWN_SAMPLERS = frozenset(
         *("parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio"),
     }
 )
-"""Those the tracer provider reads from the variable itself."""
+"""Samplers that the tracer provider reads from the variable itself."""
 
 _VIEWS = [
     View(
@@ -52,7 +52,7 @@ _VIEWS = [
 
 
 def resource_of(service: str) -> Resource:
-    """What all signals of a process say of it, unless the environment's variables say otherwise."""
+    """The resource of a process, whose attributes the environment's variables may replace."""
     ours = {
         "service.name": service,
         "service.namespace": "o11y-4-ai",
@@ -63,7 +63,7 @@ def resource_of(service: str) -> Resource:
 
 
 class Providers:
-    """Where spans, metrics and logs of a process go.
+    """The providers of spans, metrics and logs of one process.
 
     `registry` is the Prometheus view of the metrics. `exports_logs` says whether log records
     should be emitted at all.
@@ -229,5 +229,5 @@ def _names(variable: str) -> list[str]:
 
 
 def _component(group: str, name: str) -> Any:
-    """What a package brings by an entry point."""
+    """The component that a package brings by an entry point."""
     return next(iter(entry_points(group=group, name=name))).load()

@@ -23,7 +23,7 @@ _PREFERENCES = {
     "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "cumulative",
     "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION": "explicit_bucket_histogram",
 }
-"""What an exporter has to want for its reader to serve Prometheus as well, by variable."""
+"""Preferences of an exporter, by variable, whose reader can serve Prometheus as well."""
 
 
 class Aliased(export.MetricReader):

@@ -1,4 +1,4 @@
-"""How long something takes, the same on its span and in its metrics."""
+"""The duration of an operation, the same on its span and in its metrics."""
 
 import time
 
@@ -16,7 +16,7 @@ class Stopwatch:
         self.start_ns = time.time_ns()
 
     def seconds(self) -> float:
-        """Until now."""
+        """Seconds from its making until now."""
         return (time.perf_counter_ns() - self._began) / 1e9
 
     def end_ns(self, seconds: float) -> int:

@@ -1,4 +1,4 @@
-"""What a browser is shown of every service: `/docs`, made of its OpenAPI description, and an icon.
+"""`/docs`, a page made of a service's OpenAPI description, and an icon for the browser.
 
 Swagger UI's files are those of the package fastapi-offline: the page works without the internet and
 names no other host. ReDoc is left out, since its page loads a picture from its maker's host.

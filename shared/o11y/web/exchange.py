@@ -22,7 +22,7 @@ class Exchange:
         self.status = 500
         """The status that was sent, or 500 where none was."""
         self.started = False
-        """Whether a status was sent."""
+        """True once a status was sent."""
         self.error: str | None = None
         """The `error.type` of what went wrong beside the status."""
         self._scope = scope
