@@ -1,5 +1,6 @@
 """The tiny model, the engine and the service on it."""
 
+import gc
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -25,6 +26,15 @@ from tests.unit.o11y.recorded import Recorded
 LIMITS = EngineLimits(
     max_context=64, max_requests=8, max_batch_tokens=128, cache_blocks=16, max_waiting=8
 )
+
+
+@pytest.fixture(scope="package", autouse=True)
+def frozen() -> Iterator[None]:
+    """Leaves libraries out of garbage collections: each engine that stops makes one."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
