@@ -9,7 +9,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from opentelemetry import trace
 from starlette.exceptions import HTTPException
-from starlette.middleware.body_limit import MAX_BODY_SIZE_SCOPE_KEY
 
 from o11y.telemetry import schema
 from o11y.telemetry.logs import trace_ids
@@ -138,10 +137,9 @@ def install(app: FastAPI) -> None:
 
     async def on_http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        problem = Problem(error.status_code, str(error.detail), headers=error.headers)
-        if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            limit = request.scope[MAX_BODY_SIZE_SCOPE_KEY]
-            problem = Problem(413, f"the body is larger than {limit:,} bytes", code="too_large")
+        status = error.status_code
+        code = "too_large" if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else None
+        problem = Problem(status, str(error.detail), code=code, headers=error.headers)
         return answer(problem, request.url.path)
 
     app.add_exception_handler(Problem, on_problem)

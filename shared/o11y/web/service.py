@@ -20,6 +20,7 @@ from o11y.telemetry import distribution, logs
 from o11y.telemetry.signals import Telemetry
 from o11y.web import api_docs, problems
 from o11y.web.access_log import AccessLogMiddleware
+from o11y.web.body_limit import BodyLimitMiddleware
 from o11y.web.deadline import DeadlineMiddleware
 from o11y.web.disconnect import DisconnectMiddleware
 from o11y.web.exposition import exposed
@@ -106,12 +107,12 @@ def create_app(
             AccessLogMiddleware,
             partial(DeadlineMiddleware, timeout_seconds=timeout_seconds),
             DisconnectMiddleware,
+            partial(BodyLimitMiddleware, max_bytes=MAX_BODY),
         ],
         title=title,
         lifespan=until_flushed,
         docs_url=None,
         redoc_url=None,
-        max_body_size=MAX_BODY,
         # ours ends with the response, and keeps what was asked out of the query
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )

@@ -273,6 +273,18 @@ async def test_a_body_has_a_limit(
         assert json.loads(visit.content)["error"]["code"] == "too_large"
 
 
+async def test_a_body_that_fastapi_reads_has_the_same_limit(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("o11y.web.service.MAX_BODY", 10)
+    visit = Visit(recorded, Work(), b'{"name": "longer than that"}')
+    visit.scope["path"] = "/things"
+    visit.scope["headers"] = [(b"content-type", b"application/json")]
+    await visit.run()
+    assert visit.status == 413
+    assert json.loads(visit.content)["code"] == "too_large"
+
+
 # The endpoint fails
 
 
