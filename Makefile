@@ -76,9 +76,9 @@ telemetry-docs: setup ## Write deploy/TELEMETRY.md anew from the telemetry schem
 dashboards: setup ## Write dashboards and alert rules anew from deploy/dashboards
 	@$(BIN)/python -m deploy.dashboards
 
-pictures: setup ## Draw the dashboards and a trace from a minute of demo (needs Debian's prometheus; after make down)
+pictures: setup ## Draw the trace that README shows, from the demo (after make down)
 	@LLM_PROVIDERS="$$(sed "s/8083/$${INFERENCE_SVC_PORT:-8083}/" deploy/demo/priced.json)" $(BIN)/python -m deploy.local up
-	@$(BIN)/python -m deploy.dashboards.picture
+	@$(BIN)/python -m deploy.demo.picture
 
 stories: setup ## Three kinds of trouble, from the first panel to the span (needs Debian's prometheus; after make down)
 	@LLM_PROVIDERS="$$(sed "s/8083/$${INFERENCE_SVC_PORT:-8083}/" deploy/demo/priced.json)" $(BIN)/python -m deploy.local up

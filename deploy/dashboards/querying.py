@@ -1,11 +1,14 @@
-"""What Prometheus answers to the queries of a panel."""
+"""The answers of Prometheus to the queries of a panel."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import httpx2
+
+from deploy.demo.figures import dollars, seconds
 
 VARIABLE = re.compile(r"\$\{?(\w+)\}?")
 
@@ -64,3 +67,23 @@ async def curves(
         )
         for series in answer.json()["data"]["result"]
     ]
+
+
+def figure(value: float, unit: str) -> str:
+    """A number in a unit of Grafana's, in few characters."""
+    if not math.isfinite(value):
+        return "no number"
+    match unit:
+        case "s":
+            return seconds(value)
+        case "percentunit":
+            return f"{100 * value:.3g} %"
+        case "percent":
+            return f"{value:.3g} %"
+        case "currencyUSD":
+            return dollars(value)
+        case "bytes" | "decbytes":
+            return f"{value / 1e6:,.0f} MB"
+        case "reqps" | "ops" | "cps":
+            return f"{value:.3g}/s"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

@@ -17,10 +17,9 @@ from typing import Any
 import httpx2
 from rich.console import Console
 
-from deploy.dashboards.dashboard_picture import figure
 from deploy.dashboards.grafana import DASHBOARDS
 from deploy.dashboards.prometheus import PrometheusError, prometheus
-from deploy.dashboards.querying import Curve, curves
+from deploy.dashboards.querying import Curve, curves, figure
 from deploy.dashboards.trouble import TROUBLES, Request, Trouble
 from deploy.demo import tempo, tree
 from deploy.demo.addresses import gateway_url, tempo_url
