@@ -1,11 +1,11 @@
-"""`python -m deploy.telemetry`: writes deploy/TELEMETRY.md, the telemetry schema for people."""
+"""`python -m deploy.dashboards.telemetry_docs` writes the telemetry schema for people."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from o11y.telemetry import schema
 
-PAGE = Path(__file__).with_name("TELEMETRY.md")
+PAGE = Path(__file__).parents[1] / "TELEMETRY.md"
 
 INTRODUCTION = """\
 # Telemetry
