@@ -20,13 +20,15 @@ from llm_proxy.failures import Failed, Refused, judged, verdict
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Operation
 from llm_proxy.stream import Stream
-from o11y.contracts import COST_HEADER, PROVIDER_HEADER, SUMMARY_HEADER
+from o11y.contracts import COST_HEADER, PROVIDER_HEADER, SUMMARY_HEADER, ServiceHealth
 from o11y.http import deadline
 from o11y.http.transport import nothing_was_sent
 from o11y.openai.headers import passed
 from o11y.openai.models import one
+from o11y.openai.operations import OPERATIONS
 from o11y.telemetry import schema
 from o11y.web.events import EventStream
+from o11y.web.openapi import errors
 from o11y.web.problems import Problem, out_of_time, unavailable
 from o11y.web.routes import PlainRoute
 
@@ -58,7 +60,7 @@ def routes(calls: Calls, stream_timeout_seconds: float) -> list[PlainRoute]:
                 return _whole(response)
             return _stream(response, summary=SUMMARY_HEADER in request.headers)
 
-        return PlainRoute(path, answer, methods=["POST"])
+        return PlainRoute(path, answer, OPERATIONS[path])
 
     return [route(path, operation) for path, operation in PATHS.items()]
 
@@ -84,19 +86,25 @@ def router(calls: Calls) -> APIRouter:
     """What is asked less often: the lists of models, and how the proxy is."""
     api = APIRouter()
     routing = calls.routing
+    failures = errors(404, 429, 502)
 
-    @api.get("/v1/models")
+    @api.get("/v1/models", tags=["openai"], responses=failures)
     async def models() -> Response:
         return await _models(routing.providers)
 
-    @api.get("/v1/models/{name:path}")
+    @api.get("/v1/models/{name:path}", tags=["openai"], responses=failures)
     async def model(name: str) -> Response:
         listed = await models()
         if listed.status_code != 200:
             return listed
         return Response(one(bytes(listed.body), name), media_type="application/json")
 
-    @api.get("/health")
+    @api.get(
+        "/health",
+        tags=["operations"],
+        response_model=ServiceHealth,
+        response_model_exclude_unset=True,
+    )
     async def health() -> dict[str, Any]:
         first = routing.providers[0]
         state: dict[str, Any] = {"provider": first.name}

@@ -351,3 +351,42 @@ class PipelineAnswer(BaseModel):
     summary: PipelineSummary
     stages: list[Stage]
     trace_id: str | None
+
+
+# The state of services
+
+
+class ServiceHealth(BaseModel):
+    """The state of one service, with whatever else it says of itself."""
+
+    model_config = ConfigDict(extra="allow")
+
+    status: Literal["available", "unavailable"]
+    reason: str | None = None
+
+
+class ServiceStates(BaseModel):
+    """The state of each service behind the gateway."""
+
+    openai_service: ServiceHealth
+    vector_database: ServiceHealth
+    local_model: ServiceHealth
+
+
+class HealthAnswer(BaseModel):
+    status: Literal["healthy", "degraded", "unhealthy"]
+    timestamp: str
+    services: ServiceStates
+
+
+class SystemStats(BaseModel):
+    timestamp: str
+    uptime_seconds: float
+
+
+class StatsAnswer(BaseModel):
+    """Figures as the services tell them; `error` where one didn't."""
+
+    vector_database: dict[str, Any]
+    local_model: dict[str, Any]
+    system: SystemStats

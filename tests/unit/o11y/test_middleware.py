@@ -73,9 +73,7 @@ class Visit:
         self.spans_sent: list[int] = []
         """How many spans had ended when each message went."""
         self._recorded = recorded
-        self._app = application(
-            recorded.telemetry, routes=[PlainRoute(HOT, Endpoint(endpoint), methods=["POST"])]
-        )
+        self._app = application(recorded.telemetry, routes=[PlainRoute(HOT, Endpoint(endpoint))])
         self._coming: asyncio.Queue[Message] = asyncio.Queue()
         self.scope = {
             "type": "http",
