@@ -1,4 +1,4 @@
-"""Who a request is for: its body says it, else its query, else its headers.
+"""The user and session a request is for: by its body, else its query, else its headers.
 
 What our own fields hold, `user_id` and `session_id` of a body or a query, must be an id or is
 refused. OpenAI's fields for the end user (`safety_identifier`, which replaces `user`) and headers

@@ -15,7 +15,7 @@ from o11y.http.client import ServiceClient
 from o11y.web.problems import Problem
 
 HEALTH_SECONDS = 2.0
-"""How long a service may take to say how it is; a slower one counts as unavailable."""
+"""Seconds a service has to state its health; a slower one counts as unavailable."""
 
 ANSWERING = ("openai_service", "local_model")
 """The services that can produce an answer: without any of them the pipeline is of no use."""
@@ -41,7 +41,7 @@ class Health:
         return dict(zip(self._services, states, strict=True))
 
     async def can_answer(self) -> bool:
-        """Whether any service that produces answers is ready; asked outside of traces."""
+        """True if any service that produces answers is ready; asked outside of traces."""
         clients = [self._services[name] for name in ANSWERING]
         return any(await asyncio.gather(*(_is_ready(client) for client in clients)))
 

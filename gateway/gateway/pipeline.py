@@ -47,8 +47,8 @@ STORE = "store"
 STAGES = (EMBED_QUERY, LOCAL_INFERENCE, SEARCH, CHAT, EMBED_ANSWER, STORE)
 
 KNOWLEDGE = {"kind": {"$nin": ["query", "answer"]}}
-"""What earlier calls asked and were told is stored, but is no source: a question would find
-itself, and a wrong answer would prove itself."""
+"""The filter of searches: questions and answers of earlier calls are stored, but are no source. A
+question would find itself, and a wrong answer would prove itself."""
 
 T = TypeVar("T")
 

@@ -74,9 +74,11 @@ class StreamOptions(BaseModel):
 
 
 class Sampling(BaseModel):
-    """What chat and text completions have in common. Unknown fields are ignored, as OpenAI's own
-    servers' successors do with fields newer than they are. `top_k` is none of OpenAI's but what
-    other servers of its API take."""
+    """The parameters that chat and text completions have in common.
+
+    Unknown fields are ignored: clients may send some that are newer than this service. `top_k` is
+    none of OpenAI's, but other servers of its API take it.
+    """
 
     model_config = ConfigDict(extra="ignore")
 

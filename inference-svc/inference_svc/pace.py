@@ -1,4 +1,4 @@
-"""How fast sequences end: what a caller is told who finds no place."""
+"""The rate at which sequences end, for the Retry-After of callers who find no place."""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""When the engine fails: what its callers are told, and when it is time to give up."""
+"""Failures of the engine: the errors of its callers, and the time to give up."""
 
 import time
 from collections import deque
@@ -53,7 +53,7 @@ class Stall:
         self._since, self._looked = since, now
 
     def seconds(self, since: float | None) -> float:
-        """How long it has been at what it began then, as far as was looked."""
+        """Seconds that it has been at what it began then, as far as was looked."""
         return self._seconds if since == self._since else 0.0
 
 

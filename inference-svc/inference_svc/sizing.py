@@ -1,4 +1,4 @@
-"""How much runs at once: what the settings say, or what suits the device."""
+"""The engine's limits: what the settings say, or what suits the device."""
 
 import math
 from typing import Any
@@ -20,7 +20,7 @@ BATCH_TOKENS = {"cpu": 512, "mps": 1024, "cuda": 2048}
 BLOCKS = {"cpu": 128, "mps": 256}
 
 SHARE = 0.5
-"""Of CUDA memory that is free when the model is loaded: what the cache may take at most."""
+"""Share of the CUDA memory that is free once the model is loaded: most that the cache takes."""
 
 
 def limits(settings: Settings, language_model: LanguageModel) -> EngineLimits:

@@ -1,4 +1,4 @@
-"""What is read of a provider's answer, whole or streamed: model, usage, why it ended.
+"""A provider's answer as it is read, whole or streamed: model, usage, why it ended.
 
 The rest is passed over without being built (msgspec skips what isn't declared).
 """
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 
 TEXT_BYTES_PER_TOKEN = 4
-"""Of English text, roughly; for estimates where nobody counted."""
+"""Bytes of English text that make a token, roughly: for estimates where nobody counted."""
 
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
@@ -90,8 +90,10 @@ class NotReadable(Exception):
 
 
 class Tokens(msgspec.Struct, frozen=True):
-    """What a call is billed by. `cached`, `cache_write` and `input_audio` are part of `input`,
-    `reasoning` and `output_audio` of `output`.
+    """The tokens that a call is billed by.
+
+    `cached`, `cache_write` and `input_audio` are part of `input`, `reasoning` and `output_audio` of
+    `output`.
     """
 
     input: int = 0
@@ -119,7 +121,7 @@ class Tokens(msgspec.Struct, frozen=True):
 
 
 class Said(msgspec.Struct):
-    """What a provider said of its answer."""
+    """The facts that a provider's answer states of itself."""
 
     id: str | None = None
     model: str | None = None
@@ -129,8 +131,8 @@ class Said(msgspec.Struct):
 
 
 def read(content: bytes) -> Said:
-    """Of a whole answer. Raises NotReadable unless it is a JSON object, and ProviderFailed for one
-    that tells of an error in an answer's place.
+    """Read a whole answer. Raises NotReadable unless it is a JSON object, and ProviderFailed for
+    one that tells of an error in an answer's place.
 
     An object that isn't the answer it should be is the caller's to read; it says nothing here.
     """

@@ -83,7 +83,7 @@ def _stream(stream: Stream, *, summary: bool) -> Response:
 
 
 def router(calls: Calls) -> APIRouter:
-    """What is asked less often: the lists of models, and how the proxy is."""
+    """The calls that are made less often: the lists of models, and the proxy's state."""
     api = APIRouter()
     routing = calls.routing
     failures = errors(404, 429, 502)

@@ -35,12 +35,12 @@ class Attempt:
         self._number = inference.attempts
         self._ended = False
         self.has_arrived = False
-        """Whether an event of a stream has come."""
+        """True once an event of a stream has come."""
         self.answer = inference.listener()
         meters.running[provider.name] += 1
 
     def call(self, seconds: float) -> Call:
-        """What the HTTP client is to know of the request, whose head may take so many seconds."""
+        """The call as the HTTP client knows it, with the seconds that its head may take."""
         provider = self._provider
         return Call(
             path=provider.path(self._request.path),

@@ -35,7 +35,7 @@ PATIENCE_SECONDS = 5.0
 """Longest wait for a provider that asks to be left alone while another one could answer."""
 
 LAST_PATIENCE_SECONDS = 30.0
-"""The same where no other could: who is told to wait for longer knows better what to do."""
+"""Longest Retry-After that is honoured at the last provider; beyond it the 429 goes to the caller."""
 
 _BREAKING = frozenset(
     {schema.ERROR_CONNECT, schema.ERROR_CONNECTION_LOST, schema.ERROR_TIMEOUT, NOT_READABLE}
@@ -50,7 +50,7 @@ class Whole:
     provider: Provider
     content: bytes
     headers: Mapping[str, str]
-    """Those of the provider."""
+    """Headers of the provider's response."""
     cost_usd: Decimal | None
 
 
@@ -332,7 +332,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _explained(provider: Provider, error: BaseException) -> BaseException:
-    """What goes wrong on the way, as a failure that may be made good."""
+    """Turn what goes wrong on the way into a failure that another attempt may make good."""
     match error:
         case _ if nothing_was_sent(error):
             detail, again = f"{provider.title} can't be reached", True

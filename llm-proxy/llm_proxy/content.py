@@ -1,4 +1,4 @@
-"""What a caller asks and a provider answers, read for telemetry that may tell it (`capture`).
+"""The content of questions and answers, read for telemetry that may hold it (`capture`).
 
 Reads less strictly than providers do: what has no form known here is left out.
 """
@@ -114,7 +114,7 @@ def _parts(content: object) -> list[MessagePart]:
 
 
 def _arguments(given: object) -> object:
-    """Those of a tool's call as what their JSON says, or as text where they aren't JSON."""
+    """The arguments of a tool's call, parsed, or as text where they aren't JSON."""
     if not isinstance(given, str):
         return object_to_any_value(given)
     try:

@@ -34,12 +34,12 @@ class Failed(Exception):
     """An attempt that another provider, or another try, may make good."""
 
     provider: str
-    """As it is called in sentences."""
+    """The provider's name in sentences."""
     error: str
     """`error.type`, and the reason on metrics."""
     detail: str
     again: bool
-    """Whether the same provider may be tried again."""
+    """True if the same provider may be tried again."""
     status: int | None = None
     content: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -52,7 +52,7 @@ def kept(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def judged(provider: str, status: int, content: bytes, headers: Mapping[str, str]) -> Exception:
-    """What an answer that is an error means."""
+    """Classify the error of a response with an error status."""
     if status in CREDENTIALS:
         return Failed(
             provider,
@@ -76,7 +76,7 @@ def judged(provider: str, status: int, content: bytes, headers: Mapping[str, str
 
 
 def reported(provider: str, error: ProviderFailed, headers: Mapping[str, str]) -> Exception:
-    """What an error means that came with a good status, in an answer's place."""
+    """Classify an error that came with a good status, in an answer's place."""
     if error.status is None:
         detail = f"{provider} reported an error in an answer's place"
         return Failed(provider, NOT_READABLE, detail, again=False)
@@ -86,7 +86,7 @@ def reported(provider: str, error: ProviderFailed, headers: Mapping[str, str]) -
 
 
 def verdict(failures: Sequence[Failed]) -> Exception:
-    """What the caller is told: how the last attempt failed, and in words how each provider did."""
+    """The error for the caller: how the last attempt failed, and in words how each provider did."""
     last = failures[-1]
     said = "; ".join(dict.fromkeys(failure.detail for failure in failures))
     if last.status in (408, 409, 429):

@@ -32,9 +32,9 @@ class Inference(genai.Operation):
         self._known_usd: Decimal | None = None
         self.attempts = 0
         self.arrivals: list[float] = []
-        """When events of the stream came, in seconds since the call began."""
+        """Times at which events of the stream came, in seconds since the call began."""
         self.usd: Decimal | None = Decimal(0)
-        """What the attempts cost; None when the price of one isn't known."""
+        """US dollars of all attempts; None when the price of one isn't known."""
         super().__init__(
             meters.tracer,
             f"{request.operation.value} {model}",
@@ -49,7 +49,7 @@ class Inference(genai.Operation):
 
     @property
     def generates(self) -> bool:
-        """Whether text is written, which embeddings are not."""
+        """True for operations that write text, which embeddings don't."""
         return self._request.operation is not Operation.EMBEDDINGS
 
     def asks(self, provider: Provider, model: str) -> None:
@@ -59,7 +59,7 @@ class Inference(genai.Operation):
         self.span.set_attributes({**provider.attributes, schema.REQUEST_MODEL: model})
 
     def listener(self) -> Answer | None:
-        """What an attempt's answer is put together in, where telemetry may tell it."""
+        """The accumulator of an attempt's answer, where telemetry may hold it."""
         captures = self._meters.capture and self.generates and self.span.is_recording()
         self._answer = Answer() if captures else None
         return self._answer
@@ -76,7 +76,7 @@ class Inference(genai.Operation):
         self.span.set_attribute(schema.COST_SOURCE, source)
 
     def hears(self, said: Said) -> None:
-        """What the last attempt's answer says of itself."""
+        """Take over what the last attempt's answer states of itself."""
         self._said = said
 
     def end(self) -> None:

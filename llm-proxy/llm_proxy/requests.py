@@ -1,4 +1,4 @@
-"""What is read of a caller's request, and the little that is changed in it.
+"""A caller's request as it is read, and the little that is changed in it.
 
 The body goes to the provider byte for byte as it came, but for the values of the keys set here.
 """
@@ -60,7 +60,7 @@ class Request(msgspec.Struct, frozen=True):
     model: str | None
     stream: bool
     include_usage: bool
-    """Whether the caller wants to see the usage of a stream."""
+    """True if the caller wants to see the usage of a stream."""
     input_bytes: int
     """Length of the prompt as JSON, for an estimate where nobody counted its tokens."""
     temperature: float | None
@@ -71,7 +71,7 @@ class Request(msgspec.Struct, frozen=True):
 
     @property
     def attributes(self) -> dict[str, str | int | float]:
-        """What is asked for, as attributes of a span."""
+        """The parameters of the call, as attributes of a span."""
         told = {
             schema.REQUEST_TEMPERATURE: self.temperature,
             schema.REQUEST_TOP_P: self.top_p,

@@ -53,7 +53,7 @@ class Stream:
         self._closed = False
 
         self.tokens: Tokens | None = None
-        """What is billed, when the stream has ended."""
+        """The tokens that are billed, once the stream has ended."""
 
     @property
     def said(self) -> Said:
@@ -61,7 +61,7 @@ class Stream:
 
     @property
     def cost_usd(self) -> Decimal | None:
-        """What the call cost, earlier attempts included; None when a price isn't known."""
+        """US dollars of the call, earlier attempts included; None when a price isn't known."""
         return self.attempt.inference.usd
 
     async def begin(self) -> None:
@@ -76,7 +76,7 @@ class Stream:
         self._begun = True
 
     async def events(self, *, summary: bool = False) -> AsyncGenerator[bytes, None]:
-        """What the caller is sent, bit by bit; the attempt has ended before the last of it.
+        """The bytes for the caller, bit by bit; the attempt has ended before the last of them.
 
         A stream that breaks ends with an error event. One whose `[DONE]` has come can't. With
         `summary`, a chunk before `[DONE]`, or after the error, says what is known at the end.
