@@ -79,7 +79,7 @@ def _attributes() -> Iterator[str]:
 
 
 def _holders(key: str) -> Iterator[str]:
-    """What has the key: spans, events, metrics."""
+    """The spans, events and metrics that have the key."""
     if key in schema.IDENTITY:
         yield "every span"
     for span in schema.SPANS:

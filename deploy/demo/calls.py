@@ -21,7 +21,7 @@ from o11y.web.problems import TRACE_HEADER
 
 @dataclass(frozen=True)
 class Verdict:
-    """What an answer says, and a sentence for each thing that is not as it should be."""
+    """The reading of an answer, and a sentence for each thing that is not as it should be."""
 
     failures: list[str]
     answer: BaseModel | None = None

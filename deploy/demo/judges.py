@@ -1,4 +1,4 @@
-"""What a response must be: a good answer, or a refusal of the right form."""
+"""Checks of responses: a good answer, or a refusal of the right form."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -31,7 +31,7 @@ class ProblemBody(BaseModel):
 
 
 class OpenAIError(BaseModel):
-    """What OpenAI's SDKs make their exceptions of."""
+    """OpenAI's error envelope, of which its SDKs make their exceptions."""
 
     message: str
     type: str

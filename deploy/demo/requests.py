@@ -22,14 +22,14 @@ SEED = 7
 
 
 class Health(BaseModel):
-    """What is read of GET /health."""
+    """The fields of GET /health that the demo reads."""
 
     status: str
     services: dict[str, dict[str, Any]]
 
 
 class Stats(BaseModel):
-    """What is read of GET /stats."""
+    """The fields of GET /stats that the demo reads."""
 
     vector_database: dict[str, Any]
     local_model: dict[str, Any]

@@ -45,7 +45,7 @@ class Runner:
         return tally
 
     async def load(self, calls: list[Call], duration: float) -> None:
-        """These calls again and again, AT_ONCE side by side, for `duration` seconds."""
+        """Play the calls again and again, AT_ONCE side by side, for `duration` seconds."""
         supply = itertools.cycle(calls)
         started = time.perf_counter()
         with self._watched("load", duration) as (_, heard):

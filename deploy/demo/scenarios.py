@@ -24,7 +24,7 @@ from o11y.contracts import PipelineAnswer
 PROBE_SECONDS = 5.0
 CALL_SECONDS = 120.0
 SETTLE_SECONDS = 15.0
-"""How long a trace may take to arrive: services and Collector keep spans for a second each."""
+"""Seconds a trace may take to arrive: services and Collector keep spans for a second each."""
 
 SERVICES = ("gateway", "llm-proxy", "vector-svc", "inference-svc")
 """A pipeline call goes through each of them."""
@@ -122,7 +122,7 @@ async def show_trace(
 
 
 def show_answer(answer: BaseModel | None, console: Console) -> None:
-    """What the pipeline was asked, what it found and what the models said, a line each."""
+    """Print the question, the document found and the models' answers, a line each."""
     if not isinstance(answer, PipelineAnswer):
         return
     results = answer.results

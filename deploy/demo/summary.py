@@ -1,4 +1,4 @@
-"""What a run of the demo came to: a line a scenario, and every expectation that failed."""
+"""The summary of a run of the demo: a line a scenario, and every expectation that failed."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,7 @@ SLOW = 5.0
 """Tokens a second that a text of the local model should come with, four of them side by side."""
 
 LISTED_FAILURES = 20
-"""Of one scenario; a load on a broken system would list thousands."""
+"""Most failures listed of one scenario: a load on a broken system would have thousands."""
 
 
 @dataclass

@@ -41,7 +41,7 @@ PARAMETERS: list[dict[str, Any]] = [
         ("traceparent", "header", "The caller's trace (W3C Trace Context)."),
     )
 ]
-"""What every call of the gateway understands, as parameters of OpenAPI."""
+"""The parameters of OpenAPI that every call of the gateway understands."""
 
 _NAMED = re.compile(rb'"(?:user|safety_identifier)"\s*:')
 """A body that may name its end user; most don't, and needn't be read."""

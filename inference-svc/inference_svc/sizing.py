@@ -47,7 +47,7 @@ def limits(settings: Settings, language_model: LanguageModel) -> EngineLimits:
 
 
 def block_bytes(config: Any, batch_tokens: int, itemsize: int = 2) -> int:
-    """What a block of the cache costs: the keys and values of PAGE_SIZE tokens in all layers, their
+    """The bytes of a block of the cache: keys and values of PAGE_SIZE tokens in all layers, their
     copies for one layer's attention, and their columns of two attention masks.
     """
     head, pairs = find_head_dim(config), find_num_key_value_heads(config)

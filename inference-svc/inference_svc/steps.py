@@ -52,7 +52,7 @@ class Work:
         self.limit = math.inf
         """Positions whose results are used, once that is known."""
         self.parts: list[tuple[Step, int, int]] = []
-        """Its steps, until it is settled, each with the positions computed there: from, up to."""
+        """The steps it was in until it is settled, each with the positions computed: from, up to."""
 
 
 class Part(NamedTuple):
@@ -70,7 +70,7 @@ class Steps:
     def __init__(self) -> None:
         self.count = 0
         self.busy_since: float | None = None
-        """When the engine's thread began what it does now, by `time.monotonic`; None at rest."""
+        """The `time.monotonic` at which the thread began what it does now; None at rest."""
         self._lock = threading.Lock()
 
     def begin(self, parts: Sequence[Part], slots: int, left: int = 0) -> Step:

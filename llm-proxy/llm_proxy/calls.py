@@ -35,7 +35,7 @@ PATIENCE_SECONDS = 5.0
 """Longest wait for a provider that asks to be left alone while another one could answer."""
 
 LAST_PATIENCE_SECONDS = 30.0
-"""Longest Retry-After that is honoured at the last provider; beyond it the 429 goes to the caller."""
+"""Longest Retry-After honoured at the last provider; beyond it the 429 goes to the caller."""
 
 _BREAKING = frozenset(
     {schema.ERROR_CONNECT, schema.ERROR_CONNECTION_LOST, schema.ERROR_TIMEOUT, NOT_READABLE}
@@ -184,7 +184,7 @@ class _Call:
         )
 
     def _spoilt(self, attempt: Attempt, received: bytearray, error: BaseException) -> Tokens | None:
-        """What a provider bills for a good answer that did not come whole."""
+        """The tokens that a provider bills for a good answer that did not come whole."""
         if not attempt.accepted or isinstance(error, Failed | Refused):
             return None
         return answers.guess(self._request.input_bytes, len(received))
@@ -304,7 +304,7 @@ class _Ending:
             breaker.undecided(self._trying)
 
     def _was_hurried(self) -> bool:
-        """Whether the caller's time was up when the provider had hardly had its own: callers say
+        """True if the caller's time was up when the provider had hardly had its own: callers say
         how long they wait, and must not take a provider away from the others by waiting too little.
         """
         took = time.monotonic() - self._began

@@ -154,7 +154,7 @@ def _lists(pricing: str | None, api_url: str) -> tuple[str | None, ...]:
 
 
 def _names_weights(model: str) -> bool:
-    """Whether a name is one of weights that somebody runs at a cost of their own, as engines write
+    """True for a name of weights that somebody runs at a cost of their own, as engines write
     them: `deepseek-ai/DeepSeek-R1` (vLLM), `deepseek-r1:7b` (Ollama).
     """
     return "/" in model or ":" in model

@@ -30,7 +30,7 @@ class _StreamOptions(msgspec.Struct):
 
 
 class _Body(msgspec.Struct):
-    """What telemetry tells of may be anything: a wrong value is the provider's to judge."""
+    """A request's body as telemetry reads it: a wrong value is the provider's to judge."""
 
     model: Any = None
     stream: Any = None

@@ -29,7 +29,7 @@ from o11y.web.routes import PlainRoute
 from o11y.web.server_span import ExtractContext, ServerSpanMiddleware, extract_trusted
 
 DRAIN_SECONDS = 5
-"""How long a stopping process lets the requests in flight finish."""
+"""Seconds that requests in flight have to finish when the process stops."""
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than clients keep an unused connection: the one that closes it must be the client."""
@@ -62,7 +62,7 @@ class Service(FastAPI):
     """Begins the stop of the process; set by `run`."""
 
     def fail(self, reason: str) -> None:
-        """This process can't do its work any more: end it, for its supervisor to start another."""
+        """End this process, which can't do its work any more: its supervisor starts another."""
         logger.critical("this process ends: %s", reason)
         self.failed = True
         self.end()
