@@ -31,7 +31,9 @@ class StepStalled(Exception):
 
 
 class Stall:
-    """The seconds that the engine's thread has been at what it does, while this process ran: one that was stopped, or a machine that slept, is not a stall."""
+    """The seconds that the engine's thread has been at what it does, while this process ran: one that
+    was stopped, or a machine that slept, is not a stall.
+    """
 
     def __init__(self, most_between: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds = 0.0
