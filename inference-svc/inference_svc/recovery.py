@@ -31,7 +31,7 @@ class StepStalled(Exception):
 
 
 class Stall:
-    """The seconds that the engine's thread has been at what it does, while this process ran: one that
+    """The seconds the engine's thread has been at what it does, while this process ran: one that
     was stopped, or a machine that slept, is not a stall.
     """
 

@@ -52,7 +52,7 @@ class Work:
         self.limit = math.inf
         """Positions whose results are used, once that is known."""
         self.parts: list[tuple[Step, int, int]] = []
-        """The steps it was in, until it is settled, and the positions computed there: from, up to."""
+        """The steps it was in, until it is settled, and the positions computed: from, up to."""
 
 
 class Part(NamedTuple):
