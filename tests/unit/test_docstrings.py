@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 PARTS = ("shared", "gateway", "llm-proxy", "vector-svc", "inference-svc", "deploy")
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from llm_proxy.answers import NotReadable, ProviderFailed, Tally, Tokens, estimate, read
-from tests.unit.llm_proxy.upstream import CHAT_ANSWER, MODEL
+from tests.support.upstream import CHAT_ANSWER, MODEL
 
 TOKENS = Tokens(input=10, output=5)
 PLAIN = {"prompt_tokens": 10, "completion_tokens": 5}

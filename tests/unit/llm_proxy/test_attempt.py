@@ -19,7 +19,8 @@ from o11y.telemetry import schema
 from o11y.telemetry.bounded import OVERFLOW
 from o11y.telemetry.identity import MAX_TENANTS
 from o11y.telemetry.schema import METRICS
-from tests.unit.llm_proxy.upstream import (
+from tests.support.recorded import attributes, identity, traceparent
+from tests.support.upstream import (
     CHAT,
     CHAT_ANSWER,
     CHAT_CALL,
@@ -35,7 +36,6 @@ from tests.unit.llm_proxy.upstream import (
     failing,
     outcome,
 )
-from tests.unit.o11y.recorded import attributes, identity, traceparent
 
 Calling = Callable[..., Caller]
 

@@ -14,9 +14,9 @@ from llm_proxy.requests import Operation
 from o11y.http import deadline
 from o11y.telemetry import schema
 from o11y.web.problems import Problem
-from tests.unit.llm_proxy.upstream import CHAT_CALL, Caller, failing, outcome
-from tests.unit.o11y.near import Streamed
-from tests.unit.o11y.recorded import Point, attributes
+from tests.support.near import Streamed
+from tests.support.recorded import Point, attributes
+from tests.support.upstream import CHAT_CALL, Caller, failing, outcome
 
 Calling = Callable[..., Caller]
 

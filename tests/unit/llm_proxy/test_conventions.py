@@ -19,8 +19,8 @@ from llm_proxy.provider import Provider
 from llm_proxy.requests import Operation, read
 from llm_proxy.settings import Settings
 from o11y.telemetry import schema
-from tests.unit.llm_proxy.upstream import INFERENCE, provider_settings
-from tests.unit.o11y.recorded import Recorded, attributes
+from tests.support.recorded import Recorded, attributes
+from tests.support.upstream import INFERENCE, provider_settings
 
 OURS = {
     schema.LLM_ATTEMPTS,

@@ -15,7 +15,7 @@ from opentelemetry.util.genai.types import (
 from o11y.settings import ServiceSettings
 from o11y.telemetry import schema
 from o11y.telemetry.capture import CUT, MAX_CHARACTERS
-from tests.unit.o11y.recorded import Recorded, attributes
+from tests.support.recorded import Recorded, attributes
 
 CONTENT = (schema.INPUT_MESSAGES, schema.OUTPUT_MESSAGES, schema.SYSTEM_INSTRUCTIONS)
 VARIABLE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"

@@ -7,7 +7,7 @@ import pytest
 
 from deploy.dashboards import telemetry_docs
 from o11y.telemetry import schema
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 SOURCES = ("gateway", "llm-proxy", "vector-svc", "inference-svc", "shared", "deploy")
 

@@ -21,8 +21,8 @@ from llm_proxy.settings import ProviderSettings, Settings
 from llm_proxy.stream import Stream
 from o11y.telemetry import schema
 from o11y.web.problems import Problem
-from tests.unit.o11y.near import NearTransport, Streamed
-from tests.unit.o11y.recorded import Recorded, attributes, http
+from tests.support.near import NearTransport, Streamed
+from tests.support.recorded import Recorded, attributes, http
 
 KEY = "sk-hunter2-hunter2"
 INFERENCE = "http://inference:8083"
