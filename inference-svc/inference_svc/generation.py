@@ -157,7 +157,7 @@ class Generator:
         self, span: Span, asked: Sequence[Said], generations: Iterable[Generation]
     ) -> None:
         if self._capture:
-            self._capture.tell(
+            self._capture.record(
                 span,
                 [InputMessage(role, [TextPart(text)]) for role, text in asked],
                 [

@@ -15,8 +15,8 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from llm_proxy import requests
-from llm_proxy.calls import Calls, Whole
-from llm_proxy.failures import Failed, Refused, judged, verdict
+from llm_proxy.calls import Calls, WholeResponse
+from llm_proxy.failures import AttemptFailed, CallRejected, classify_response, client_error
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Operation
 from llm_proxy.stream import Stream
@@ -51,12 +51,12 @@ def routes(calls: Calls, stream_timeout_seconds: float) -> list[PlainRoute]:
                 deadline.stream(stream_timeout_seconds)
             try:
                 response = await calls.make(call)
-            except Refused as refused:
+            except CallRejected as refused:
                 headers = dict(refused.headers)
                 if refused.provider:
                     headers[PROVIDER_HEADER] = refused.provider
                 return Response(refused.content, refused.status, headers)
-            if isinstance(response, Whole):
+            if isinstance(response, WholeResponse):
                 return _whole(response)
             return _stream(response, summary=SUMMARY_HEADER in request.headers)
 
@@ -65,7 +65,7 @@ def routes(calls: Calls, stream_timeout_seconds: float) -> list[PlainRoute]:
     return [route(path, operation) for path, operation in PATHS.items()]
 
 
-def _whole(whole: Whole) -> Response:
+def _whole(whole: WholeResponse) -> Response:
     headers = {
         "content-type": whole.headers.get("content-type", "application/json"),
         PROVIDER_HEADER: whole.provider.name,
@@ -142,9 +142,9 @@ async def _models(providers: Sequence[Provider]) -> Response:
     if not good:
         error = answers[0]
         assert isinstance(error, Exception)
-        if isinstance(error, Refused):
+        if isinstance(error, CallRejected):
             return Response(error.content, error.status, error.headers)
-        raise verdict([error]) if isinstance(error, Failed) else error
+        raise client_error([error]) if isinstance(error, AttemptFailed) else error
     headers = {PROVIDER_HEADER: providers[0].name}
     if len(providers) == 1:
         return Response(good[0], 200, headers, media_type="application/json")
@@ -164,7 +164,9 @@ async def _ask(provider: Provider) -> bytes | Exception:
             response = await provider.get("/models")
         content = response.content
         if response.status_code != 200:
-            return judged(provider.title, response.status_code, content, response.headers)
+            return classify_response(
+                provider.title, response.status_code, content, response.headers
+            )
         _list.decode(content)
         return content
     except TimeoutError:

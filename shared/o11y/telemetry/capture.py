@@ -50,7 +50,7 @@ class Capture:
         self._on_spans = mode in _ON_SPANS
         self._logger = logs.get_logger("o11y", version("o11y")) if mode in _IN_EVENTS else None
 
-    def tell(
+    def record(
         self, span: Span, asked: Sequence[InputMessage], answered: Sequence[OutputMessage]
     ) -> None:
         """Put a call's content on its `span`, which has all other attributes and is about to end.
@@ -79,7 +79,7 @@ class Capture:
         if self._on_spans:
             span.set_attributes({key: gen_ai_json_dumps(items) for key, items in told.items()})
 
-    def tell_documents(self, span: Span, found: Sequence[RetrievalDocument]) -> None:
+    def record_documents(self, span: Span, found: Sequence[RetrievalDocument]) -> None:
         """Put the ids and scores that a search found on its span; they are in no event."""
         if self._on_spans and span.is_recording():
             span.set_attribute(schema.RETRIEVAL_DOCUMENTS, gen_ai_json_dumps(found))
