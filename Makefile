@@ -71,7 +71,7 @@ bench-neighbours: $(VENV)/.installed-dev ## Measure inference-svc while others w
 	@$(BIN)/python -m tests.bench.neighbours $(ARGS)
 
 telemetry-docs: setup ## Write deploy/TELEMETRY.md anew from the telemetry schema
-	@$(BIN)/python -m deploy.telemetry
+	@$(BIN)/python -m deploy.dashboards.telemetry_docs
 
 dashboards: setup ## Write dashboards and alert rules anew from deploy/dashboards
 	@$(BIN)/python -m deploy.dashboards

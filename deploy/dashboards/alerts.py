@@ -11,7 +11,7 @@ from o11y.telemetry import schema
 
 HOURLY_BUDGET_USD = 10.0
 TENANT_BUDGET_USD = 5.0
-"""What an hour may cost, overall and for each tenant: change them here, and `make dashboards`."""
+"""Most that an hour may cost, overall and for each tenant: change them, and `make dashboards`."""
 
 FAILED = {schema.ERROR_TYPE: '!=""'}
 SEARCH = {schema.LABEL_OPERATION: '="search"'}

@@ -8,6 +8,9 @@ from deploy.dashboards.panels import PROMETHEUS, Panel, Row
 
 COLUMNS = 24
 
+WRITTEN = "Written by `make dashboards` from deploy/dashboards/boards: change it there."
+"""End of a dashboard's description, for whoever opens its JSON first."""
+
 
 @dataclass(frozen=True)
 class Variable:
@@ -54,7 +57,7 @@ class Dashboard:
         return {
             "uid": self.uid,
             "title": self.title,
-            "description": self.about,
+            "description": f"{self.about} {WRITTEN}",
             "tags": ["o11y-4-ai"],
             "schemaVersion": 41,
             "editable": True,

@@ -237,7 +237,7 @@ def logs(title: str, about: str, logql: str, width: int = 24) -> Panel:
 
 
 def service_graph(title: str, about: str, width: int = 12) -> Panel:
-    """Who calls whom, from the metrics the Collector makes of spans."""
+    """The service graph, from the metrics the Collector makes of spans."""
     return Panel(
         title,
         about,

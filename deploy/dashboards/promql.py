@@ -27,7 +27,7 @@ def summed(expression: str, by: Iterable[str] = ()) -> str:
 def rate(
     metric: Metric, by: Iterable[str] = (), where: Where | None = None, over: str = RATE
 ) -> str:
-    """How often a counter counts, or a histogram is observed, a second."""
+    """The rate a second at which a counter counts, or a histogram is observed."""
     keys = [_label(metric, key) for key in by]
     part = "_count" if metric.kind == "histogram" else ""
     return summed(f"rate({selector(metric, where, part)}[{over}])", keys)
@@ -36,7 +36,7 @@ def rate(
 def increase(
     metric: Metric, by: Iterable[str] = (), where: Where | None = None, over: str = "1h"
 ) -> str:
-    """How much a counter counted in `over`."""
+    """The amount that a counter counted in `over`."""
     keys = [_label(metric, key) for key in by]
     part = "_count" if metric.kind == "histogram" else ""
     return summed(f"increase({selector(metric, where, part)}[{over}])", keys)
@@ -71,7 +71,7 @@ def share(
     where: Where | None = None,
     over: str = RATE,
 ) -> str:
-    """What part of the events is `wanted`; 0 where there are others only, nothing without any."""
+    """The `wanted` part of the events; 0 where there are others only, nothing without any."""
     keys = list(by)
     every = rate(metric, keys, where, over)
     part = rate(metric, keys, {**(where or {}), **wanted}, over)
@@ -81,7 +81,7 @@ def share(
 def happened(
     metric: Metric, by: Iterable[str] = (), where: Where | None = None, over: str = "1h"
 ) -> str:
-    """How often a counter counted in `over`, where it did; also what made its series appear."""
+    """The amount a counter counted in `over`, where it did; also what made its series appear."""
     keys = [_label(metric, key) for key in by]
     part = "_count" if metric.kind == "histogram" else ""
     now = summed(selector(metric, where, part), keys)

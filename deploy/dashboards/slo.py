@@ -1,4 +1,4 @@
-"""What is promised of the pipeline and of each hop: the share of requests that end well, in time.
+"""The objectives of the pipeline and of each hop: the share of requests that end well, in time.
 
 Windows and burn rates follow chapter 5 of the Site Reliability Workbook, for a period of 30 days.
 """

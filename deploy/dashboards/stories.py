@@ -29,7 +29,7 @@ from deploy.demo.workload import mixed
 
 ENOUGH_SERIES = 4
 SETTLE_SECONDS = 3.0
-"""Until Prometheus and the trace store have the last calls."""
+"""Seconds until Prometheus and the trace store have the last calls."""
 
 
 def panel(uid: str, title: str) -> Mapping[str, Any]:
@@ -46,7 +46,7 @@ def panel(uid: str, title: str) -> Mapping[str, Any]:
 async def said(
     http: httpx2.AsyncClient, url: str, shown: Mapping[str, Any], end: float, seconds: float
 ) -> str:
-    """What a panel shows of the seconds before `end`."""
+    """The figures that a panel shows of the seconds before `end`."""
     over = f"{round(seconds)}s"
     unit = shown["fieldConfig"]["defaults"]["unit"]
     found: list[Curve] = []

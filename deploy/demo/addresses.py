@@ -1,4 +1,4 @@
-"""Where the demo finds the gateway and the trace store."""
+"""The addresses of the gateway and the trace store that the demo calls."""
 
 import os
 from collections.abc import Mapping

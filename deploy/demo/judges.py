@@ -1,4 +1,4 @@
-"""What a response must be: a good answer, or a refusal of the right form."""
+"""Checks of responses: a good answer, or a refusal of the right form."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -7,7 +7,7 @@ from typing import TypeVar
 import httpx2
 from pydantic import BaseModel, ValidationError
 
-from deploy.demo.calls import Judge, Verdict
+from deploy.demo.calls import Judge, Reading
 from o11y.web.problems import TRACE_HEADER
 
 A = TypeVar("A", bound=BaseModel)
@@ -31,7 +31,7 @@ class ProblemBody(BaseModel):
 
 
 class OpenAIError(BaseModel):
-    """What OpenAI's SDKs make their exceptions of."""
+    """OpenAI's error envelope, of which its SDKs make their exceptions."""
 
     message: str
     type: str
@@ -79,23 +79,23 @@ def openai_error(status: int, code: str, param: str) -> Judge:
 def _judge(
     status: int, media_type: str, kind: type[A], check: Callable[[A, str | None], Iterable[str]]
 ) -> Judge:
-    def judge(response: httpx2.Response) -> Verdict:
+    def judge(response: httpx2.Response) -> Reading:
         given = response.headers.get("content-type", "none").partition(";")[0]
         excerpt = " ".join(response.text[:200].split())
         if response.status_code != status:
-            return Verdict([f"status {response.status_code}, not {status}: {excerpt}"])
+            return Reading([f"status {response.status_code}, not {status}: {excerpt}"])
         if given != media_type:
-            return Verdict([f"content type {given}, not {media_type}: {excerpt}"])
+            return Reading([f"content type {given}, not {media_type}: {excerpt}"])
         try:
             body = kind.model_validate_json(response.content)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "body"
-            return Verdict([f"the answer is no {kind.__name__}: {where}: {first['msg']}"])
+            return Reading([f"the answer is no {kind.__name__}: {where}: {first['msg']}"])
         trace_id = response.headers.get(TRACE_HEADER)
         failures = list(check(body, trace_id))
         if trace_id is None:
             failures.append(f"the answer has no {TRACE_HEADER}")
-        return Verdict(failures, body)
+        return Reading(failures, body)
 
     return judge

@@ -70,8 +70,8 @@ async def draw(gateway: str, store: str) -> None:
     """Write the picture of a pipeline call with every stage. Raises TraceError, HTTPError."""
     async with httpx2.AsyncClient(timeout=CALL_SECONDS) as http:
         runner = Runner(http, gateway, tree.console())
-        tally = await runner.play("pipeline", SCENARIOS["pipeline"](0))
-        trace_id = tally.outcomes[-1].trace_id
+        result = await runner.play("pipeline", SCENARIOS["pipeline"](0))
+        trace_id = result.outcomes[-1].trace_id
         if trace_id is None:
             raise tempo.TraceError(f"{gateway} names no trace in its answer.")
         trace = await tempo.settled(http, store, trace_id, SERVICES, SETTLE_SECONDS)

@@ -6,7 +6,7 @@ from typing import Any
 import httpx2
 from pydantic import BaseModel
 
-from deploy.demo.calls import Call, Verdict
+from deploy.demo.calls import Call, Reading
 from deploy.demo.judges import good
 from o11y.contracts import (
     ChatAnswer,
@@ -22,14 +22,14 @@ SEED = 7
 
 
 class Health(BaseModel):
-    """What is read of GET /health."""
+    """The fields of GET /health that the demo reads."""
 
     status: str
     services: dict[str, dict[str, Any]]
 
 
 class Stats(BaseModel):
-    """What is read of GET /stats."""
+    """The fields of GET /stats that the demo reads."""
 
     vector_database: dict[str, Any]
     local_model: dict[str, Any]
@@ -49,11 +49,11 @@ def stats() -> Call:
 
 
 def metrics() -> Call:
-    def judge(response: httpx2.Response) -> Verdict:
+    def judge(response: httpx2.Response) -> Reading:
         if response.status_code != 200:
-            return Verdict([f"status {response.status_code}, not 200"])
+            return Reading([f"status {response.status_code}, not 200"])
         wanted = (schema.SERVICE_UP.name, "memory_used_bytes")
-        return Verdict([f"there is no {name}" for name in wanted if name not in response.text])
+        return Reading([f"there is no {name}" for name in wanted if name not in response.text])
 
     return Call("/metrics", judge, method="GET")
 

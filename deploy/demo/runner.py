@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from deploy.demo.calls import Call, Outcome, send
 from deploy.demo.figures import seconds
-from deploy.demo.summary import Tally
+from deploy.demo.summary import ScenarioResult
 from deploy.demo.workload import Strands
 
 AT_ONCE = 4
@@ -26,26 +26,26 @@ class Runner:
         self.http = http
         self.gateway_url = gateway_url
         self.console = console
-        self.tallies: list[Tally] = []
+        self.results: list[ScenarioResult] = []
 
-    async def play(self, name: str, strands: Strands) -> Tally:
+    async def play(self, name: str, strands: Strands) -> ScenarioResult:
         """Every call once, at most AT_ONCE side by side."""
         gate = asyncio.Semaphore(AT_ONCE)
-        with self._watched(name, sum(map(len, strands))) as (tally, heard):
+        with self._watched(name, sum(map(len, strands))) as (result, heard):
 
             async def follow(strand: list[Call]) -> None:
                 async with gate:
                     for call in strand:
                         outcome = await send(self.http, self.gateway_url, call)
-                        heard(outcome, len(tally.outcomes) + 1)
+                        heard(outcome, len(result.outcomes) + 1)
 
             async with asyncio.TaskGroup() as group:
                 for strand in strands:
                     group.create_task(follow(strand))
-        return tally
+        return result
 
     async def load(self, calls: list[Call], duration: float) -> None:
-        """These calls again and again, AT_ONCE side by side, for `duration` seconds."""
+        """Play the calls again and again, AT_ONCE side by side, for `duration` seconds."""
         supply = itertools.cycle(calls)
         started = time.perf_counter()
         with self._watched("load", duration) as (_, heard):
@@ -64,10 +64,10 @@ class Runner:
     @contextmanager
     def _watched(
         self, name: str, whole: float
-    ) -> Iterator[tuple[Tally, Callable[[Outcome, float], None]]]:
-        """A scenario's tally, and what to tell of each outcome: how much of `whole` is done."""
-        tally = Tally(name)
-        self.tallies.append(tally)
+    ) -> Iterator[tuple[ScenarioResult, Callable[[Outcome, float], None]]]:
+        """A scenario's result, and what to tell of each outcome: how much of `whole` is done."""
+        result = ScenarioResult(name)
+        self.results.append(result)
         progress = Progress(
             TextColumn("{task.description:<9}"),
             BarColumn(24),
@@ -81,17 +81,17 @@ class Runner:
             task = progress.add_task(name, total=whole, note="")
 
             def heard(outcome: Outcome, done: float) -> None:
-                tally.outcomes.append(outcome)
-                progress.update(task, completed=min(done, whole), note=_note(tally))
+                result.outcomes.append(outcome)
+                progress.update(task, completed=min(done, whole), note=_note(result))
 
             try:
-                yield tally, heard
+                yield result, heard
             finally:
-                tally.seconds = time.perf_counter() - started
+                result.seconds = time.perf_counter() - started
         if progress.disable:
-            self.console.print(f"{name:<9} {_note(tally)}, {seconds(tally.seconds)}")
+            self.console.print(f"{name:<9} {_note(result)}, {seconds(result.seconds)}")
 
 
-def _note(tally: Tally) -> str:
-    failed = len(tally.failed)
-    return f"{len(tally.outcomes)} calls" + (f", {failed} failed" if failed else "")
+def _note(result: ScenarioResult) -> str:
+    failed = len(result.failed)
+    return f"{len(result.outcomes)} calls" + (f", {failed} failed" if failed else "")

@@ -26,7 +26,7 @@ Served = Counter[tuple[str, str]]
 
 
 def served(metrics: str) -> Served:
-    """What each replica has served of the searches' calls, from the gateway's `/metrics`."""
+    """The calls of searches that each replica has served, from the gateway's `/metrics`."""
     counts: Served = Counter()
     for family in text_string_to_metric_families(metrics):
         if family.name != SERVED:

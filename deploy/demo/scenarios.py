@@ -17,14 +17,14 @@ from deploy.demo import tempo, tree
 from deploy.demo.addresses import gateway_url, tempo_url
 from deploy.demo.requests import Health, Stats
 from deploy.demo.runner import Runner
-from deploy.demo.summary import Tally, failures, slow, slowest, table
+from deploy.demo.summary import ScenarioResult, failures, slow, slowest, table
 from deploy.demo.workload import SCENARIOS, health, mixed
 from o11y.contracts import PipelineAnswer
 
 PROBE_SECONDS = 5.0
 CALL_SECONDS = 120.0
 SETTLE_SECONDS = 15.0
-"""How long a trace may take to arrive: services and Collector keep spans for a second each."""
+"""Seconds a trace may take to arrive: services and Collector keep spans for a second each."""
 
 SERVICES = ("gateway", "llm-proxy", "vector-svc", "inference-svc")
 """A pipeline call goes through each of them."""
@@ -51,16 +51,16 @@ async def run(
                 if name == "load":
                     await runner.load(mixed(), asked.load_duration * 60)
                     continue
-                tally = await runner.play(name, SCENARIOS[name](window))
+                result = await runner.play(name, SCENARIOS[name](window))
                 if name == "pipeline":
-                    unseen = await show_trace(tally, http, asked.tempo_url, console)
+                    unseen = await show_trace(result, http, asked.tempo_url, console)
         finally:
             console.print()
-            console.print(table(runner.tallies))
-            for sentence in (slowest(runner.tallies), slow(runner.tallies)):
+            console.print(table(runner.results))
+            for sentence in (slowest(runner.results), slow(runner.results)):
                 if sentence:
                     console.print(f"\n{sentence}", soft_wrap=True)
-    failed = [*failures(runner.tallies), *unseen]
+    failed = [*failures(runner.results), *unseen]
     if failed:
         console.print("\nNot as it should be:", style="bold red")
     for sentence in failed:
@@ -68,10 +68,10 @@ async def run(
     return 1 if failed else 0
 
 
-def describe(tally: Tally, console: Console) -> int:
+def describe(result: ScenarioResult, console: Console) -> int:
     """Print what the gateway says of itself; the local model's window in tokens, if it has one."""
     window = 0
-    for outcome in tally.outcomes:
+    for outcome in result.outcomes:
         match outcome.answer:
             case Health(status=status, services=services):
                 console.print(f"The gateway is {status}.")
@@ -89,24 +89,24 @@ def describe(tally: Tally, console: Console) -> int:
 
 
 async def show_trace(
-    tally: Tally, http: httpx2.AsyncClient, tempo_url: str, console: Console
+    result: ScenarioResult, http: httpx2.AsyncClient, tempo_url: str, console: Console
 ) -> list[str]:
     """Print the trace of the last call; a sentence for what is missing in it.
 
     A system without a trace store lacks nothing.
     """
-    trace_id = tally.outcomes[-1].trace_id
+    trace_id = result.outcomes[-1].trace_id
     if trace_id is None:
         return []
     try:
         trace = await tempo.settled(http, tempo_url, trace_id, SERVICES, SETTLE_SECONDS)
     except tempo.MissingTraceError as error:
-        return [f"{tally.name}: {error}"]
+        return [f"{result.name}: {error}"]
     except tempo.TraceError as error:
         console.print(f"{error} The trace of the last pipeline call is {trace_id}.")
         return []
     console.print("\nThe last pipeline call:")
-    show_answer(tally.outcomes[-1].answer, console)
+    show_answer(result.outcomes[-1].answer, console)
     tree.show(console, trace)
     template = os.environ.get("TRACE_URL_TEMPLATE")
     address = (
@@ -117,12 +117,14 @@ async def show_trace(
     console.print(f"It can be opened at {address}", soft_wrap=True)
     absent = ", ".join(sorted(set(SERVICES) - set(trace.services)))
     return (
-        [f"{tally.name}: no spans of {absent} arrived (make trace ID={trace_id})"] if absent else []
+        [f"{result.name}: no spans of {absent} arrived (make trace ID={trace_id})"]
+        if absent
+        else []
     )
 
 
 def show_answer(answer: BaseModel | None, console: Console) -> None:
-    """What the pipeline was asked, what it found and what the models said, a line each."""
+    """Print the question, the document found and the models' answers, a line each."""
     if not isinstance(answer, PipelineAnswer):
         return
     results = answer.results

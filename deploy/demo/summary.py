@@ -1,4 +1,4 @@
-"""What a run of the demo came to: a line a scenario, and every expectation that failed."""
+"""The summary of a run of the demo: a line a scenario, and every expectation that failed."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -16,11 +16,11 @@ SLOW = 5.0
 """Tokens a second that a text of the local model should come with, four of them side by side."""
 
 LISTED_FAILURES = 20
-"""Of one scenario; a load on a broken system would list thousands."""
+"""Most failures listed of one scenario: a load on a broken system would have thousands."""
 
 
 @dataclass
-class Tally:
+class ScenarioResult:
     """The calls of one scenario, and how long it took as a whole."""
 
     name: str
@@ -61,47 +61,47 @@ def percentile(values: Iterable[float], share: float) -> float:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else 0.0
 
 
-def total(tallies: Iterable[Tally]) -> Tally:
+def total(results: Iterable[ScenarioResult]) -> ScenarioResult:
     """All scenarios as one that took as long as all of them."""
-    tallies = list(tallies)
-    outcomes = [outcome for tally in tallies for outcome in tally.outcomes]
-    return Tally("total", outcomes, sum(tally.seconds for tally in tallies))
+    results = list(results)
+    outcomes = [outcome for result in results for outcome in result.outcomes]
+    return ScenarioResult("total", outcomes, sum(result.seconds for result in results))
 
 
-def table(tallies: list[Tally]) -> Table:
+def table(results: list[ScenarioResult]) -> Table:
     found = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     found.add_column("scenario")
     for heading in (
         *("calls", "errors", "p50", "p95", "tokens in", "out", "out/s", "cost US$", "took"),
     ):
         found.add_column(heading, justify="right")
-    for tally in tallies:
-        _add(found, tally, "default")
-    if len(tallies) > 1:
-        _add(found, total(tallies), "bold")
+    for result in results:
+        _add(found, result, "default")
+    if len(results) > 1:
+        _add(found, total(results), "bold")
     return found
 
 
-def _add(to: Table, tally: Tally, style: str) -> None:
-    errors = len(tally.failed)
+def _add(to: Table, result: ScenarioResult, style: str) -> None:
+    errors = len(result.failed)
     to.add_row(
-        tally.name,
-        str(len(tally.outcomes)),
+        result.name,
+        str(len(result.outcomes)),
         Text(str(errors), "bold red" if errors else "green"),
-        seconds(tally.percentile(0.5)),
-        seconds(tally.percentile(0.95)),
-        f"{tally.tokens_in:,}" if tally.tokens_in else "-",
-        f"{tally.tokens_out:,}" if tally.tokens_out else "-",
-        f"{tally.tokens_per_second:.1f}" if tally.tokens_out else "-",
-        dollars(tally.cost_usd).removeprefix("$"),
-        seconds(tally.seconds),
+        seconds(result.percentile(0.5)),
+        seconds(result.percentile(0.95)),
+        f"{result.tokens_in:,}" if result.tokens_in else "-",
+        f"{result.tokens_out:,}" if result.tokens_out else "-",
+        f"{result.tokens_per_second:.1f}" if result.tokens_out else "-",
+        dollars(result.cost_usd).removeprefix("$"),
+        seconds(result.seconds),
         style=style,
     )
 
 
-def slowest(tallies: Iterable[Tally]) -> str | None:
+def slowest(results: Iterable[ScenarioResult]) -> str | None:
     """A sentence for the call that took longest, with the command that shows why."""
-    traced = [each for tally in tallies for each in tally.outcomes if each.trace_id]
+    traced = [each for result in results for each in result.outcomes if each.trace_id]
     if not traced:
         return None
     found = max(traced, key=lambda outcome: outcome.seconds)
@@ -111,12 +111,12 @@ def slowest(tallies: Iterable[Tally]) -> str | None:
     )
 
 
-def slow(tallies: Iterable[Tally]) -> str | None:
+def slow(results: Iterable[ScenarioResult]) -> str | None:
     """A sentence for who waits on a busy machine: the local model wrote slowly."""
     rates = [
         outcome.answer.metadata.performance.tokens_per_second
-        for tally in tallies
-        for outcome in tally.outcomes
+        for result in results
+        for outcome in result.outcomes
         if isinstance(outcome.answer, LocalInferenceAnswer)
     ]
     if not rates or median(rates) >= SLOW:
@@ -127,15 +127,15 @@ def slow(tallies: Iterable[Tally]) -> str | None:
     )
 
 
-def failures(tallies: Iterable[Tally]) -> Iterator[str]:
+def failures(results: Iterable[ScenarioResult]) -> Iterator[str]:
     """A sentence for each call that did not do what was expected, with its trace."""
-    for tally in tallies:
+    for result in results:
         sentences = [
-            f"{tally.name}: {outcome.call.method} {outcome.call.path}: "
+            f"{result.name}: {outcome.call.method} {outcome.call.path}: "
             f"{'; '.join(outcome.failures)} "
             f"({f'make trace ID={outcome.trace_id}' if outcome.trace_id else 'no trace id'})"
-            for outcome in tally.failed
+            for outcome in result.failed
         ]
         yield from sentences[:LISTED_FAILURES]
         if len(sentences) > LISTED_FAILURES:
-            yield f"{tally.name}: and {len(sentences) - LISTED_FAILURES} more calls"
+            yield f"{result.name}: and {len(sentences) - LISTED_FAILURES} more calls"

@@ -17,7 +17,7 @@ POLL_SECONDS = 1.0
 
 
 class TraceError(Exception):
-    """There is no trace to show; the message is the sentence that says why."""
+    """Raised where there is no trace to show; the message is the sentence that says why."""
 
 
 class MissingTraceError(TraceError):
@@ -135,7 +135,7 @@ def _value(value: Mapping[str, Any]) -> object:
 
 
 async def fetch(http: httpx2.AsyncClient, tempo_url: str, trace_id: str) -> Trace:
-    """What the store has of a trace at this moment. Raises TraceError."""
+    """Fetch what the store has of a trace at this moment. Raises TraceError."""
     try:
         response = await http.get(
             f"{tempo_url}/api/v2/traces/{trace_id}", headers={"Accept": "application/json"}
@@ -186,7 +186,7 @@ async def settled(
 
 
 async def address(http: httpx2.AsyncClient, tempo_url: str, trace_id: str) -> str:
-    """Where the trace can be opened: the store's page for people when it has one, else its API."""
+    """The address to open a trace: the store's page for people, else its API."""
     page = f"{tempo_url}/trace/{trace_id}"
     try:
         found = (await http.get(page)).status_code == 200

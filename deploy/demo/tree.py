@@ -118,7 +118,7 @@ def _bar(span: Span, trace: Trace, width: int) -> str:
 
 
 def details(span: Span, orphan: bool, replicated: set[str]) -> Text:
-    """What the span tells, as far as it tells it."""
+    """The span's details in a few words: stage, tokens, cost, what was found, what failed."""
     found = span.attributes
     parts: list[tuple[str, str]] = []
 

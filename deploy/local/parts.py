@@ -36,7 +36,7 @@ def port(variable: str, default: int, environment: Mapping[str, str]) -> int:
 
 
 def state_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """Where logs, process ids and data are: `.local`, or `O11Y_STATE_DIR`."""
+    """The folder of logs, process ids and data: `.local`, or `O11Y_STATE_DIR`."""
     return Path(environment.get("O11Y_STATE_DIR") or ROOT / ".local").absolute()
 
 

@@ -32,7 +32,7 @@ class StackError(Exception):
 
 @dataclass(frozen=True)
 class State:
-    """What is known of one part: `running`, `starting`, `died` or `stopped`."""
+    """The state of one part: `running`, `starting`, `died` or `stopped`."""
 
     part: Part
     word: str

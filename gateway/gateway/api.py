@@ -24,14 +24,20 @@ from o11y.contracts import (
 )
 from o11y.http import deadline
 from o11y.telemetry.identity import identify
+from o11y.web.openapi import EVENT_STREAM, errors
 from o11y.web.problems import Problem
 
 
 def router(backends: Backends, pipeline: Pipeline) -> APIRouter:
-    api = APIRouter(dependencies=[Depends(query_identity)])
+    api = APIRouter(
+        dependencies=[Depends(query_identity)],
+        tags=["pipeline"],
+        responses=errors(400, 404, 409, 429, 502),
+    )
 
-    @api.post("/chat", response_model=ChatAnswer)
+    @api.post("/chat", response_model=ChatAnswer, responses=EVENT_STREAM)
     async def chat(body: ChatRequest) -> ChatAnswer | Response:
+        """Ask the LLM one question."""
         identify(body.user_id, body.session_id)
         try:
             if body.stream:
@@ -58,6 +64,7 @@ def router(backends: Backends, pipeline: Pipeline) -> APIRouter:
 
     @api.post("/embed")
     async def embed(body: EmbedRequest) -> EmbedAnswer:
+        """Embed texts, and store them as documents."""
         identify(body.user_id, body.session_id)
         embedded = await backends.embed(body.texts, model=body.model)
         stored = None
@@ -74,6 +81,7 @@ def router(backends: Backends, pipeline: Pipeline) -> APIRouter:
 
     @api.post("/search")
     async def search(body: SearchRequest) -> SearchAnswer:
+        """Find the documents nearest to a text."""
         identify(body.user_id, body.session_id)
         embedded = await backends.embed([body.query])
         return await backends.search(
@@ -84,8 +92,9 @@ def router(backends: Backends, pipeline: Pipeline) -> APIRouter:
             caller_filters=bool(body.filter_metadata),
         )
 
-    @api.post("/local-inference", response_model=LocalInferenceAnswer)
+    @api.post("/local-inference", response_model=LocalInferenceAnswer, responses=EVENT_STREAM)
     async def local_inference(body: LocalInferenceRequest) -> LocalInferenceAnswer | Response:
+        """Continue a prompt with the local model."""
         identify(body.user_id, body.session_id)
         request = body.model_dump(exclude={"user_id", "session_id"})
         if body.stream:
@@ -98,6 +107,10 @@ def router(backends: Backends, pipeline: Pipeline) -> APIRouter:
         parameters: Annotated[PipelineParameters, Query()],
         body: PipelineParameters | None = None,
     ) -> PipelineAnswer:
+        """Embed a query, search, ask both models, and store question and answer.
+
+        `query` is needed in the query string or in the body.
+        """
         given = parameters.model_dump(exclude_unset=True)
         if body:
             given |= body.model_dump(exclude_unset=True)

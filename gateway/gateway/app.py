@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from gateway import api, federation, health, openai_api
 from gateway.backends import Backends
+from gateway.caller import PARAMETERS
 from gateway.corpus import Corpus
 from gateway.health import Health
 from gateway.pipeline import Pipeline
@@ -58,4 +59,5 @@ def build(
         timeout_seconds=settings.request_timeout_seconds,
         routes=openai_api.routes(backends),
         extract=TrustBoundary(settings.trace_context),
+        parameters=PARAMETERS,
     )

@@ -125,7 +125,7 @@ class Backends:
         max_tokens: int | None,
         seed: int | None = None,
     ) -> ChatStream:
-        """The same for one message, as it is written."""
+        """Ask one message, and stream the answer as it is written."""
         started = time.perf_counter()
         chunks = await self.completions.create(
             messages=[{"role": "user", "content": message}],
@@ -232,7 +232,7 @@ class Backends:
         )
 
     async def generate_stream(self, request: dict[str, Any]) -> EventStream:
-        """The same as the local service writes it, its events untouched."""
+        """Stream a generation as the local service writes it, its events untouched."""
         opened = await begin(
             self.inference, "/local-inference", json=request, seconds=self.stream_timeout_seconds
         )
@@ -273,7 +273,7 @@ def _model(name: str | None) -> str:
 def _metadata(
     answer: ChatCompletion | CreateEmbeddingResponse, headers: httpx2.Headers, started: float
 ) -> dict[str, object]:
-    """What whole answers have in common, of no certain type."""
+    """The metadata of a whole answer, of no certain type."""
     return {
         "model": answer.model,
         "usage": cast(BaseModel, answer.usage).to_dict(warnings=False),

@@ -1,4 +1,4 @@
-"""Who a request is for: its body says it, else its query, else its headers.
+"""The user and session a request is for: by its body, else its query, else its headers.
 
 What our own fields hold, `user_id` and `session_id` of a body or a query, must be an id or is
 refused. OpenAI's fields for the end user (`safety_identifier`, which replaces `user`) and headers
@@ -22,6 +22,26 @@ from o11y.web.problems import from_validation
 
 _identity: TypeAdapter[str] = TypeAdapter(Identity)
 _NAMES = ("user_id", "session_id")
+
+PARAMETERS: list[dict[str, Any]] = [
+    {
+        "name": name,
+        "in": where,
+        "required": False,
+        "description": description,
+        "schema": {"type": "string"},
+    }
+    for name, where, description in (
+        ("user_id", "query", "The user; a body that names one comes first."),
+        ("session_id", "query", "The user's session; a body that names one comes first."),
+        ("X-User-Id", "header", "The user, where neither body nor query names one."),
+        ("X-Session-Id", "header", "The session, where neither body nor query names one."),
+        ("X-Tenant-Id", "header", "The tenant."),
+        ("X-Request-Timeout", "header", "Seconds that the caller waits."),
+        ("traceparent", "header", "The caller's trace (W3C Trace Context)."),
+    )
+]
+"""The parameters of OpenAPI that every call of the gateway understands."""
 
 _NAMED = re.compile(rb'"(?:user|safety_identifier)"\s*:')
 """A body that may name its end user; most don't, and needn't be read."""

@@ -15,7 +15,7 @@ from o11y.web.exposition import exposed
 SCRAPE_SECONDS = 2.0
 
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, UnboundLocalError)
-"""What the parser raises for text that is none of its own."""
+"""Exceptions of the parser for text that is no exposition."""
 
 SUFFIXES = {
     "counter": ("_total", "_created"),
@@ -113,7 +113,7 @@ def parse(text: str | None) -> list[Metric] | None:
 
 
 async def scrape(client: ServiceClient) -> list[tuple[dict[str, str], str | None]]:
-    """For each replica its labels and its metrics, None when it didn't give them."""
+    """The labels and metrics of each replica; None for one that didn't give them."""
     answers = await client.probe_all("/metrics", SCRAPE_SECONDS)
     if not answers:
         return [({schema.LABEL_SERVICE: client.service}, None)]

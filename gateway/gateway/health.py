@@ -3,29 +3,22 @@
 import asyncio
 import time
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, ConfigDict
 
 from gateway.backends import Backends
 from gateway.caller import query_identity
+from o11y.contracts import HealthAnswer, ServiceHealth, StatsAnswer
 from o11y.http.client import ServiceClient
 from o11y.web.problems import Problem
 
 HEALTH_SECONDS = 2.0
-"""How long a service may take to say how it is; a slower one counts as unavailable."""
+"""Seconds a service has to state its health; a slower one counts as unavailable."""
 
 ANSWERING = ("openai_service", "local_model")
 """The services that can produce an answer: without any of them the pipeline is of no use."""
-
-
-class _Health(BaseModel):
-    """A service's own words; what it says besides its status is passed on."""
-
-    model_config = ConfigDict(extra="allow")
-
-    status: Literal["available", "unavailable"]
 
 
 class _Stats(BaseModel):
@@ -48,7 +41,7 @@ class Health:
         return dict(zip(self._services, states, strict=True))
 
     async def can_answer(self) -> bool:
-        """Whether any service that produces answers is ready; asked outside of traces."""
+        """True if any service that produces answers is ready; asked outside of traces."""
         clients = [self._services[name] for name in ANSWERING]
         return any(await asyncio.gather(*(_is_ready(client) for client in clients)))
 
@@ -62,8 +55,8 @@ class Health:
 
 async def _ask(client: ServiceClient) -> dict[str, Any]:
     try:
-        health = await client.call(_Health, "GET", "/health", seconds=HEALTH_SECONDS)
-        return health.model_dump()
+        health = await client.call(ServiceHealth, "GET", "/health", seconds=HEALTH_SECONDS)
+        return health.model_dump(exclude_unset=True)
     except Problem as problem:
         return {"status": "unavailable", "reason": problem.detail}
 
@@ -74,18 +67,26 @@ async def _is_ready(client: ServiceClient) -> bool:
 
 
 def router(health: Health, backends: Backends) -> APIRouter:
-    api = APIRouter(dependencies=[Depends(query_identity)])
+    api = APIRouter(dependencies=[Depends(query_identity)], tags=["operations"])
     started = time.monotonic()
 
-    @api.get("/health")
+    @api.get(
+        "/health",
+        response_model=HealthAnswer,
+        response_model_exclude_unset=True,
+        responses={503: {"model": HealthAnswer, "description": "Nothing can answer."}},
+    )
     async def get_health(response: Response) -> dict[str, Any]:
+        """The state of the pipeline, and of each service behind it."""
         services = await health.services()
         status = health.overall(services)
         response.status_code = 503 if status == "unhealthy" else 200
         return {"status": status, "timestamp": _now(), "services": services}
 
-    @api.get("/stats")
+    @api.get("/stats", response_model=StatsAnswer)
     async def get_stats() -> dict[str, Any]:
+        """Figures of the collection, the local model and this process."""
+
         async def stats(client: ServiceClient) -> dict[str, Any]:
             try:
                 found = await client.call(_Stats, "GET", "/stats", seconds=HEALTH_SECONDS)

@@ -15,8 +15,10 @@ from o11y.http import deadline
 from o11y.http.client import StreamedResponse
 from o11y.openai.headers import passed
 from o11y.openai.models import one
+from o11y.openai.operations import OPERATIONS
 from o11y.web import problems
 from o11y.web.events import EventStream, LastError, event
+from o11y.web.openapi import errors
 from o11y.web.problems import Problem, openai_error
 from o11y.web.routes import PlainRoute
 
@@ -52,10 +54,7 @@ def routes(backends: Backends) -> list[PlainRoute]:
         kept = _kept(opened.headers)
         return EventStream(_events(opened), opened.aclose, kept, opened.status_code)
 
-    return [
-        PlainRoute(path, forward, methods=["POST"])
-        for path in ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
-    ]
+    return [PlainRoute(path, forward, operation) for path, operation in OPERATIONS.items()]
 
 
 def _whole(response: httpx2.Response) -> Response:
@@ -73,7 +72,12 @@ async def _events(opened: StreamedResponse) -> AsyncGenerator[bytes, None]:
 
 
 def router(backends: Backends) -> APIRouter:
-    api = APIRouter(prefix="/v1", dependencies=[Depends(query_identity)])
+    api = APIRouter(
+        prefix="/v1",
+        dependencies=[Depends(query_identity)],
+        tags=["openai"],
+        responses=errors(404, 429, 502),
+    )
 
     @api.get("/models")
     async def models() -> Response:

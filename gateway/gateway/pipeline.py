@@ -47,8 +47,8 @@ STORE = "store"
 STAGES = (EMBED_QUERY, LOCAL_INFERENCE, SEARCH, CHAT, EMBED_ANSWER, STORE)
 
 KNOWLEDGE = {"kind": {"$nin": ["query", "answer"]}}
-"""What earlier calls asked and were told is stored, but is no source: a question would find
-itself, and a wrong answer would prove itself."""
+"""The filter of searches: questions and answers of earlier calls are stored, but are no source. A
+question would find itself, and a wrong answer would prove itself."""
 
 T = TypeVar("T")
 
@@ -227,7 +227,7 @@ class _Call:
         """The whole call's error: nothing gave an answer."""
         failed = [stage for stage in self._ordered() if stage.status == "error"]
         reasons = "; ".join(f"{stage.name}: {stage.error}" for stage in failed)
-        told = "; ".join(f"{name}: {problem}" for name, problem in self._problems.items())
+        words = "; ".join(f"{name}: {problem}" for name, problem in self._problems.items())
         statuses = {problem.status for problem in self._problems.values()}
         # What each stage finds wrong with the call is the call's fault, in whatever words.
         worst = max(statuses)
@@ -239,7 +239,7 @@ class _Call:
             f"no stage could answer: {reasons}",
             code="pipeline_failed",
             headers={"Retry-After": retry} if retry else None,
-            told=f"no stage could answer: {told}",
+            log_detail=f"no stage could answer: {words}",
         )
 
     def answer(self, seconds: float) -> PipelineAnswer:

@@ -11,7 +11,7 @@ from o11y.web.events import Last, LastError
 from o11y.web.problems import Problem
 
 Ending = Callable[[bytes], type[Last] | None]
-"""What an event ends its stream as; None for an event that doesn't."""
+"""Classifies an event: the type of the last one of its stream, None for any other."""
 
 
 async def begin(client: ServiceClient, path: str, **options: Any) -> StreamedResponse:
@@ -55,7 +55,7 @@ async def relayed(opened: StreamedResponse, ending: Ending) -> AsyncGenerator[li
 
 
 def openai_ending(event: bytes) -> type[Last] | None:
-    """Of OpenAI's streams."""
+    """The ending of OpenAI's streams: `[DONE]`, or an error."""
     content = sse.data(event)
     if content is None:
         return None
@@ -65,7 +65,7 @@ def openai_ending(event: bytes) -> type[Last] | None:
 
 
 def own_ending(event: bytes) -> type[Last] | None:
-    """Of the streams of this system's own API."""
+    """The ending of this system's own streams: an event `metadata`, or `error`."""
     if event.startswith(b"event: metadata\n"):
         return Last
     return LastError if event.startswith(b"event: error\n") else None

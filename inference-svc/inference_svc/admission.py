@@ -1,4 +1,4 @@
-"""Who is let in: a bounded number, for whom there is time, and whom the engine can serve at all."""
+"""Admission to the engine: a bounded number of calls, that have time and can be served at all."""
 
 from collections.abc import Mapping
 

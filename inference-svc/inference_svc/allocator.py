@@ -1,4 +1,4 @@
-"""What PyTorch's allocator holds of the memory of the model's GPU, on CUDA and Apple MPS.
+"""The memory of the model's GPU that PyTorch's allocator holds, on CUDA and Apple MPS.
 
 States: `allocated` by tensors; `reserved` from the driver, which contains what is allocated; on MPS
 also the `limit` that Metal recommends. The CPU has no such allocator.

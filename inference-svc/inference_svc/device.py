@@ -1,4 +1,4 @@
-"""Where the models run: CUDA, else Apple MPS, else the CPU, and in which number format."""
+"""The device of the models (CUDA, else Apple MPS, else the CPU) and their number format."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -20,7 +20,7 @@ NAME = "all-MiniLM-L6-v2"
 """The packaged model: 384 dimensions, unit length, texts cut at 256 tokens."""
 
 MAX_BATCH_TOKENS = 4096
-"""Of a batch, by estimate: late callers wait for it, and it can't be stopped."""
+"""Most tokens of a batch, by estimate: late callers wait for it, and it can't be stopped."""
 
 CHARACTERS = 4
 """A token of English text has about so many."""

@@ -30,7 +30,7 @@ class Entry:
         self._seen = 0
 
     def take(self, output: GenerationOutput) -> None:
-        """What the engine has generated so far."""
+        """Take what the engine has generated so far."""
         if self.done.done():
             return
         text = self.stream.add(output.generated_tokens[self._seen :])

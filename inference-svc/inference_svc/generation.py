@@ -38,7 +38,7 @@ class Outcome:
 
 
 def _asked(request: GenerationRequest) -> dict[str, AttributeValue]:
-    """What a call may leave out, as far as it was given."""
+    """The attributes of parameters that a call may leave out, as far as they were given."""
     attributes: dict[str, AttributeValue | None] = {
         schema.REQUEST_TOP_P: request.top_p,
         schema.REQUEST_TOP_K: request.top_k,
@@ -157,7 +157,7 @@ class Generator:
         self, span: Span, asked: Sequence[Said], generations: Iterable[Generation]
     ) -> None:
         if self._capture:
-            self._capture.tell(
+            self._capture.record(
                 span,
                 [InputMessage(role, [TextPart(text)]) for role, text in asked],
                 [
@@ -167,7 +167,7 @@ class Generator:
             )
 
     def _tell(self, span: Span, call: Call, prompt: int, generated: int) -> None:
-        """What is known of every call that was let in, however it ended."""
+        """Set the attributes of a call that was let in, however it ended."""
         works, full = call.works, occupancy(call.works)
         span.set_attributes(
             {

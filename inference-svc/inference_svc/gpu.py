@@ -48,7 +48,7 @@ Values = dict[Metric, float]
 
 
 class Nvml(Protocol):
-    """What is used of `pynvml`. A handle is NVML's own; every function raises NVMLError."""
+    """The functions of `pynvml` that are used, which raise NVMLError. Handles are NVML's own."""
 
     def nvmlInit(self) -> None: ...
     def nvmlShutdown(self) -> None: ...
@@ -108,7 +108,7 @@ class Gpu:
         return self._semconv if metric.name.startswith("hw.") else self._own
 
     def read(self) -> Values:
-        """What this GPU tells at this moment."""
+        """The readings of this GPU at this moment."""
         values: Values = {}
         for ask in (
             self._memory,

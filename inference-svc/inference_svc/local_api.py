@@ -13,10 +13,11 @@ from inference_svc.generation import Generator
 from inference_svc.gpu import Gpus
 from inference_svc.prompt import Prompts
 from inference_svc.running import Running
-from o11y.contracts import LocalInferenceAnswer, LocalInferenceRequest
+from o11y.contracts import LocalInferenceAnswer, LocalInferenceRequest, ServiceHealth
 from o11y.http import deadline
 from o11y.web import problems
 from o11y.web.events import EventStream, Last, LastError, event
+from o11y.web.openapi import EVENT_STREAM, errors
 from o11y.web.problems import Problem, details
 
 
@@ -42,12 +43,17 @@ def router(
     gpus: Gpus,
     stream_timeout_seconds: float,
 ) -> APIRouter:
-    api = APIRouter()
+    api = APIRouter(responses=errors(400, 429))
     engine = generator.engine
     model = engine.language_model
     started = time.monotonic()
 
-    @api.post("/local-inference", response_model=LocalInferenceAnswer)
+    @api.post(
+        "/local-inference",
+        response_model=LocalInferenceAnswer,
+        tags=["generation"],
+        responses=EVENT_STREAM,
+    )
     async def local_inference(
         body: LocalInferenceRequest,
     ) -> LocalInferenceAnswer | EventStream:
@@ -77,7 +83,12 @@ def router(
             "cache_used": round(engine.cache_used / engine.cache_blocks, 4),
         }
 
-    @api.get("/health")
+    @api.get(
+        "/health",
+        tags=["operations"],
+        response_model=ServiceHealth,
+        response_model_exclude_unset=True,
+    )
     async def health() -> dict[str, Any]:
         failure = engine.failure()
         return {
@@ -89,7 +100,7 @@ def router(
             **load(),
         }
 
-    @api.get("/stats")
+    @api.get("/stats", tags=["operations"])
     async def stats() -> dict[str, Any]:
         return {
             "model_name": model.name,

@@ -38,7 +38,7 @@ from inference_svc.sampling import Sampler
 from inference_svc.steps import Part, Step, Steps
 
 Entries = Mapping[str, Entry]
-"""Who waits, by request id. A sequence that isn't among them is wanted by nobody."""
+"""The sequences that are waited for, by request id; nobody wants one that isn't among them."""
 
 Failed = Callable[[Exception, Sequence[Entry]], bool]
 """Is told of a step that failed and whom it took along; says whether to go on."""
@@ -144,7 +144,7 @@ class Manager(ContinuousBatchingManager):  # type: ignore[misc]
         self._generation_thread.start()
 
     def in_step(self) -> list[Entry]:
-        """Who waits for the step that is computed now, or for all that run when there is none."""
+        """The entries in the step that is computed now, or all that run when there is none."""
         ids = [each.state.request_id for each in list(self._batch)]
         ids = ids or list(self._processor.scheduler.active_requests)
         return [entry for each in ids if (entry := self._entries.get(each)) is not None]

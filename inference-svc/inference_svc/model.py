@@ -14,7 +14,7 @@ from inference_svc.device import Device
 from o11y.web.service import StartError
 
 HUB_SECONDS = 5.0
-"""How long the hub may take to say whether it has a model."""
+"""Seconds the hub has to say whether it has a model."""
 
 
 @dataclass(frozen=True)

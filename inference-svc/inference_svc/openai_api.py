@@ -20,6 +20,7 @@ from inference_svc.openai_stream import stream_chat, stream_text
 from inference_svc.prompt import PLAIN_STOP, Prompts
 from o11y.contracts import MAX_TEXTS, Seed, Text, TopK, TopP
 from o11y.http import deadline
+from o11y.web.openapi import EVENT_STREAM, errors
 from o11y.web.problems import Problem
 
 DEFAULT_MAX_TOKENS = 128
@@ -73,9 +74,11 @@ class StreamOptions(BaseModel):
 
 
 class Sampling(BaseModel):
-    """What chat and text completions have in common. Unknown fields are ignored, as OpenAI's own
-    servers' successors do with fields newer than they are. `top_k` is none of OpenAI's but what
-    other servers of its API take."""
+    """The parameters that chat and text completions have in common.
+
+    Unknown fields are ignored: clients may send some that are newer than this service. `top_k` is
+    none of OpenAI's, but other servers of its API take it.
+    """
 
     model_config = ConfigDict(extra="ignore")
 
@@ -123,7 +126,7 @@ class EmbeddingRequest(BaseModel):
 def router(
     generator: Generator, embedder: Embedder, prompts: Prompts, stream_timeout_seconds: float
 ) -> APIRouter:
-    api = APIRouter(prefix="/v1")
+    api = APIRouter(prefix="/v1", tags=["openai"], responses=errors(400, 404, 429))
     engine = generator.engine
     model = engine.language_model
     created = int(time.time())
@@ -143,7 +146,7 @@ def router(
         """New tokens: what was asked for, else a default that fits beside the prompt."""
         return asked or max(1, min(DEFAULT_MAX_TOKENS, engine.window - len(prompt_ids)))
 
-    @api.post("/chat/completions", response_model=None)
+    @api.post("/chat/completions", response_model=None, responses=EVENT_STREAM)
     async def chat(body: ChatCompletionRequest) -> dict[str, Any] | Response:
         require(body.model, "chat")
         messages = [(message.role, message.text()) for message in body.messages]
@@ -166,7 +169,7 @@ def router(
         ]
         return _completion("chatcmpl", "chat.completion", outcome, choices)
 
-    @api.post("/completions", response_model=None)
+    @api.post("/completions", response_model=None, responses=EVENT_STREAM)
     async def completions(body: CompletionRequest) -> dict[str, Any] | Response:
         require(body.model, "chat")
         ids = await prompts.text(body.prompt)

@@ -34,7 +34,7 @@ async def stream_chat(
 async def stream_text(
     generator: Generator, requests: Sequence[GenerationRequest], asked: Sequence[Said], usage: bool
 ) -> EventStream:
-    """The same for a text completion."""
+    """The stream of a text completion."""
     running = await _begun(generator, "text_completion", requests, asked)
     chunks = _Chunks(running, "cmpl", "text_completion", _text_choice, usage)
     return EventStream(chunks.events(generator.engine.language_model.name, []), running.close)

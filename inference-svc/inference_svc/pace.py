@@ -1,4 +1,4 @@
-"""How fast sequences end: what a caller is told who finds no place."""
+"""The rate at which sequences end, for the Retry-After of callers who find no place."""
 
 import math
 import time
@@ -20,7 +20,7 @@ class Pace:
         self._ends.append(self._clock())
 
     def seconds_for(self, sequences: int) -> int:
-        """Whole seconds until so many will have ended, from 1 to 60; 1 while nothing is known."""
+        """Seconds until so many will have ended: 1 to 60, whole; 1 while nothing is known."""
         if len(self._ends) < 2:
             return 1
         took = (self._clock() - self._ends[0]) / len(self._ends)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 NAME = "gemma-3-270m"
 CACHE = Path("~/.cache/o11y-4-ai")
-"""Where the converted model is kept, unless `MODEL_CACHE_DIR` says otherwise."""
+"""The folder of the converted model, unless `MODEL_CACHE_DIR` says otherwise."""
 
 
 class ConversionError(Exception):

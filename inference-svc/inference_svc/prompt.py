@@ -8,7 +8,7 @@ import transformers
 from inference_svc.admission import Rejected
 
 PLAIN_STOP = ("\nQuestion:", "\nAnswer:", "\n\n\n")
-"""Where an answer to the plain template ends: a base model would go on with the other side's
+"""Texts that end an answer to the plain template: a base model would go on with the other side's
 part.
 """
 
@@ -39,7 +39,7 @@ class Prompts:
 
     @property
     def has_template(self) -> bool:
-        """Whether the model brings a chat template of its own."""
+        """True if the model brings a chat template of its own."""
         return bool(getattr(self._tokenizer, "chat_template", None))
 
     async def text(self, text: str) -> list[int]:

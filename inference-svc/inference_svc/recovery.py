@@ -1,4 +1,4 @@
-"""When the engine fails: what its callers are told, and when it is time to give up."""
+"""Failures of the engine: the errors of its callers, and the time to give up."""
 
 import time
 from collections import deque
@@ -31,8 +31,8 @@ class StepStalled(Exception):
 
 
 class Stall:
-    """How long the engine's thread has been at what it does, in seconds during which this process
-    ran: one that was stopped, or a machine that slept, is not a stall.
+    """The seconds the engine's thread has been at what it does, while this process ran: one that
+    was stopped, or a machine that slept, is not a stall.
     """
 
     def __init__(self, most_between: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -53,7 +53,7 @@ class Stall:
         self._since, self._looked = since, now
 
     def seconds(self, since: float | None) -> float:
-        """How long it has been at what it began then, as far as was looked."""
+        """Seconds that it has been at what it began then, as far as was looked."""
         return self._seconds if since == self._since else 0.0
 
 

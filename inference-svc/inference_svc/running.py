@@ -21,7 +21,7 @@ class Running:
 
     @property
     def outcome(self) -> Outcome:
-        """What the call came to. Raises what it ended with."""
+        """The outcome of the call. Raises the exception that it ended with."""
         return self._task.result()
 
     async def begin(self) -> None:

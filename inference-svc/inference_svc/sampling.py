@@ -44,7 +44,7 @@ _NINES = (1 << _DIGIT) - 1
 
 @dataclass(frozen=True)
 class Sampling:
-    """How one sequence's tokens are drawn.
+    """The sampling parameters of one sequence.
 
     `temperature` 0 takes the likeliest token; a lower one than COLDEST counts as that. `top_k`
     keeps the k likeliest and those as likely as the last of them, `top_p` (0 < p ≤ 1) the fewest

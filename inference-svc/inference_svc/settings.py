@@ -1,4 +1,4 @@
-"""What inference-svc reads from the environment."""
+"""The settings of inference-svc, from the environment."""
 
 from pathlib import Path
 

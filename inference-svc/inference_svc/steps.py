@@ -1,4 +1,4 @@
-"""What the engine's forward steps computed, and for whom.
+"""The account of the engine's forward steps: what they computed, and for whom.
 
 A step computes one slot for each token it is given, and for each token of padding. A slot is
 useful when its result is used. It isn't when it is padding, when it computes again what an eviction
@@ -28,11 +28,11 @@ class Step:
     useful: int
     context: SpanContext
     produces: list["Work"] = field(default_factory=list)
-    """Those a token comes out for, until it has come."""
+    """The sequences that this step makes a token for, until it has come."""
 
 
 class Work:
-    """What was done for one sequence. Times are those of `time.perf_counter`.
+    """The work done for one sequence. Times are those of `time.perf_counter`.
 
     `context` is the span of its caller: it travels with the sequence, so that what the engine's
     thread records belongs to the right trace.
@@ -42,7 +42,7 @@ class Work:
         self.context = context
         self.made = time.perf_counter()
         self.admitted: float | None = None
-        """When its first step began: until then it waited."""
+        """The beginning of its first step: until then it waited."""
         self.first_token: float | None = None
         self.tokens = 0
         """Tokens that were generated, taken or not."""
@@ -52,7 +52,7 @@ class Work:
         self.limit = math.inf
         """Positions whose results are used, once that is known."""
         self.parts: list[tuple[Step, int, int]] = []
-        """Its steps, until it is settled, each with the positions computed there: from, up to."""
+        """The steps it was in, until it is settled, and the positions computed: from, up to."""
 
 
 class Part(NamedTuple):
@@ -70,7 +70,7 @@ class Steps:
     def __init__(self) -> None:
         self.count = 0
         self.busy_since: float | None = None
-        """When the engine's thread began what it does now, by `time.monotonic`; None at rest."""
+        """The `time.monotonic` at which the thread began what it does now; None at rest."""
         self._lock = threading.Lock()
 
     def begin(self, parts: Sequence[Part], slots: int, left: int = 0) -> Step:
@@ -118,7 +118,7 @@ class Steps:
 
 
 class Occupancy(NamedTuple):
-    """How full the steps were that a call took part in.
+    """The occupancy of the steps that a call took part in.
 
     `efficiency` is their useful slots over all their slots, of everyone in them, as far as both
     were known when the call ended; 0 for a call without a step.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import transformers
 
 _INCOMPLETE = "\ufffd"
-"""What a tokenizer writes for bytes that are not a whole character yet."""
+"""The character a tokenizer writes for bytes that are not a whole one yet."""
 
 
 class TextStream:
@@ -41,7 +41,7 @@ class TextStream:
         return self._release(after[len(before) :])
 
     def end(self) -> str:
-        """What was held back, when no more tokens come."""
+        """The text that was held back, when no more tokens come."""
         if self.stopped:
             return ""
         before = self._decode(self._ids[self._border : self._read])
@@ -67,6 +67,6 @@ class TextStream:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """How many characters at the end of the text could be the beginning of the stop text."""
+    """The number of characters at the text's end that could begin the stop text."""
     longest = min(len(text), len(stop) - 1)
     return next((size for size in range(longest, 0, -1) if text.endswith(stop[:size])), 0)

@@ -1,4 +1,4 @@
-"""What is read of a provider's answer, whole or streamed: model, usage, why it ended.
+"""A provider's answer as it is read, whole or streamed: model, usage, why it ended.
 
 The rest is passed over without being built (msgspec skips what isn't declared).
 """
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 
 TEXT_BYTES_PER_TOKEN = 4
-"""Of English text, roughly; for estimates where nobody counted."""
+"""Bytes of English text that make a token, roughly: for estimates where nobody counted."""
 
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
@@ -90,8 +90,10 @@ class NotReadable(Exception):
 
 
 class Tokens(msgspec.Struct, frozen=True):
-    """What a call is billed by. `cached`, `cache_write` and `input_audio` are part of `input`,
-    `reasoning` and `output_audio` of `output`.
+    """The tokens that a call is billed by.
+
+    `cached`, `cache_write` and `input_audio` are part of `input`, `reasoning` and `output_audio` of
+    `output`.
     """
 
     input: int = 0
@@ -118,8 +120,8 @@ class Tokens(msgspec.Struct, frozen=True):
         )
 
 
-class Said(msgspec.Struct):
-    """What a provider said of its answer."""
+class ResponseInfo(msgspec.Struct):
+    """The facts that a provider's answer states of itself."""
 
     id: str | None = None
     model: str | None = None
@@ -128,9 +130,9 @@ class Said(msgspec.Struct):
     finish_reasons: tuple[str, ...] = ()
 
 
-def read(content: bytes) -> Said:
-    """Of a whole answer. Raises NotReadable unless it is a JSON object, and ProviderFailed for one
-    that tells of an error in an answer's place.
+def read(content: bytes) -> ResponseInfo:
+    """Read a whole answer. Raises NotReadable unless it is a JSON object, and ProviderFailed for
+    one that tells of an error in an answer's place.
 
     An object that isn't the answer it should be is the caller's to read; it says nothing here.
     """
@@ -138,13 +140,15 @@ def read(content: bytes) -> Said:
         answer = _whole.decode(content)
     except msgspec.ValidationError:
         _require_object(content, "the LLM provider's answer is no JSON object")
-        return Said()
+        return ResponseInfo()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise NotReadable(f"the LLM provider's answer is no JSON object: {error}") from error
     if answer.error is not None and not answer.choices:
         raise ProviderFailed("the LLM provider reported an error", answer.error, content)
     reasons = tuple(each.finish_reason for each in answer.choices or () if each.finish_reason)
-    return Said(answer.id, answer.model, answer.service_tier, _tokens(answer.usage), reasons)
+    return ResponseInfo(
+        answer.id, answer.model, answer.service_tier, _tokens(answer.usage), reasons
+    )
 
 
 def _require_object(content: bytes, complaint: str) -> None:
@@ -173,12 +177,12 @@ def guess(input_bytes: int, output_bytes: int) -> Tokens:
     )
 
 
-class Tally:
+class StreamAccumulator:
     """Adds up the events of a stream of so many choices."""
 
     def __init__(self, choices: int = 1) -> None:
         self._choices = choices
-        self.said = Said()
+        self.info = ResponseInfo()
         self.text_bytes = 0
         self.finished = False
         """Every choice has ended, or the provider said so."""
@@ -204,22 +208,22 @@ class Tally:
         if event.error is not None:
             words = "the LLM provider reported an error in its stream"
             raise ProviderFailed(words, event.error, data)
-        said = self.said
-        said.id = said.id or event.id
-        said.model = said.model or event.model
-        said.service_tier = event.service_tier or said.service_tier
+        info = self.info
+        info.id = info.id or event.id
+        info.model = info.model or event.model
+        info.service_tier = event.service_tier or info.service_tier
         for choice in event.choices or ():
             self._choice(choice)
         if event.usage is not None:
-            said.tokens = _tokens(event.usage) or said.tokens
+            info.tokens = _tokens(event.usage) or info.tokens
             return not event.choices
         return False
 
     def _choice(self, choice: _Choice) -> None:
         self.text_bytes += _text_bytes(choice.delta) + len(choice.text or "")
         if choice.finish_reason:
-            self.said.finish_reasons += (choice.finish_reason,)
-            self.finished = self.finished or len(self.said.finish_reasons) >= self._choices
+            self.info.finish_reasons += (choice.finish_reason,)
+            self.finished = self.finished or len(self.info.finish_reasons) >= self._choices
 
 
 class ProviderFailed(NotReadable):

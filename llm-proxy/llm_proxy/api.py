@@ -15,18 +15,20 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from llm_proxy import requests
-from llm_proxy.calls import Calls, Whole
-from llm_proxy.failures import Failed, Refused, judged, verdict
+from llm_proxy.calls import Calls, WholeResponse
+from llm_proxy.failures import AttemptFailed, CallRejected, classify_response, client_error
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Operation
 from llm_proxy.stream import Stream
-from o11y.contracts import COST_HEADER, PROVIDER_HEADER, SUMMARY_HEADER
+from o11y.contracts import COST_HEADER, PROVIDER_HEADER, SUMMARY_HEADER, ServiceHealth
 from o11y.http import deadline
 from o11y.http.transport import nothing_was_sent
 from o11y.openai.headers import passed
 from o11y.openai.models import one
+from o11y.openai.operations import OPERATIONS
 from o11y.telemetry import schema
 from o11y.web.events import EventStream
+from o11y.web.openapi import errors
 from o11y.web.problems import Problem, out_of_time, unavailable
 from o11y.web.routes import PlainRoute
 
@@ -49,21 +51,21 @@ def routes(calls: Calls, stream_timeout_seconds: float) -> list[PlainRoute]:
                 deadline.stream(stream_timeout_seconds)
             try:
                 response = await calls.make(call)
-            except Refused as refused:
+            except CallRejected as refused:
                 headers = dict(refused.headers)
                 if refused.provider:
                     headers[PROVIDER_HEADER] = refused.provider
                 return Response(refused.content, refused.status, headers)
-            if isinstance(response, Whole):
+            if isinstance(response, WholeResponse):
                 return _whole(response)
             return _stream(response, summary=SUMMARY_HEADER in request.headers)
 
-        return PlainRoute(path, answer, methods=["POST"])
+        return PlainRoute(path, answer, OPERATIONS[path])
 
     return [route(path, operation) for path, operation in PATHS.items()]
 
 
-def _whole(whole: Whole) -> Response:
+def _whole(whole: WholeResponse) -> Response:
     headers = {
         "content-type": whole.headers.get("content-type", "application/json"),
         PROVIDER_HEADER: whole.provider.name,
@@ -81,22 +83,28 @@ def _stream(stream: Stream, *, summary: bool) -> Response:
 
 
 def router(calls: Calls) -> APIRouter:
-    """What is asked less often: the lists of models, and how the proxy is."""
+    """The calls that are made less often: the lists of models, and the proxy's state."""
     api = APIRouter()
     routing = calls.routing
+    failures = errors(404, 429, 502)
 
-    @api.get("/v1/models")
+    @api.get("/v1/models", tags=["openai"], responses=failures)
     async def models() -> Response:
         return await _models(routing.providers)
 
-    @api.get("/v1/models/{name:path}")
+    @api.get("/v1/models/{name:path}", tags=["openai"], responses=failures)
     async def model(name: str) -> Response:
         listed = await models()
         if listed.status_code != 200:
             return listed
         return Response(one(bytes(listed.body), name), media_type="application/json")
 
-    @api.get("/health")
+    @api.get(
+        "/health",
+        tags=["operations"],
+        response_model=ServiceHealth,
+        response_model_exclude_unset=True,
+    )
     async def health() -> dict[str, Any]:
         first = routing.providers[0]
         state: dict[str, Any] = {"provider": first.name}
@@ -134,9 +142,9 @@ async def _models(providers: Sequence[Provider]) -> Response:
     if not good:
         error = answers[0]
         assert isinstance(error, Exception)
-        if isinstance(error, Refused):
+        if isinstance(error, CallRejected):
             return Response(error.content, error.status, error.headers)
-        raise verdict([error]) if isinstance(error, Failed) else error
+        raise client_error([error]) if isinstance(error, AttemptFailed) else error
     headers = {PROVIDER_HEADER: providers[0].name}
     if len(providers) == 1:
         return Response(good[0], 200, headers, media_type="application/json")
@@ -156,7 +164,9 @@ async def _ask(provider: Provider) -> bytes | Exception:
             response = await provider.get("/models")
         content = response.content
         if response.status_code != 200:
-            return judged(provider.title, response.status_code, content, response.headers)
+            return classify_response(
+                provider.title, response.status_code, content, response.headers
+            )
         _list.decode(content)
         return content
     except TimeoutError:

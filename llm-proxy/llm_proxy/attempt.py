@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import httpx2
 
-from llm_proxy.answers import Said, Tokens
+from llm_proxy.answers import ResponseInfo, Tokens
 from llm_proxy.inference import Inference
 from llm_proxy.meters import Attributes, Meters
 from llm_proxy.provider import Provider
@@ -35,12 +35,12 @@ class Attempt:
         self._number = inference.attempts
         self._ended = False
         self.has_arrived = False
-        """Whether an event of a stream has come."""
+        """True once an event of a stream has come."""
         self.answer = inference.listener()
         meters.running[provider.name] += 1
 
     def call(self, seconds: float) -> Call:
-        """What the HTTP client is to know of the request, whose head may take so many seconds."""
+        """The call as the HTTP client knows it, with the seconds that its head may take."""
         provider = self._provider
         return Call(
             path=provider.path(self._request.path),
@@ -80,25 +80,25 @@ class Attempt:
             self._http.end()
             self._http.idle_seconds = seconds
 
-    def end(self, said: Said, tokens: Tokens | None, error: str | None = None) -> None:
+    def end(self, info: ResponseInfo, tokens: Tokens | None, error: str | None = None) -> None:
         """`tokens` is what is billed, None when nothing is; `error` the `error.type`."""
         if self._ended:
             return
         self._ended = True
         self._meters.running[self._provider.name] -= 1
-        self.inference.hears(said)
-        billed = self._bill(said, tokens) if tokens else {}
+        self.inference.hears(info)
+        billed = self._bill(info, tokens) if tokens else {}
         if self._http:
-            self._http.tell(billed, error)
+            self._http.settle(billed, error)
 
-    def _bill(self, said: Said, tokens: Tokens) -> Attributes:
+    def _bill(self, info: ResponseInfo, tokens: Tokens) -> Attributes:
         """Count the tokens and what they cost; the attributes that tell it."""
         context = self.inference.context
         bills = self._meters.bills(
             self._request.operation,
             self._provider,
             self._model,
-            said.model,
+            info.model,
             tokens.estimated,
             self._tenant,
         )
@@ -114,7 +114,7 @@ class Attempt:
             bills.input_usage.record(tokens.input, context)
             if self.inference.generates:
                 bills.output_usage.record(tokens.output, context)
-        usd, source = self._price(said, tokens)
+        usd, source = self._price(info, tokens)
         if usd is None:
             bills.unpriced.add(1, context)
         else:
@@ -123,9 +123,9 @@ class Attempt:
         self.inference.bill(tokens, usd, source)
         return told
 
-    def _price(self, said: Said, tokens: Tokens) -> tuple[Decimal | None, str]:
+    def _price(self, info: ResponseInfo, tokens: Tokens) -> tuple[Decimal | None, str]:
         """USD, None when the price isn't known; and where the price is from."""
         if self._provider.is_free:
             return Decimal(0), schema.COST_FREE
-        model, prices = said.model or self._model, self._provider.prices
-        return prices.cost_usd(model, tokens, said.service_tier), prices.source(model)
+        model, prices = info.model or self._model, self._provider.prices
+        return prices.cost_usd(model, tokens, info.service_tier), prices.source(model)

@@ -1,4 +1,4 @@
-"""How long to wait before a call is tried again."""
+"""The pause before a call is tried again."""
 
 import math
 import random

@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class State(IntEnum):
-    """As the gauge shows it."""
+    """The state of a breaker, by the number that the gauge shows."""
 
     CLOSED = 0
     HALF_OPEN = 1
@@ -37,13 +37,13 @@ class Breaker:
         return State.HALF_OPEN if self.seconds_left() == 0 else State.OPEN
 
     def seconds_left(self) -> float:
-        """Until a call may try; 0 when one may now."""
+        """Seconds until a call may try; 0 when one may now."""
         if self._opened is None:
             return 0.0
         return max(0.0, self._opened + self._seconds - self._clock())
 
     def allows(self) -> bool:
-        """Whether a call may be made; one that was allowed must end in one of the three below.
+        """True if a call may be made; it must then end in one of the three methods below.
 
         `trying` says there that it was allowed while the breaker was half open. Calls that began
         before it opened may end in the meantime: of these only a success tells something new.

@@ -11,10 +11,19 @@ import httpx2
 from opentelemetry.metrics import Observation
 
 from llm_proxy import answers, backoff
-from llm_proxy.answers import NotReadable, ProviderFailed, Said, Tokens
+from llm_proxy.answers import NotReadable, ProviderFailed, ResponseInfo, Tokens
 from llm_proxy.attempt import Attempt
 from llm_proxy.breaker import State
-from llm_proxy.failures import BUSY, NOT_READABLE, OPEN, Failed, Refused, judged, reported, verdict
+from llm_proxy.failures import (
+    BUSY,
+    NOT_READABLE,
+    OPEN,
+    AttemptFailed,
+    CallRejected,
+    classify_error_body,
+    classify_response,
+    client_error,
+)
 from llm_proxy.inference import Inference
 from llm_proxy.meters import Meters
 from llm_proxy.provider import Provider
@@ -35,7 +44,7 @@ PATIENCE_SECONDS = 5.0
 """Longest wait for a provider that asks to be left alone while another one could answer."""
 
 LAST_PATIENCE_SECONDS = 30.0
-"""The same where no other could: who is told to wait for longer knows better what to do."""
+"""Longest Retry-After honoured at the last provider; beyond it the 429 goes to the caller."""
 
 _BREAKING = frozenset(
     {schema.ERROR_CONNECT, schema.ERROR_CONNECTION_LOST, schema.ERROR_TIMEOUT, NOT_READABLE}
@@ -44,13 +53,13 @@ _BREAKING = frozenset(
 
 
 @dataclass
-class Whole:
+class WholeResponse:
     """An answer, its body untouched."""
 
     provider: Provider
     content: bytes
     headers: Mapping[str, str]
-    """Those of the provider."""
+    """Headers of the provider's response."""
     cost_usd: Decimal | None
 
 
@@ -64,11 +73,11 @@ class Calls:
         self._fallbacks = telemetry.counter(schema.OPENAI_FALLBACKS)
         telemetry.gauge(schema.OPENAI_CIRCUIT, self._observe_circuits)
 
-    async def make(self, request: Request) -> "Whole | Stream":
+    async def make(self, request: Request) -> "WholeResponse | Stream":
         """The answer of the first provider that has one.
 
-        Raises Refused when the call itself is wrong or every provider is too busy, and a Problem
-        when none could answer.
+        Raises CallRejected when the call itself is wrong or every provider is too busy, and a
+        Problem when none could answer.
         """
         candidates = await self.routing.candidates(request)
         provider, model = candidates[0]
@@ -81,14 +90,14 @@ class Calls:
                     return answer
                 if at + 1 < len(candidates):
                     self._fall_back(provider, candidates[at + 1][0], call.failures[-1])
-            raise verdict(call.failures)
+            raise client_error(call.failures)
         except BaseException as error:
-            if isinstance(error, Refused):
+            if isinstance(error, CallRejected):
                 error.provider = provider.name
             call.failed(error)
             raise
 
-    def _fall_back(self, provider: Provider, following: Provider, failure: Failed) -> None:
+    def _fall_back(self, provider: Provider, following: Provider, failure: AttemptFailed) -> None:
         logger.warning("%s; trying %s", failure.detail, following.name)
         self._fallbacks.add(
             1,
@@ -99,7 +108,7 @@ class Calls:
             },
         )
 
-    def count_retry(self, provider: Provider, failure: Failed) -> None:
+    def count_retry(self, provider: Provider, failure: AttemptFailed) -> None:
         self._retries.add(
             1, {schema.LABEL_PROVIDER: provider.name, schema.LABEL_REASON: failure.error}
         )
@@ -113,7 +122,7 @@ class _Call:
     """One call in progress, and how its attempts failed."""
 
     def __init__(self, calls: Calls, request: Request, inference: Inference) -> None:
-        self.failures: list[Failed] = []
+        self.failures: list[AttemptFailed] = []
         self._calls = calls
         self._request = request
         self._inference = inference
@@ -121,11 +130,11 @@ class _Call:
     def failed(self, error: BaseException) -> None:
         """No attempt gave an answer, and this is what the caller is told."""
         last = self.failures[-1].error if self.failures else ""
-        is_verdict = isinstance(error, Problem) and last
-        self._inference.fail(last if is_verdict else _reason(error), str(error))
+        is_client_error = isinstance(error, Problem) and last
+        self._inference.fail(last if is_client_error else _reason(error), str(error))
         self._inference.end()
 
-    async def ask(self, candidate: Candidate, alone: bool) -> Whole | Stream | None:
+    async def ask(self, candidate: Candidate, alone: bool) -> WholeResponse | Stream | None:
         """One provider, several times if need be. `alone` when there is no other to ask."""
         provider, model = candidate
         self._inference.asks(provider, model)
@@ -133,7 +142,7 @@ class _Call:
         while True:
             try:
                 return await self._try(provider, model, retry, alone)
-            except Failed as failure:
+            except AttemptFailed as failure:
                 self.failures.append(failure)
                 if not failure.again or retry == provider.settings.retries:
                     return None
@@ -146,11 +155,13 @@ class _Call:
                 self._calls.count_retry(provider, failure)
                 retry += 1
 
-    async def _try(self, provider: Provider, model: str, retry: int, alone: bool) -> Whole | Stream:
-        """One attempt. Raises Failed, Refused, or a Problem when there is no time for it."""
+    async def _try(
+        self, provider: Provider, model: str, retry: int, alone: bool
+    ) -> WholeResponse | Stream:
+        """One attempt. Raises AttemptFailed, CallRejected, or a Problem when no time is left."""
         if deadline.remaining() == 0:
             late = out_of_time(f"no time left to call {provider.title}")
-            raise verdict(self.failures) if self.failures else late
+            raise client_error(self.failures) if self.failures else late
         ending = await self._admitted(provider, alone)
         attempt = Attempt(self._calls.meters, self._inference, self._request, provider, model)
         received = bytearray()
@@ -161,7 +172,7 @@ class _Call:
             return await self._whole(provider, response, attempt, ending, received)
         except BaseException as error:
             reason = _reason(error)
-            attempt.end(Said(), self._spoilt(attempt, received, error), reason)
+            attempt.end(ResponseInfo(), self._billed_of_partial(attempt, received, error), reason)
             ending(reason)
             explained = _explained(provider, error)
             if explained is error:
@@ -169,13 +180,13 @@ class _Call:
             raise explained from error
 
     async def _admitted(self, provider: Provider, alone: bool) -> "_Ending":
-        """A place among the calls at a provider that is well. Raises Failed."""
+        """A place among the calls at a provider that is well. Raises AttemptFailed."""
         await self._take_slot(provider, alone)
         if provider.breaker.allows():
             return _Ending(provider)
         provider.slots.release()
         wait = max(1.0, provider.breaker.seconds_left())
-        raise Failed(
+        raise AttemptFailed(
             provider.title,
             OPEN,
             f"{provider.title} is left alone after failing",
@@ -183,9 +194,11 @@ class _Call:
             headers={"retry-after": f"{wait:.3f}"},
         )
 
-    def _spoilt(self, attempt: Attempt, received: bytearray, error: BaseException) -> Tokens | None:
-        """What a provider bills for a good answer that did not come whole."""
-        if not attempt.accepted or isinstance(error, Failed | Refused):
+    def _billed_of_partial(
+        self, attempt: Attempt, received: bytearray, error: BaseException
+    ) -> Tokens | None:
+        """The tokens that a provider bills for a good answer that did not come whole."""
+        if not attempt.accepted or isinstance(error, AttemptFailed | CallRejected):
             return None
         return answers.guess(self._request.input_bytes, len(received))
 
@@ -198,7 +211,7 @@ class _Call:
                     await provider.slots.acquire()
                     return
             except TimeoutError:
-                raise Failed(
+                raise AttemptFailed(
                     provider.title,
                     BUSY,
                     f"{provider.title} has as many calls as it may have",
@@ -234,7 +247,7 @@ class _Call:
             content = await _read(response, received)
         finally:
             await response.aclose()
-        raise judged(provider.title, response.status_code, content, response.headers)
+        raise classify_response(provider.title, response.status_code, content, response.headers)
 
     async def _whole(
         self,
@@ -243,20 +256,20 @@ class _Call:
         attempt: Attempt,
         ending: "_Ending",
         received: bytearray,
-    ) -> Whole:
+    ) -> WholeResponse:
         try:
             content = await _read(response, received)
-            said = answers.read(content)
+            info = answers.read(content)
         except ProviderFailed as failed:
-            raise reported(provider.title, failed, response.headers) from failed
+            raise classify_error_body(provider.title, failed, response.headers) from failed
         finally:
             await response.aclose()
         if attempt.answer:
             attempt.answer.add(content)
-        attempt.end(said, said.tokens or answers.estimate(content, self._request.input_bytes))
+        attempt.end(info, info.tokens or answers.estimate(content, self._request.input_bytes))
         ending(None)
         self._inference.end()
-        return Whole(provider, content, response.headers, self._inference.usd)
+        return WholeResponse(provider, content, response.headers, self._inference.usd)
 
     async def _stream(
         self, provider: Provider, response: httpx2.Response, attempt: Attempt, ending: "_Ending"
@@ -268,7 +281,7 @@ class _Call:
             async with asyncio.timeout(deadline.limit(provider.settings.first_byte_seconds)):
                 await stream.begin()
         except ProviderFailed as failed:
-            error = reported(provider.title, failed, response.headers)
+            error = classify_error_body(provider.title, failed, response.headers)
             await stream.aclose(_reason(error))
             raise error from failed
         except BaseException as error:
@@ -304,7 +317,7 @@ class _Ending:
             breaker.undecided(self._trying)
 
     def _was_hurried(self) -> bool:
-        """Whether the caller's time was up when the provider had hardly had its own: callers say
+        """True if the caller's time was up when the provider had hardly had its own: callers say
         how long they wait, and must not take a provider away from the others by waiting too little.
         """
         took = time.monotonic() - self._began
@@ -321,9 +334,9 @@ async def _read(response: httpx2.Response, received: bytearray) -> bytes:
 def _reason(error: BaseException) -> str:
     """`error.type` of an attempt."""
     match error:
-        case Failed():
+        case AttemptFailed():
             return error.error
-        case Refused():
+        case CallRejected():
             return str(error.status)
         case NotReadable() | TooLong():
             return NOT_READABLE
@@ -332,7 +345,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _explained(provider: Provider, error: BaseException) -> BaseException:
-    """What goes wrong on the way, as a failure that may be made good."""
+    """Turn what goes wrong on the way into a failure that another attempt may make good."""
     match error:
         case _ if nothing_was_sent(error):
             detail, again = f"{provider.title} can't be reached", True
@@ -344,4 +357,4 @@ def _explained(provider: Provider, error: BaseException) -> BaseException:
             detail, again = f"{provider.title}'s answer can't be read: {error}", False
         case _:
             return error
-    return Failed(provider.title, _reason(error), detail, again=again)
+    return AttemptFailed(provider.title, _reason(error), detail, again=again)

@@ -1,4 +1,4 @@
-"""What a caller asks and a provider answers, read for telemetry that may tell it (`capture`).
+"""The content of questions and answers, read for telemetry that may hold it (`capture`).
 
 Reads less strictly than providers do: what has no form known here is left out.
 """
@@ -82,18 +82,18 @@ def asked(body: bytes) -> list[InputMessage]:
     return [InputMessage("user", [TextPart(each)]) for each in prompts if isinstance(each, str)]
 
 
-def _message(said: dict[str, Any]) -> InputMessage:
-    role = said.get("role")
-    parts = _parts(said.get("content"))
+def _message(message: dict[str, Any]) -> InputMessage:
+    role = message.get("role")
+    parts = _parts(message.get("content"))
     if role == "tool":
         text = "".join(part.content for part in parts if isinstance(part, TextPart))
-        parts = [ToolCallResponsePart(text, _text(said.get("tool_call_id")))]
-    for call in _list(said.get("tool_calls")):
+        parts = [ToolCallResponsePart(text, _text(message.get("tool_call_id")))]
+    for call in _list(message.get("tool_calls")):
         match call:
             case {"function": {"name": str(name), "arguments": arguments}}:
                 given = _arguments(arguments)
                 parts.append(ToolCallRequestPart(given, name, _text(call.get("id"))))
-    return InputMessage(role if isinstance(role, str) else "", parts, _text(said.get("name")))
+    return InputMessage(role if isinstance(role, str) else "", parts, _text(message.get("name")))
 
 
 def _parts(content: object) -> list[MessagePart]:
@@ -114,7 +114,7 @@ def _parts(content: object) -> list[MessagePart]:
 
 
 def _arguments(given: object) -> object:
-    """Those of a tool's call as what their JSON says, or as text where they aren't JSON."""
+    """The arguments of a tool's call, parsed, or as text where they aren't JSON."""
     if not isinstance(given, str):
         return object_to_any_value(given)
     try:
@@ -140,7 +140,7 @@ class _Call:
         self.arguments = ""
 
 
-class _Said:
+class _AnswerChoice:
     """A choice, as far as it has come."""
 
     def __init__(self) -> None:
@@ -169,7 +169,7 @@ class Answer:
     """
 
     def __init__(self) -> None:
-        self._choices: dict[int, _Said] = {}
+        self._choices: dict[int, _AnswerChoice] = {}
         self._left = MAX_CHARACTERS + 1  # one more than is told, so that it shows there was more
 
     def add(self, data: bytes) -> None:
@@ -179,36 +179,36 @@ class Answer:
         except _UNREADABLE:  # also [DONE]
             return
         for choice in choices:
-            said = self._choices.get(choice.index)
-            if said is None:
+            collected = self._choices.get(choice.index)
+            if collected is None:
                 if self._left <= 0:
                     continue
-                said = self._choices[choice.index] = _Said()
+                collected = self._choices[choice.index] = _AnswerChoice()
                 self._left -= PART_CHARACTERS
             if choice.finish_reason:
-                said.finish_reason = choice.finish_reason[:PART_CHARACTERS]
+                collected.finish_reason = choice.finish_reason[:PART_CHARACTERS]
             if choice.text:
-                said.text.append(self._kept(choice.text))
+                collected.text.append(self._kept(choice.text))
             if words := choice.message or choice.delta:
-                self._add(said, words)
+                self._add(collected, words)
 
     def messages(self) -> list[OutputMessage]:
         """A message for each choice, in their order."""
         return [self._choices[index].message() for index in sorted(self._choices)]
 
-    def _add(self, said: _Said, words: _Words) -> None:
+    def _add(self, collected: _AnswerChoice, words: _Words) -> None:
         if words.reasoning_content:
-            said.reasoning.append(self._kept(words.reasoning_content))
+            collected.reasoning.append(self._kept(words.reasoning_content))
         for text in (words.content, words.refusal):
             if text:
-                said.text.append(self._kept(text))
+                collected.text.append(self._kept(text))
         for at, given in enumerate(words.tool_calls or ()):
             index = at if given.index is None else given.index
-            call = said.calls.get(index)
+            call = collected.calls.get(index)
             if call is None:
                 if self._left <= 0:
                     continue
-                call = said.calls[index] = _Call()
+                call = collected.calls[index] = _Call()
                 self._left -= PART_CHARACTERS
             if given.id:
                 call.id = self._kept(given.id)

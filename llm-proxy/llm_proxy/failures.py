@@ -1,4 +1,4 @@
-"""Why an attempt gave no answer, and what the caller is told when no attempt did."""
+"""Why an attempt gave no answer, and what the caller is raw when no attempt did."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,44 +17,46 @@ BUSY = "busy"
 NOT_READABLE = "invalid_answer"
 
 
-class Refused(Exception):
+class CallRejected(Exception):
     """The provider says that the call itself is wrong: its status and words are the caller's."""
 
     def __init__(self, status: int, content: bytes, headers: Mapping[str, str]) -> None:
         super().__init__(f"the provider answered {status}")
         self.status = status
         self.content = content
-        self.headers = kept(headers)
+        self.headers = error_headers(headers)
         self.provider: str | None = None
         """Name of the one who said so."""
 
 
 @dataclass
-class Failed(Exception):
+class AttemptFailed(Exception):
     """An attempt that another provider, or another try, may make good."""
 
     provider: str
-    """As it is called in sentences."""
+    """The provider's name in sentences."""
     error: str
     """`error.type`, and the reason on metrics."""
     detail: str
     again: bool
-    """Whether the same provider may be tried again."""
+    """True if the same provider may be tried again."""
     status: int | None = None
     content: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def kept(headers: Mapping[str, str]) -> dict[str, str]:
+def error_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """The headers of an error that are the caller's to read."""
     content_type = headers.get("content-type")
     return passed(headers) | ({"content-type": content_type} if content_type else {})
 
 
-def judged(provider: str, status: int, content: bytes, headers: Mapping[str, str]) -> Exception:
-    """What an answer that is an error means."""
+def classify_response(
+    provider: str, status: int, content: bytes, headers: Mapping[str, str]
+) -> Exception:
+    """Classify the error of a response with an error status."""
     if status in CREDENTIALS:
-        return Failed(
+        return AttemptFailed(
             provider,
             str(status),
             f"{provider} refused our credentials ({status}); check its API key",
@@ -62,52 +64,54 @@ def judged(provider: str, status: int, content: bytes, headers: Mapping[str, str
             status=status,
         )
     if status in (408, 409, 429) or status >= 500 or status < 400:
-        told = headers.get("x-should-retry")  # OpenAI's, where a retry would be in vain
-        return Failed(
+        retriable = headers.get("x-should-retry")  # OpenAI's, where a retry would be in vain
+        return AttemptFailed(
             provider,
             str(status),
             f"{provider} answered {status}",
-            again=status >= 400 and told != "false",
+            again=status >= 400 and retriable != "false",
             status=status,
             content=content,
-            headers=kept(headers),
+            headers=error_headers(headers),
         )
-    return Refused(status, content, headers)
+    return CallRejected(status, content, headers)
 
 
-def reported(provider: str, error: ProviderFailed, headers: Mapping[str, str]) -> Exception:
-    """What an error means that came with a good status, in an answer's place."""
+def classify_error_body(
+    provider: str, error: ProviderFailed, headers: Mapping[str, str]
+) -> Exception:
+    """Classify an error that came with a good status, in an answer's place."""
     if error.status is None:
         detail = f"{provider} reported an error in an answer's place"
-        return Failed(provider, NOT_READABLE, detail, again=False)
-    told = {name.lower(): value for name, value in headers.items()}
-    told["content-type"] = "application/json"
-    return judged(provider, error.status, error.content, told)
+        return AttemptFailed(provider, NOT_READABLE, detail, again=False)
+    raw = {name.lower(): value for name, value in headers.items()}
+    raw["content-type"] = "application/json"
+    return classify_response(provider, error.status, error.content, raw)
 
 
-def verdict(failures: Sequence[Failed]) -> Exception:
-    """What the caller is told: how the last attempt failed, and in words how each provider did."""
+def client_error(failures: Sequence[AttemptFailed]) -> Exception:
+    """The error for the caller: how the last attempt failed, and in words how each provider did."""
     last = failures[-1]
-    said = "; ".join(dict.fromkeys(failure.detail for failure in failures))
+    detail = "; ".join(dict.fromkeys(failure.detail for failure in failures))
     if last.status in (408, 409, 429):
-        return Refused(429 if last.status == 429 else last.status, last.content, last.headers)
+        return CallRejected(429 if last.status == 429 else last.status, last.content, last.headers)
     match last.error:
         case schema.ERROR_TIMEOUT:
-            return out_of_time(said)
+            return out_of_time(detail)
         case schema.ERROR_CONNECT | schema.ERROR_CONNECTION_LOST:
-            return unavailable(said)
+            return unavailable(detail)
         case _ if last.error == OPEN:
-            return Problem(503, said, code=OPEN, headers=_retry_after(last))
+            return Problem(503, detail, code=OPEN, headers=_retry_after(last))
         case _ if last.error == BUSY:
-            return Problem(429, said, code=BUSY, headers=_retry_after(last))
+            return Problem(429, detail, code=BUSY, headers=_retry_after(last))
         case _ if last.error == NOT_READABLE:
-            return Problem(502, said, code="bad_upstream")
+            return Problem(502, detail, code="bad_upstream")
     if last.status in CREDENTIALS:
-        return Problem(502, said, code="provider_credentials")
+        return Problem(502, detail, code="provider_credentials")
     status = last.status if last.status in (503, 504) else 502
-    return Problem(status, said, code="provider_error", headers=_retry_after(last))
+    return Problem(status, detail, code="provider_error", headers=_retry_after(last))
 
 
-def _retry_after(failure: Failed) -> dict[str, str] | None:
+def _retry_after(failure: AttemptFailed) -> dict[str, str] | None:
     wait = asked_for(failure.headers)
     return None if wait is None else {"Retry-After": str(math.ceil(wait))}

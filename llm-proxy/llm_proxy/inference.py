@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from opentelemetry.trace import SpanKind
 
-from llm_proxy.answers import Said, Tokens
+from llm_proxy.answers import ResponseInfo, Tokens
 from llm_proxy.content import Answer, asked
 from llm_proxy.meters import Attributes, Meters
 from llm_proxy.provider import Provider
@@ -26,15 +26,15 @@ class Inference(genai.Operation):
         self._request = request
         self._provider = provider
         self._model = model
-        self._said = Said()
+        self._info = ResponseInfo()
         self._answer: Answer | None = None
         self._tokens: Tokens | None = None
         self._known_usd: Decimal | None = None
         self.attempts = 0
         self.arrivals: list[float] = []
-        """When events of the stream came, in seconds since the call began."""
+        """Times at which events of the stream came, in seconds since the call began."""
         self.usd: Decimal | None = Decimal(0)
-        """What the attempts cost; None when the price of one isn't known."""
+        """US dollars of all attempts; None when the price of one isn't known."""
         super().__init__(
             meters.tracer,
             f"{request.operation.value} {model}",
@@ -49,7 +49,7 @@ class Inference(genai.Operation):
 
     @property
     def generates(self) -> bool:
-        """Whether text is written, which embeddings are not."""
+        """True for operations that write text, which embeddings don't."""
         return self._request.operation is not Operation.EMBEDDINGS
 
     def asks(self, provider: Provider, model: str) -> None:
@@ -59,7 +59,7 @@ class Inference(genai.Operation):
         self.span.set_attributes({**provider.attributes, schema.REQUEST_MODEL: model})
 
     def listener(self) -> Answer | None:
-        """What an attempt's answer is put together in, where telemetry may tell it."""
+        """The accumulator of an attempt's answer, where telemetry may hold it."""
         captures = self._meters.capture and self.generates and self.span.is_recording()
         self._answer = Answer() if captures else None
         return self._answer
@@ -75,9 +75,9 @@ class Inference(genai.Operation):
         self._known_usd = (self._known_usd or Decimal(0)) + usd
         self.span.set_attribute(schema.COST_SOURCE, source)
 
-    def hears(self, said: Said) -> None:
-        """What the last attempt's answer says of itself."""
-        self._said = said
+    def hears(self, info: ResponseInfo) -> None:
+        """Take over what the last attempt's answer states of itself."""
+        self._info = info
 
     def end(self) -> None:
         """End the span and record the times, once."""
@@ -86,7 +86,7 @@ class Inference(genai.Operation):
         seconds = self.stop()
         self.span.set_attributes(self._found())
         times = self._meters.times(
-            self._request.operation, self._provider, self._model, self._said.model, self.error
+            self._request.operation, self._provider, self._model, self._info.model, self.error
         )
         times.duration.record(seconds, self.context)
         if self.arrivals:
@@ -96,19 +96,19 @@ class Inference(genai.Operation):
                     times.chunk.record(after - before, self.context)
         if self._meters.capture and self._answer:
             said_by = self._answer.messages()
-            self._meters.capture.tell(self.span, asked(self._request.body), said_by)
+            self._meters.capture.record(self.span, asked(self._request.body), said_by)
         super().end()
 
     def _found(self) -> Attributes:
         """Attributes that are known at the end only."""
-        said, tokens = self._said, self._tokens
+        info, tokens = self._info, self._tokens
         found: Attributes = {schema.LLM_ATTEMPTS: self.attempts}
-        if said.model:
-            found[schema.RESPONSE_MODEL] = said.model
-        if said.id:
-            found[schema.RESPONSE_ID] = said.id
-        if said.finish_reasons:
-            found[schema.FINISH_REASONS] = said.finish_reasons
+        if info.model:
+            found[schema.RESPONSE_MODEL] = info.model
+        if info.id:
+            found[schema.RESPONSE_ID] = info.id
+        if info.finish_reasons:
+            found[schema.FINISH_REASONS] = info.finish_reasons
         if self.arrivals:
             found[schema.FIRST_CHUNK_SECONDS] = self.arrivals[0]
         if self._known_usd is not None:

@@ -34,7 +34,7 @@ Ready = TypeVar("Ready")
 
 
 class Times(NamedTuple):
-    """Where the times of an operation go."""
+    """The instruments for the times of an operation."""
 
     duration: BoundHistogram
     first_chunk: BoundHistogram
@@ -42,7 +42,7 @@ class Times(NamedTuple):
 
 
 class Bills(NamedTuple):
-    """Where the tokens of an attempt go, and their cost."""
+    """The instruments for the tokens of an attempt and their cost."""
 
     cost: BoundCounter
     unpriced: BoundCounter
@@ -85,7 +85,7 @@ class Meters:
         answered: str | None,
         error: str | None,
     ) -> Times:
-        """Those of an operation that this provider answered so, or was the last to fail in."""
+        """The instruments of an operation whose last attempt was at this provider."""
         labels = self._labels(operation, provider, model, answered)
         key = (*labels.values(), error)
         found = self._times.get(key)
@@ -108,7 +108,7 @@ class Meters:
         estimated: bool,
         tenant: str,
     ) -> Bills:
-        """Those of an attempt at this provider, made for a tenant."""
+        """The instruments of an attempt at this provider, made for a tenant."""
         labels = self._labels(operation, provider, model, answered)
         key = (*labels.values(), estimated, tenant)
         found = self._bills.get(key)
@@ -156,5 +156,5 @@ class Meters:
 
 
 def _room(ready: dict[tuple[object, ...], Ready]) -> dict[tuple[object, ...], Ready]:
-    """The same sets of labels, or none of them where they are too many."""
+    """The sets of labels that are kept ready: all, or none where they are too many."""
     return {} if len(ready) >= MAX_LABELS else ready

@@ -1,4 +1,4 @@
-"""What a call cost, from its tokens and the price lists of genai-prices."""
+"""The cost of a call, from its tokens and the price lists of genai-prices."""
 
 import time
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ from llm_proxy.answers import Tokens
 from o11y.telemetry import schema
 
 NO_LIST = "none"
-"""As the name of a price list: none holds, and no price is guessed."""
+"""The name for no price list at all: then no price is guessed either."""
 
 FRESH_SECONDS = 60.0
-"""How long a price is taken as it is: some change with the hour."""
+"""Seconds for which a price is taken as it is: some change with the hour."""
 
 _KEYS = {
     "input": "input_tokens",
@@ -43,7 +43,7 @@ Rates = dict[str, Decimal]
 
 
 class _Known(NamedTuple):
-    """What was found about the price of a model."""
+    """The price of a model as it was found, and until when it holds."""
 
     until: float
     rates: Rates | None
@@ -68,11 +68,11 @@ class PriceList:
         self._own = own or {}
         self._lists = _lists(pricing, api_url)
         self.guesses = self._lists == _BY_NAME
-        """Whether a model without a price of its own is priced by its name."""
+        """True: a model without a price of its own is priced by its name."""
         self._known: dict[tuple[str, str | None, tuple[str, ...]], _Known] = {}
 
     def source(self, model: str) -> str:
-        """Where the price of the model is from, if it has one: a value of `o11y.cost.source`."""
+        """The source of the model's price, if it has one: a value of `o11y.cost.source`."""
         if model in self._own:
             return schema.COST_CONFIGURED
         return schema.COST_MODEL_NAME if self.guesses else schema.COST_PRICE_LIST
@@ -154,7 +154,7 @@ def _lists(pricing: str | None, api_url: str) -> tuple[str | None, ...]:
 
 
 def _names_weights(model: str) -> bool:
-    """Whether a name is one of weights that somebody runs at a cost of their own, as engines write
+    """True for a name of weights that somebody runs at a cost of their own, as engines write
     them: `deepseek-ai/DeepSeek-R1` (vLLM), `deepseek-r1:7b` (Ollama).
     """
     return "/" in model or ":" in model
@@ -165,5 +165,5 @@ def _usage(counts: Mapping[str, int]) -> Usage:
 
 
 def _is_odd(counts: dict[str, int]) -> bool:
-    """Whether a part is more than the whole: the library knows what that means for the price."""
+    """True where a part is more than the whole: the library knows what that means for the price."""
     return any(counts[part] > counts.get(_PART_OF[part], 0) for part in counts if part in _PART_OF)

@@ -65,7 +65,7 @@ class Provider:
             schema.SERVER_ADDRESS: self.address,
             schema.SERVER_PORT: self.port,
         }
-        """Of the spans and metrics of calls."""
+        """Attributes of the spans and metrics of calls."""
         self.title = (
             "inference-svc" if self.is_local else f"the LLM provider at {self.address}:{self.port}"
         )
@@ -91,7 +91,7 @@ class Provider:
         self._client = self._connected(telemetry, transport)
 
     def model(self, asked: str) -> str:
-        """What this provider calls the model that is asked for."""
+        """The name by which this provider knows the model that is asked for."""
         models = self.settings.models
         return models.get(asked) or models.get(ANY) or asked
 
@@ -175,7 +175,7 @@ class Provider:
 
 
 def _credentials(url: httpx2.URL) -> httpx2.BasicAuth | None:
-    """Those in an address."""
+    """The credentials in an address."""
     return httpx2.BasicAuth(url.username, url.password) if url.userinfo else None
 
 

@@ -1,4 +1,4 @@
-"""What is read of a caller's request, and the little that is changed in it.
+"""A caller's request as it is read, and the little that is changed in it.
 
 The body goes to the provider byte for byte as it came, but for the values of the keys set here.
 """
@@ -30,7 +30,7 @@ class _StreamOptions(msgspec.Struct):
 
 
 class _Body(msgspec.Struct):
-    """What telemetry tells of may be anything: a wrong value is the provider's to judge."""
+    """A request's body as telemetry reads it: a wrong value is the provider's to judge."""
 
     model: Any = None
     stream: Any = None
@@ -60,7 +60,7 @@ class Request(msgspec.Struct, frozen=True):
     model: str | None
     stream: bool
     include_usage: bool
-    """Whether the caller wants to see the usage of a stream."""
+    """True if the caller wants to see the usage of a stream."""
     input_bytes: int
     """Length of the prompt as JSON, for an estimate where nobody counted its tokens."""
     temperature: float | None
@@ -71,7 +71,7 @@ class Request(msgspec.Struct, frozen=True):
 
     @property
     def attributes(self) -> dict[str, str | int | float]:
-        """What is asked for, as attributes of a span."""
+        """The parameters of the call, as attributes of a span."""
         told = {
             schema.REQUEST_TEMPERATURE: self.temperature,
             schema.REQUEST_TOP_P: self.top_p,
@@ -111,32 +111,32 @@ def read(operation: Operation, body: bytes) -> Request:
     """Raises Problem 422 that names the field at fault."""
     path, required = _PATHS[operation]
     try:
-        said = _body.decode(body)
+        fields = _body.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _invalid("body", f"not a JSON object: {error}") from error
-    content: msgspec.Raw = getattr(said, required)
+    content: msgspec.Raw = getattr(fields, required)
     if bytes(content) in _EMPTY:
         raise _invalid(required, "required")
-    if said.model is not None and (not isinstance(said.model, str) or not said.model):
+    if fields.model is not None and (not isinstance(fields.model, str) or not fields.model):
         raise _invalid("model", "must be a string")
-    if said.stream is not None and not isinstance(said.stream, bool):
+    if fields.stream is not None and not isinstance(fields.stream, bool):
         raise _invalid("stream", "must be true or false")
-    options = said.stream_options
+    options = fields.stream_options
     if options is not None and not isinstance(options, dict):
         raise _invalid("stream_options", "must be an object")
     return Request(
         operation=operation,
         path=path,
         body=body,
-        model=said.model,
-        stream=bool(said.stream) and operation is not Operation.EMBEDDINGS,
+        model=fields.model,
+        stream=bool(fields.stream) and operation is not Operation.EMBEDDINGS,
         include_usage=bool(options and options.get("include_usage")),
         input_bytes=len(bytes(content)),
-        temperature=_number(said.temperature),
-        top_p=_number(said.top_p),
-        max_tokens=_whole(said.max_completion_tokens) or _whole(said.max_tokens),
-        choices=_whole(said.n),
-        seed=_whole(said.seed),
+        temperature=_number(fields.temperature),
+        top_p=_number(fields.top_p),
+        max_tokens=_whole(fields.max_completion_tokens) or _whole(fields.max_tokens),
+        choices=_whole(fields.n),
+        seed=_whole(fields.seed),
     )
 
 

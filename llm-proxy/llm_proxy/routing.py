@@ -1,4 +1,4 @@
-"""Which providers may answer a call, in which order, and by which name each knows the model."""
+"""The providers that may answer a call, in order, and the name by which each knows the model."""
 
 import time
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ class Routing:
         return found
 
     def _embedding(self, asked: str | None) -> list[Candidate]:
-        """Those that have this very model: vectors of two models can't be compared."""
+        """The providers that have this very model: vectors of two models can't be compared."""
         if asked is None:
             asked = next((one.embedding_model for one in self.providers if one.embedding_model), "")
         if not asked:

@@ -1,4 +1,4 @@
-"""What llm-proxy reads from the environment."""
+"""The settings of llm-proxy, from the environment."""
 
 import re
 from decimal import Decimal
@@ -45,7 +45,7 @@ def _fits_a_header(value: SecretStr | None) -> SecretStr | None:
 
 
 class ModelPrices(BaseModel):
-    """What a model costs: US dollars for a million tokens. Cached input costs what input costs
+    """The price of a model: US dollars for a million tokens. Cached input costs what input costs
     where nothing else is said.
     """
 
@@ -57,7 +57,7 @@ class ModelPrices(BaseModel):
 
     @property
     def listed(self) -> ModelPrice:
-        """The same as an entry of genai-prices."""
+        """The price as an entry of genai-prices."""
         cached = self.input if self.cached is None else self.cached
         return ModelPrice(input_mtok=self.input, output_mtok=self.output, cache_read_mtok=cached)
 
@@ -107,7 +107,7 @@ class ProviderSettings(BaseModel):
 
 
 class Settings(ServiceSettings):
-    """Which providers, in which order.
+    """The providers, in their order, and the limits of calls.
 
     `llm_providers` is a JSON list of ProviderSettings. Without it there is one: the OPENAI_*
     variables' and, with neither key nor base URL, the local inference service.

@@ -8,7 +8,14 @@ from decimal import Decimal
 import httpx2
 import msgspec
 
-from llm_proxy.answers import NotReadable, ProviderFailed, Said, Tally, Tokens, guess
+from llm_proxy.answers import (
+    NotReadable,
+    ProviderFailed,
+    ResponseInfo,
+    StreamAccumulator,
+    Tokens,
+    guess,
+)
 from llm_proxy.attempt import Attempt
 from llm_proxy.failures import NOT_READABLE
 from llm_proxy.provider import Provider
@@ -43,7 +50,7 @@ class Stream:
         self._response = response
         self._chunks = response.aiter_bytes()
         self._done = done
-        self._tally = Tally(request.choices or 1)
+        self._accumulator = StreamAccumulator(request.choices or 1)
         self._splitter = Splitter()
         self._first: list[bytes] = []
         self._ending: list[bytes] = []
@@ -53,15 +60,15 @@ class Stream:
         self._closed = False
 
         self.tokens: Tokens | None = None
-        """What is billed, when the stream has ended."""
+        """The tokens that are billed, once the stream has ended."""
 
     @property
-    def said(self) -> Said:
-        return self._tally.said
+    def info(self) -> ResponseInfo:
+        return self._accumulator.info
 
     @property
     def cost_usd(self) -> Decimal | None:
-        """What the call cost, earlier attempts included; None when a price isn't known."""
+        """US dollars of the call, earlier attempts included; None when a price isn't known."""
         return self.attempt.inference.usd
 
     async def begin(self) -> None:
@@ -76,7 +83,7 @@ class Stream:
         self._begun = True
 
     async def events(self, *, summary: bool = False) -> AsyncGenerator[bytes, None]:
-        """What the caller is sent, bit by bit; the attempt has ended before the last of it.
+        """The bytes for the caller, bit by bit; the attempt has ended before the last of them.
 
         A stream that breaks ends with an error event. One whose `[DONE]` has come can't. With
         `summary`, a chunk before `[DONE]`, or after the error, says what is known at the end.
@@ -86,19 +93,19 @@ class Stream:
         held = b""
         try:
             async for events in self._passed():
-                if self._tally.done or self._broken:
+                if self._accumulator.done or self._broken:
                     held += events
                 else:
                     yield events
-            if self._broken and not self._tally.done:
+            if self._broken and not self._accumulator.done:
                 error = NOT_READABLE
                 if not isinstance(self._broken, ProviderFailed):
                     words = _error_event(str(self._broken))
-            elif not self._tally.finished:
+            elif not self._accumulator.finished:
                 error = schema.ERROR_CONNECTION_LOST
                 words = _error_event("the LLM provider's stream ended before its answer did")
         except (httpx2.HTTPError, TimeoutError, TooLong) as broken:
-            if not self._tally.done:
+            if not self._accumulator.done:
                 error, words = _broken(broken)
         except (asyncio.CancelledError, GeneratorExit):
             error = schema.ERROR_CANCELLED
@@ -127,26 +134,26 @@ class Stream:
 
     def _summary(self) -> bytes:
         """A StreamSummary in a chunk such as OpenAI's, which has the usage and no choices."""
-        tokens, said = self.tokens or Tokens(), self.said
+        tokens, info = self.tokens or Tokens(), self.info
         usage = Usage(
             prompt_tokens=tokens.input,
             completion_tokens=tokens.output,
             total_tokens=tokens.input + tokens.output,
         )
         summary = StreamSummary(
-            model=said.model,
+            model=info.model,
             provider=self.provider.name,
             usage=usage,
             usage_estimated=tokens.estimated,
             cost_usd=None if self.cost_usd is None else float(self.cost_usd),
-            finish_reason=said.finish_reasons[0] if said.finish_reasons else None,
+            finish_reason=info.finish_reasons[0] if info.finish_reasons else None,
         )
         chat = self._request.operation is Operation.CHAT
         chunk: dict[str, object] = {
-            "id": said.id or "",
+            "id": info.id or "",
             "object": "chat.completion.chunk" if chat else "text_completion",
             "created": int(time.time()),
-            "model": said.model or "",
+            "model": info.model or "",
             "choices": [],
             "usage": usage.model_dump(),
             SUMMARY_FIELD: summary.model_dump(),
@@ -154,16 +161,18 @@ class Stream:
         return event(chunk)
 
     def _end(self, error: str | None) -> None:
-        told = self.said.tokens
-        if isinstance(self._broken, ProviderFailed) and not self._tally.text_bytes:
-            self.tokens = told  # nobody bills an error in an answer's place
-        elif told is None:
-            self.tokens = guess(self._request.input_bytes, self._tally.text_bytes)
+        reported = self.info.tokens
+        if isinstance(self._broken, ProviderFailed) and not self._accumulator.text_bytes:
+            self.tokens = reported  # nobody bills an error in an answer's place
+        elif reported is None:
+            self.tokens = guess(self._request.input_bytes, self._accumulator.text_bytes)
         else:  # what is told in every chunk is the whole only at the end
             self.tokens = (
-                told if self._tally.finished else msgspec.structs.replace(told, estimated=True)
+                reported
+                if self._accumulator.finished
+                else msgspec.structs.replace(reported, estimated=True)
             )
-        self.attempt.end(self.said, self.tokens, error)
+        self.attempt.end(self.info, self.tokens, error)
 
     def _end_call(self, error: str | None) -> None:
         """No other attempt follows one that has begun to answer."""
@@ -191,7 +200,7 @@ class Stream:
                 continue
             arrived = True
             try:
-                only_usage = self._tally.add(content)
+                only_usage = self._accumulator.add(content)
             except ProviderFailed as failed:  # in the provider's words
                 self._broken = failed
                 self._keep(each, passed)
@@ -199,7 +208,7 @@ class Stream:
             except NotReadable as unreadable:
                 self._broken = unreadable
                 break
-            if self._tally.done:
+            if self._accumulator.done:
                 self.attempt.complete(END_SECONDS)
             if self.attempt.answer:
                 self.attempt.answer.add(content)
@@ -210,7 +219,7 @@ class Stream:
         return passed
 
     def _keep(self, event: bytes, passed: list[bytes]) -> None:
-        (self._ending if self._tally.done else passed).append(event)
+        (self._ending if self._accumulator.done else passed).append(event)
 
 
 def _broken(error: Exception) -> tuple[str, bytes]:

@@ -1,3 +1,3 @@
-"""What all services of o11y-4-ai share: telemetry, its schema, contracts, errors, the hop client,
-the service factory.
+"""The library that all services of o11y-4-ai share: telemetry, outgoing HTTP, the application
+factory, contracts, settings.
 """

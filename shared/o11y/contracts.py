@@ -1,4 +1,4 @@
-"""What travels between clients, the gateway and the services: requests and answers of each call.
+"""The requests and answers of each call between clients, the gateway and the services.
 
 The fields clients read are a promise: fields are added, never renamed. Lengths and ranges are
 checked here, once, so that every service refuses the same input with the same words.
@@ -49,7 +49,7 @@ MAX_NEW_TOKENS = 512
 TopP = Annotated[float, Field(gt=0, le=1)]
 TopK = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-"""As wide as OpenAI's API reference has it, and a span attribute can hold."""
+"""A seed: as wide as OpenAI's API reference has it, and a span attribute can hold."""
 
 
 def require_json(value: object, depth: int = MAX_DEPTH) -> None:
@@ -97,7 +97,7 @@ class Usage(BaseModel):
 
 
 class StreamSummary(BaseModel):
-    """What is known of a streamed answer when it has ended."""
+    """The summary of a streamed answer that has ended."""
 
     model: str | None
     provider: str
@@ -163,7 +163,7 @@ class EmbedMetadata(BaseModel):
 
 
 class StoreAnswer(BaseModel):
-    """What the vector service acknowledges: durable when it is answered."""
+    """The acknowledgement of the vector service: the documents are durable when it is sent."""
 
     documents_added: int
     total_documents: int
@@ -271,8 +271,11 @@ class LocalInferenceRequest(Body):
 
 
 class Performance(BaseModel):
-    """How the local model did. `batch_efficiency`: over the forward steps the call took part in,
-    token slots whose result was used / token slots computed, of everyone in those steps."""
+    """The timing of a generation by the local model.
+
+    `batch_efficiency`: over the forward steps the call took part in, token slots whose result was
+    used / token slots computed, of everyone in those steps.
+    """
 
     duration_seconds: float
     tokens_per_second: float
@@ -319,7 +322,7 @@ class Embeddings(BaseModel):
 
 
 class PipelineResults(BaseModel):
-    """What each stage gave; None where it failed or was not asked for."""
+    """The result of each stage; None where it failed or was not asked for."""
 
     openai_response: ChatAnswer | None = None
     embeddings: Embeddings | None = None
@@ -351,3 +354,42 @@ class PipelineAnswer(BaseModel):
     summary: PipelineSummary
     stages: list[Stage]
     trace_id: str | None
+
+
+# The state of services
+
+
+class ServiceHealth(BaseModel):
+    """The state of one service, with whatever else it says of itself."""
+
+    model_config = ConfigDict(extra="allow")
+
+    status: Literal["available", "unavailable"]
+    reason: str | None = None
+
+
+class ServiceStates(BaseModel):
+    """The state of each service behind the gateway."""
+
+    openai_service: ServiceHealth
+    vector_database: ServiceHealth
+    local_model: ServiceHealth
+
+
+class HealthAnswer(BaseModel):
+    status: Literal["healthy", "degraded", "unhealthy"]
+    timestamp: str
+    services: ServiceStates
+
+
+class SystemStats(BaseModel):
+    timestamp: str
+    uptime_seconds: float
+
+
+class StatsAnswer(BaseModel):
+    """Figures as the services tell them; `error` where one didn't."""
+
+    vector_database: dict[str, Any]
+    local_model: dict[str, Any]
+    system: SystemStats

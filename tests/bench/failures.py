@@ -11,7 +11,7 @@ from tests.bench.measure import PLAIN_MANY, PLAIN_ONE, Cell
 from tests.bench.report import case_table, measured_with
 from tests.bench.results import Goal, Results, goals_table, memory_table
 from tests.bench.subjects import Site, Started, Subject, proxy_alone
-from tests.processes import free_ports
+from tests.support.processes import free_ports
 
 HEALTHY = "takes"
 CONDUCTS = {

@@ -30,7 +30,7 @@ from tests.bench.results import (
 from tests.bench.runner import BenchError, Cores, Process, running, say, stop_on_signals
 from tests.bench.streams import CASES, EIGHT, EMBEDDINGS, MANY, ONE, Case, Cell, measure
 from tests.bench.subjects import Site, Started, Subject, exported, service, started_upstream
-from tests.processes import ROOT, free_ports
+from tests.support.processes import ROOT, free_ports
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 START_SECONDS = 180.0

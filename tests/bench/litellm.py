@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from tests.bench.runner import BenchError
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 SERIES = "1.106"
 REQUIREMENTS = [f"litellm[proxy]=={SERIES}.*", "opentelemetry-sdk"]

@@ -27,7 +27,7 @@ import httpx2
 from inference_svc import device, threads
 from tests.bench.results import machine, write_section
 from tests.bench.runner import BenchError, Process, running, say, stop_on_signals
-from tests.processes import free_ports
+from tests.support.processes import free_ports
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 PROMPT = "A span has a name, a start, an end, attributes, events and a parent, and"

@@ -14,7 +14,7 @@ from typing import NoReturn
 import httpx2
 import psutil
 
-from tests.processes import environment
+from tests.support.processes import environment
 
 PROBE_SECONDS = 2.0
 END_SECONDS = 12.0

@@ -12,7 +12,7 @@ import httpx2
 from tests.bench import litellm
 from tests.bench.runner import Cores, Process, running
 from tests.bench.upstream import MODEL
-from tests.processes import ROOT, free_ports
+from tests.support.processes import ROOT, free_ports
 
 KEY = "sk-bench"
 START_SECONDS = 60.0

@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,7 +17,7 @@ from docker.models.containers import Container
 from testcontainers.compose import DockerCompose
 from testcontainers.core import docker_client
 
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 BASE, LITE = "docker-compose.yml", "deploy/compose.lite.yml"
 BUILD_SECONDS = 1740
@@ -175,12 +174,3 @@ def one_of_each(lite: Stack) -> Iterator[Callable[..., None]]:
 
     yield scale
     lite.scale(**dict.fromkeys(replicas, 1))
-
-
-def eventually(check: Callable[[], bool], seconds: float) -> float:
-    """Seconds until the check holds; fails when it doesn't in time."""
-    started = time.monotonic()
-    while not check():
-        assert time.monotonic() - started < seconds, f"not within {seconds} s"
-        time.sleep(0.2)
-    return time.monotonic() - started

@@ -10,7 +10,7 @@ import yaml
 from testcontainers.compose import DockerCompose
 
 from tests.containers.conftest import BASE, LITE, env_file
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 GPU, CLOUD = "deploy/compose.gpu.yml", "deploy/compose.grafana-cloud.yml"
 CLOUD_SETTINGS = {

@@ -6,8 +6,8 @@ import httpx2
 import pytest
 from docker import DockerClient
 
-from tests import tempo
 from tests.containers.conftest import BASE, Stack, new_stack, running
+from tests.support import tempo
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,9 @@ import httpx2
 from docker.models.containers import Container
 
 from deploy.demo.scale import served, unfairness
-from tests import tempo
-from tests.containers.conftest import Containers, Stack, eventually
+from tests.containers.conftest import Containers, Stack
+from tests.support import tempo
+from tests.support.waiting import until
 
 SEARCH = {"query": "What is a replica?"}
 Scale = Callable[..., None]
@@ -24,7 +25,7 @@ def test_requests_over_one_connection_reach_every_replica_alike(
     client: httpx2.Client, one_of_each: Scale
 ) -> None:
     one_of_each(inference_svc=3, vector_svc=2, llm_proxy=2)
-    eventually(lambda: search(client).status_code == 200 and len(replicas(client)) == 7, 20)
+    until(lambda: search(client).status_code == 200 and len(replicas(client)) == 7, 20, pause=0.2)
     before = served(client.get("/metrics").text)
     assert {search(client).status_code for _ in range(300)} == {200}
     counts = Counter(served(client.get("/metrics").text))
@@ -42,7 +43,7 @@ def test_a_paused_replica_gets_nothing_more_and_a_woken_one_gets_its_share(
     lite: Stack, containers: Containers, client: httpx2.Client, one_of_each: Scale
 ) -> None:
     one_of_each(vector_svc=2)
-    eventually(lambda: search(client).status_code == 200 and len(replicas(client)) >= 4, 20)
+    until(lambda: search(client).status_code == 200 and len(replicas(client)) >= 4, 20, pause=0.2)
     tempo_url = lite.tempo
     paused = containers("vector-svc")[0]
     address = address_of(paused)
@@ -53,9 +54,9 @@ def test_a_paused_replica_gets_nothing_more_and_a_woken_one_gets_its_share(
         assert address not in seen
     finally:
         paused.unpause()
-    eventually(lambda: answered_by(tempo_url, search(client)) == address, 15)
+    until(lambda: answered_by(tempo_url, search(client)) == address, 15, pause=0.2)
     # It serves before the engine has looked at it again, and Compose goes by the engine's word.
-    eventually(lambda: health(paused) == "healthy", 20)
+    until(lambda: health(paused) == "healthy", 20, pause=0.2)
 
 
 def test_a_replica_that_is_added_gets_its_share(
@@ -72,14 +73,14 @@ def test_a_replica_that_is_added_gets_its_share(
         return not unseen
 
     assert len(addresses) == 2
-    eventually(every_replica_has_answered, 10)
+    until(every_replica_has_answered, 10, pause=0.2)
 
 
 def test_a_stopped_and_a_killed_replica_cost_no_idempotent_request(
     lite: Stack, containers: Containers, client: httpx2.Client, one_of_each: Scale
 ) -> None:
     one_of_each(vector_svc=3)
-    eventually(lambda: search(client).status_code == 200 and len(replicas(client)) >= 5, 20)
+    until(lambda: search(client).status_code == 200 and len(replicas(client)) >= 5, 20, pause=0.2)
     statuses: Counter[int] = Counter()
     over = threading.Event()
 
@@ -96,7 +97,7 @@ def test_a_stopped_and_a_killed_replica_cost_no_idempotent_request(
         stopped.stop(timeout=12)
         killed.kill()
         before = statuses.total()
-        eventually(lambda: statuses.total() > before + 20, 30)
+        until(lambda: statuses.total() > before + 20, 30, pause=0.2)
     finally:
         over.set()
         for worker in workers:

@@ -9,8 +9,9 @@ import httpx2
 import pytest
 from docker import DockerClient
 
-from tests import tempo
-from tests.containers.conftest import Containers, Stack, eventually
+from tests.containers.conftest import Containers, Stack
+from tests.support import tempo
+from tests.support.waiting import until
 
 SERVICES = ("gateway", "llm-proxy", "vector-svc", "inference-svc")
 MEGABYTE = 1_000_000
@@ -104,7 +105,7 @@ def test_a_service_with_work_in_flight_stops_in_time_and_says_so(lite: Stack) ->
 
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(generate)
-        eventually(lambda: generating(gateway), 30)
+        until(lambda: generating(gateway), 30, pause=0.2)
         took = stop(lite, "inference-svc")
         response = answer.result(60)
     lite.start()

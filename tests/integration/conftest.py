@@ -8,11 +8,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests import openai_standin
-from tests.integration.llm import gateway as gateway_before
-from tests.integration.llm import llm_proxy, provider
-from tests.openai_standin import Standin, Step
-from tests.processes import ROOT, Service, environment, free_ports
+from tests.support import openai_standin
+from tests.support.llm import gateway as gateway_before
+from tests.support.llm import llm_proxy, provider
+from tests.support.openai_standin import Standin, Step
+from tests.support.processes import ROOT, Service, environment, free_ports
 
 PORTS = (
     "GATEWAY_PORT",

@@ -21,12 +21,12 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from deploy.dashboards.names import UNITS, label
-from tests import openai_standin, tiny_model
-from tests.collectors import HttpCollector
-from tests.integration.llm import chat, complete, embed, llm_proxy, provider
-from tests.openai_standin import Step
-from tests.otlp import Line, Point, Sent, Span
-from tests.processes import Service, service
+from tests.support import openai_standin, tiny_model
+from tests.support.collectors import HttpCollector
+from tests.support.llm import chat, complete, embed, llm_proxy, provider
+from tests.support.openai_standin import Step
+from tests.support.otlp import Line, Point, Sent, Span
+from tests.support.processes import Service, service
 
 AT_ONCE = 16
 SETTLE_SECONDS = 20.0

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.processes import Service, chroma_server, environment, free_ports, service
+from tests.support.processes import Service, chroma_server, environment, free_ports, service
 
 STORE = {"documents": ["a", "b"], "embeddings": [[1, 0], [0, 1]], "embedding_model": "m"}
 SEARCH = {"embedding": [1, 0], "embedding_model": "m", "n_results": 2}

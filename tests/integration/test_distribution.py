@@ -10,11 +10,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests import openai_standin
-from tests.collectors import HttpCollector, log_bodies, metric_names, spans
-from tests.integration import llm
-from tests.integration.llm import NO_EXPORT, until
-from tests.processes import Service, environment, free_ports, service
+from tests.support import llm, openai_standin
+from tests.support.collectors import HttpCollector, log_bodies, metric_names, spans
+from tests.support.llm import NO_EXPORT
+from tests.support.processes import Service, environment, free_ports, service
+from tests.support.waiting import until
 
 INSTRUMENT = (str(Path(sys.executable).with_name("opentelemetry-instrument")), sys.executable)
 

@@ -19,7 +19,7 @@ from prometheus_client.samples import Sample
 
 from o11y.settings import ServiceSettings
 from o11y.telemetry.signals import Telemetry
-from tests.collectors import (
+from tests.support.collectors import (
     Collector,
     Conduct,
     GrpcCollector,
@@ -29,10 +29,11 @@ from tests.collectors import (
     span_names,
     spans,
 )
-from tests.integration.llm import KEY, chat, gateway, llm_proxy, post, provider, until
-from tests.openai_standin import Standin
-from tests.processes import Service, free_ports
-from tests.telemetry_variables import set_variables
+from tests.support.llm import KEY, chat, gateway, llm_proxy, post, provider
+from tests.support.openai_standin import Standin
+from tests.support.processes import Service, free_ports
+from tests.support.telemetry_variables import set_variables
+from tests.support.waiting import until
 
 HTTP = "http/protobuf"
 GRPC = "grpc"

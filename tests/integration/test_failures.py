@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests import tempo
 from tests.integration.conftest import EmbeddedStack
-from tests.processes import environment, free_ports, service
+from tests.support import tempo
+from tests.support.processes import environment, free_ports, service
 
 
 def test_without_the_vector_service_a_pipeline_call_still_answers(

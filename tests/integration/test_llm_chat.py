@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.openai_standin import Standin, Step
+from tests.support.openai_standin import Standin, Step
 
 TEXT = "Ein Gruß, Stück für Stück."
 

@@ -10,10 +10,10 @@ import httpx2
 import openai
 import pytest
 
-from tests import openai_standin
-from tests.integration.llm import KEY, Call, chat, complete, embed, llm_proxy, provider
-from tests.openai_standin import Standin, Step
-from tests.processes import Service
+from tests.support import openai_standin
+from tests.support.llm import KEY, Call, chat, complete, embed, llm_proxy, provider
+from tests.support.openai_standin import Standin, Step
+from tests.support.processes import Service
 
 SECONDS = 1.0
 """How long a provider may be silent here, before its first byte and after it."""

@@ -21,8 +21,8 @@ from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from pydantic import BaseModel, SecretStr
 
 from tests.bench import litellm as benchmarked
-from tests.openai_standin import Standin, Step, scripted
-from tests.processes import ROOT
+from tests.support.openai_standin import Standin, Step, scripted
+from tests.support.processes import ROOT
 
 LITELLM = Path(sys.prefix) / "litellm"
 """LiteLLM's environment, beside the one the tests run in."""

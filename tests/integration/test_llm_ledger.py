@@ -16,11 +16,11 @@ import httpx2
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from tests import openai_standin, tempo
 from tests.integration.conftest import EmbeddedStack
-from tests.integration.llm import Call, chat, complete, embed, llm_proxy, provider
-from tests.openai_standin import Bill, Standin, Step
-from tests.processes import Service
+from tests.support import openai_standin, tempo
+from tests.support.llm import Call, chat, complete, embed, llm_proxy, provider
+from tests.support.openai_standin import Bill, Standin, Step
+from tests.support.processes import Service
 
 AT_ONCE = 40
 FACTOR = 1.5

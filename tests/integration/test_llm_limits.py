@@ -10,9 +10,10 @@ import httpx2
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from tests.integration.llm import Call, chat, embed, llm_proxy, post, provider, until
-from tests.openai_standin import Standin, Step
-from tests.processes import Service
+from tests.support.llm import Call, chat, embed, llm_proxy, post, provider
+from tests.support.openai_standin import Standin, Step
+from tests.support.processes import Service
+from tests.support.waiting import until
 
 # Time
 

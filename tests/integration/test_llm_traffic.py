@@ -8,9 +8,10 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.integration.llm import Call, chat, embed, post, until
-from tests.openai_standin import Standin, Step
-from tests.processes import Service
+from tests.support.llm import Call, chat, embed, post
+from tests.support.openai_standin import Standin, Step
+from tests.support.processes import Service
+from tests.support.waiting import until
 
 MIB = 1 << 20
 

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
-from tests import openai_standin, tempo
 from tests.integration.conftest import EmbeddedStack
-from tests.integration.llm import KEY, NO_EXPORT, chat, post
-from tests.openai_standin import Standin, Step
-from tests.processes import Service, service
+from tests.support import openai_standin, tempo
+from tests.support.llm import KEY, NO_EXPORT, chat, post
+from tests.support.openai_standin import Standin, Step
+from tests.support.processes import Service, service
 
 USAGE = {
     "prompt_tokens": 1000,

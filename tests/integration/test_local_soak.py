@@ -5,8 +5,8 @@ from statistics import median
 
 import psutil
 
-from tests import mixed_calls, tiny_model
-from tests.processes import service, trace_store
+from tests.support import mixed_calls, tiny_model
+from tests.support.processes import service, trace_store
 
 WINDOWS = 12
 CALLS = 400

@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests import tiny_model
-from tests.processes import ROOT, Service, service
-from tests.stalling_service import HANGS, LOOPS
+from tests.support import tiny_model
+from tests.support.processes import ROOT, Service, service
+from tests.support.stalling_service import HANGS, LOOPS
 
 SECONDS = 60.0
 
@@ -53,7 +53,7 @@ class Stalled:
 @asynccontextmanager
 async def stalled(folder: Path, word: int) -> AsyncIterator[Stalled]:
     with service(
-        "tests.stalling_service",
+        "tests.support.stalling_service",
         folder,
         PYTHONPATH=f"{ROOT}:{os.environ.get('PYTHONPATH', '')}",
         LOCAL_MODEL_NAME=str(tiny_model.save(folder / "tiny")),

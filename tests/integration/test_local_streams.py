@@ -5,8 +5,8 @@ import json
 import httpx2
 import openai
 
-from tests import tempo
 from tests.integration.conftest import EmbeddedStack
+from tests.support import tempo
 
 QUESTION = "The capital of France is"
 

@@ -33,13 +33,13 @@ from inference_svc.gpu import Gpus
 from inference_svc.settings import Settings
 from o11y.telemetry import schema
 from o11y.telemetry.signals import Telemetry
-from tests import openai_standin
-from tests.collectors import Conduct, HttpCollector
-from tests.integration.llm import until
-from tests.integration.span_cases import CASES
-from tests.integration.test_schema import WHO, WINDOW, unusual
-from tests.integration.test_span_cases import House, call, services
-from tests.unit.inference_svc.nvml import FIRST, FakeGpu, FakeNvml
+from tests.support import openai_standin
+from tests.support.collectors import Conduct, HttpCollector
+from tests.support.house import House, call, services
+from tests.support.nvml import FIRST, FakeGpu, FakeNvml
+from tests.support.span_cases import CASES
+from tests.support.unusual_calls import WHO, WINDOW, unusual
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(
     shutil.which("prometheus") is None, reason="prometheus is missing: apt-get install prometheus"

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 import httpx2
 import pytest
@@ -17,25 +16,15 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from deploy.dashboards import names as names_of
 from deploy.demo.workload import SCENARIOS
 from o11y.telemetry import schema
-from tests import openai_standin
-from tests.collectors import HttpCollector
-from tests.integration.llm import chat, embed
-from tests.integration.span_cases import CASES, LOCAL, TINY_CHAT, V1_CHAT
-from tests.integration.test_span_cases import House, call, services
-from tests.openai_standin import Step
-from tests.otlp import Sent, Span
+from tests.support import openai_standin
+from tests.support.collectors import HttpCollector
+from tests.support.house import House, call, services
+from tests.support.otlp import Sent, Span
+from tests.support.span_cases import CASES, TINY_CHAT
+from tests.support.unusual_calls import WHO, WINDOW, unusual
 
 Names = set[tuple[str, ...]]
 """Each from the outermost to the innermost: a metric and its label, a span and its key."""
-
-WHO = {"x-user-id": "alice", "x-session-id": "alice-1", "x-tenant-id": "house"}
-WINDOW = 1024
-EVERY_TOKEN = {
-    "prompt_tokens": 10,
-    "completion_tokens": 8,
-    "prompt_tokens_details": {"cached_tokens": 2, "cache_write_tokens": 1, "audio_tokens": 1},
-    "completion_tokens_details": {"reasoning_tokens": 3, "audio_tokens": 1},
-}
 
 
 @dataclass(frozen=True)
@@ -43,25 +32,6 @@ class Told:
     sent: Sent
     scraped: dict[str, Names]
     """By service: families of /metrics and their labels."""
-
-
-def unusual() -> list[tuple[str, str, dict[str, Any] | None]]:
-    """Calls whose spans have what those of the cases and the scenarios lack."""
-    sampling = {"top_p": 0.9, "seed": 7, "n": 2, "max_tokens": 8, "temperature": 0.5}
-    system = [{"role": "system", "content": "Be brief."}, *V1_CHAT["messages"]]
-    calls = [
-        chat(Step(usage="cached"), **sampling, messages=system),
-        chat(Step(usage="absent"), stream=True),
-        chat(Step(), model="house-model"),
-        embed(Step(), dimensions=256),
-        chat(Step(usage=EVERY_TOKEN)),
-    ]
-    return [
-        ("GET", "/health?probe=1", None),
-        ("PROPFIND", "/chat", None),
-        ("POST", "/local-inference", LOCAL | {"top_k": 5, "top_p": 0.9, "seed": 7}),
-        *(("POST", one.path, one.body) for one in calls),
-    ]
 
 
 @pytest.fixture(scope="module")

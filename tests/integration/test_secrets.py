@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import httpx2
 import pytest
 
-from tests.collectors import HttpCollector
-from tests.integration.llm import gateway, llm_proxy
-from tests.processes import service
+from tests.support.collectors import HttpCollector
+from tests.support.llm import gateway, llm_proxy
+from tests.support.processes import service
 
 SECRET = "zebra7"
 PATIENCE_SECONDS = 30

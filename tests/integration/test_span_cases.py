@@ -4,55 +4,20 @@ Gateway, llm-proxy, vector-svc and inference-svc are processes, the providers ar
 local model is a tiny one; what is compared is what the trace store was sent.
 """
 
-import json
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from http.client import HTTPConnection
-from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx2
 import pytest
 
-from tests import openai_standin, tempo, tiny_model
-from tests.integration.llm import NO_EXPORT, gateway, llm_proxy, provider
-from tests.integration.span_cases import CASES, EMBED, Case
-from tests.openai_standin import Standin
-from tests.processes import free_ports, service, trace_store
-from tests.trace_text import masked, render
+from tests.support import openai_standin
+from tests.support.house import House, call, services, wanted
+from tests.support.llm import NO_EXPORT
+from tests.support.processes import trace_store
+from tests.support.span_cases import CASES, EMBED, Case
 
 COMPLETE_SECONDS = 15.0
-PATIENCE = {"connect_seconds": 5, "first_byte_seconds": 1, "idle_seconds": 1}
-"""Seconds. The providers' breakers stay closed: what one case does is nothing to the next."""
-
-
-@dataclass
-class House:
-    """The services, and the calls made so far with the trees they left."""
-
-    tempo_url: str
-    gateways: dict[bool, str]
-    """By whether llm-proxy behind it has the local model only."""
-    first: Standin
-    second: Standin
-    seen: list[tuple[Case, str, str]] = field(default_factory=list)
-
-    def tree(self, case: Case, trace_id: str, caller: str) -> str:
-        return masked(render(tempo.read(self.tempo_url, trace_id), caller), wanted(case))
-
-    def check(self) -> None:
-        """Nothing came late: with the services gone, all spans there will be are there."""
-        for case, trace_id, caller in self.seen:
-            assert self.tree(case, trace_id, caller) == wanted(case), case.name
-
-
-def wanted(case: Case) -> str:
-    lines = case.tree.strip("\n").splitlines()
-    margin = min((len(line) - len(line.lstrip()) for line in lines if line.strip()), default=0)
-    return "\n".join(line[margin:] for line in lines).rstrip()
 
 
 @pytest.fixture(scope="module")
@@ -77,47 +42,6 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         running.check()
 
 
-@contextmanager
-def services(
-    folder: Path, first: Standin, second: Standin, exports: dict[str, str]
-) -> Iterator[dict[bool, str]]:
-    """The addresses of the gateway before the providers, and of that before the local model."""
-    models = {"chat_model": "gpt-4o-mini", "embedding_model": "text-embedding-3-small"}
-    settings = {**PATIENCE, **models, "breaker_failures": 1000}
-    with ExitStack() as stack:
-        inference = stack.enter_context(
-            service(
-                "inference_svc",
-                folder,
-                LOCAL_MODEL_NAME=str(tiny_model.save(folder / "tiny", 1024, ends=False)),
-                USE_GPU="false",
-                ENGINE_MAX_CONTEXT="1024",
-                ENGINE_MAX_WAITING="4",
-                **exports,
-            )
-        )
-        vectors = stack.enter_context(service("vector_svc", folder, **exports))
-        outside = stack.enter_context(
-            llm_proxy(
-                folder,
-                provider("first", first, retries=1, **settings),
-                provider("second", second, retries=0, **settings),
-                **exports,
-            )
-        )
-        local = stack.enter_context(
-            llm_proxy(
-                folder, {"name": "o11y-local", "retries": 0}, INFERENCE_URL=inference.url, **exports
-            )
-        )
-        (nobody,) = free_ports(1)
-        urls = {}
-        for llm, vector_url in ((outside, vectors.url), (local, f"http://127.0.0.1:{nobody}")):
-            behind = {"VECTOR_URL": vector_url, "INFERENCE_URL": inference.url}
-            urls[llm is local] = stack.enter_context(gateway(folder, llm, **behind, **exports)).url
-        yield urls
-
-
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_call_leaves_exactly_these_spans(house: House, case: Case) -> None:
     trace_id, caller = secrets.token_hex(16), secrets.token_hex(8)
@@ -136,36 +60,6 @@ def test_a_call_leaves_exactly_these_spans(house: House, case: Case) -> None:
             assert found == wanted(case)
         time.sleep(0.05)
     house.seen.append((case, trace_id, caller))
-
-
-def call(house: House, case: Case, headers: dict[str, str]) -> None:
-    """Make the call as its caller does."""
-    url = house.gateways[case.local]
-    content = json.dumps(case.body)
-    if case.leaves == 0:
-        leave_early(url, case, content, headers, house.first)
-        return
-    with httpx2.stream(
-        "POST", url + case.path, content=content, headers=headers, timeout=30
-    ) as answer:
-        events = 0
-        for line in answer.iter_lines():
-            events += line.startswith("data:")
-            if events == case.leaves:
-                return  # which closes the connection
-    assert case.leaves is None, f"the stream ended after {events} events"
-
-
-def leave_early(
-    url: str, case: Case, content: str, headers: dict[str, str], provider: Standin
-) -> None:
-    """Go as soon as the first provider has the last request it is to have."""
-    known = len(provider.requests)
-    address = urlsplit(url)
-    connection = HTTPConnection(address.hostname or "", address.port, timeout=30)
-    connection.request("POST", case.path, content, headers)
-    provider.wait_for(lambda: len(provider.requests) == known + len(case.first))
-    connection.close()
 
 
 def test_no_two_cases_have_one_name() -> None:

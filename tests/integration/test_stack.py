@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx2
 
 from tests.integration.conftest import EmbeddedStack, new_stack
-from tests.processes import free_ports
+from tests.support.processes import free_ports
 
 
 def test_a_second_up_says_it_is_running(stack: EmbeddedStack) -> None:

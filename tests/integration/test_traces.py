@@ -5,8 +5,8 @@ import itertools
 import httpx2
 import pytest
 
-from tests import tempo
 from tests.integration.conftest import EmbeddedStack
+from tests.support import tempo
 
 PIPELINE = {
     "query": "How is a secret kept?",

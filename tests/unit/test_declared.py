@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 PARTS = {
     "o11y": "shared",
@@ -132,3 +132,15 @@ def test_a_part_imports_itself_and_what_all_share(package: str) -> None:
 
 def test_every_reason_is_for_a_package_that_is_declared() -> None:
     assert NEVER_IMPORTED.keys() <= everything | tools | listed("requirements-dev.txt")
+
+
+def test_no_test_module_imports_another() -> None:
+    found = [
+        f"{path.relative_to(ROOT)} {node.module}"
+        for path in (ROOT / "tests").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+        and node.module
+        and re.match(r"tests\.(.*\.)?test_", node.module)
+    ]
+    assert found == []

@@ -19,9 +19,9 @@ from o11y.telemetry import schema
 from o11y.telemetry.genai import Operation
 from o11y.telemetry.schema import attributes, metrics, spans
 from o11y.web.problems import Problem
-from tests.processes import ROOT
-from tests.unit.o11y.recorded import Recorded, bare_machine, http
-from tests.unit.o11y.services import application
+from tests.support.processes import ROOT
+from tests.support.recorded import Recorded, bare_machine, http
+from tests.support.small_service import application
 
 ADDING = (ROOT / "docs/adding.md").read_text(encoding="utf-8")
 

@@ -12,8 +12,8 @@ import httpx2
 import pytest
 from openai import OpenAI
 
-from tests import openai_standin
-from tests.openai_standin import Standin, Step, scripted
+from tests.support import openai_standin
+from tests.support.openai_standin import Standin, Step, scripted
 
 KEY = {"authorization": "Bearer sk-test"}
 ASK: dict[str, Any] = {

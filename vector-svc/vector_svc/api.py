@@ -4,24 +4,36 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from o11y.contracts import StoreAnswer, StoreRequest, VectorSearchAnswer, VectorSearchRequest
+from o11y.contracts import (
+    ServiceHealth,
+    StoreAnswer,
+    StoreRequest,
+    VectorSearchAnswer,
+    VectorSearchRequest,
+)
+from o11y.web.openapi import errors
 from o11y.web.problems import Problem
 from vector_svc.retrieval import Retrieval
 
 
 def router(retrieval: Retrieval) -> APIRouter:
-    api = APIRouter()
+    api = APIRouter(responses=errors(409, 429))
     collection = retrieval.collection
 
-    @api.post("/documents")
+    @api.post("/documents", tags=["vectors"])
     async def store(body: StoreRequest) -> StoreAnswer:
         return await retrieval.store(body)
 
-    @api.post("/search")
+    @api.post("/search", tags=["vectors"])
     async def search(body: VectorSearchRequest) -> VectorSearchAnswer:
         return await retrieval.search(body)
 
-    @api.get("/health")
+    @api.get(
+        "/health",
+        tags=["operations"],
+        response_model=ServiceHealth,
+        response_model_exclude_unset=True,
+    )
     async def health() -> dict[str, Any]:
         try:
             count = await retrieval.count()
@@ -29,7 +41,7 @@ def router(retrieval: Retrieval) -> APIRouter:
             return {"status": "unavailable", "reason": problem.detail, "document_count": None}
         return {"status": "available", "document_count": count}
 
-    @api.get("/stats")
+    @api.get("/stats", tags=["operations"])
     async def stats() -> dict[str, Any]:
         binding = await retrieval.binding()
         return {

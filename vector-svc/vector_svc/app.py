@@ -19,7 +19,7 @@ from vector_svc.settings import Settings
 
 
 def connect(settings: Settings) -> Connect:
-    """How to get Chroma's client: of a server, or of a folder. Raises StartError when there is
+    """Make Chroma's client: of a server, or of a folder. Raises StartError when there is
     none.
     """
     url = settings.chroma_url

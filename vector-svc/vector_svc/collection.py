@@ -126,7 +126,7 @@ class VectorCollection:
                 f"filter_metadata: {error}",
                 code="invalid_input",
                 field="filter_metadata",
-                told="filter_metadata can't be read",
+                log_detail="filter_metadata can't be read",
             ) from error
         columns = (found["ids"], found["documents"], found["metadatas"], found["distances"])
         rows = zip(*(column[0] for column in columns), strict=True)

@@ -126,7 +126,7 @@ class Retrieval:
             )
             if self._capture:
                 found = [RetrievalDocument(each.id, each.similarity) for each in results]
-                self._capture.tell_documents(operation.span, found)
+                self._capture.record_documents(operation.span, found)
             operation.span.set_attribute(schema.RESULT_COUNT, len(results))
             if results:
                 operation.span.set_attribute(schema.TOP_SIMILARITY, results[0].similarity)

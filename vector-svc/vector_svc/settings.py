@@ -1,4 +1,4 @@
-"""What vector-svc reads from the environment."""
+"""The settings of vector-svc, from the environment."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from o11y.settings import ServiceSettings
 
 
 class Settings(ServiceSettings):
-    """Where the collection lives and what it is called (Chroma's rules for names).
+    """The collection's place and name (Chroma's rules for names).
 
     With `chroma_url` the collection is on a Chroma server and this process holds no data.
     """

@@ -1,4 +1,4 @@
-"""What LLM calls cost, whom, and why."""
+"""The cost of LLM calls: how much, for whom, and why."""
 
 from deploy.dashboards import names, others
 from deploy.dashboards.page import Dashboard, Variable

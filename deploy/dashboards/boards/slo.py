@@ -1,4 +1,4 @@
-"""What was promised, and how much of the permitted failure is used up."""
+"""The objectives, and how much of the permitted failure is used up."""
 
 from deploy.dashboards import others
 from deploy.dashboards.page import Dashboard, Variable

@@ -21,7 +21,7 @@ FORGET_OLDEST = "DELETE FROM trace WHERE id IN oldest AND (SELECT bytes FROM use
 
 
 class Store:
-    """What `add` returned from survives the end of the process, however it ends.
+    """The store of spans: what `add` has returned from survives the end of the process.
 
     Half of `max_bytes` is left to SQLite's write-ahead log. Any thread may call any method.
     Raises OSError or sqlite3.Error where the file can't be used.

@@ -69,7 +69,7 @@ class Condition:
 
 
 def literal(word: str, keywords: tuple[str, ...]) -> str | bool | int | float:
-    """What a word stands for: one of the keywords, a text, a number, a boolean, a duration."""
+    """The value of a word: one of the keywords, a text, a number, a boolean, a duration."""
     if word in keywords:
         return word
     if keywords:

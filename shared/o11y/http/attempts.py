@@ -67,7 +67,7 @@ class Call:
     internal: bool = True
     """True: the service is one of ours, and is told the deadline."""
     billed: bool = False
-    """True: the span of an attempt does not end before `Attempt.tell` is called."""
+    """True: the span of an attempt does not end before `Attempt.settle` is called."""
     left: float = field(default=0.0, init=False)
     """Seconds that the last attempt had."""
 
@@ -134,7 +134,7 @@ class AttemptTransport(httpx2.AsyncBaseTransport):
         except BaseException as error:
             attempt.end(error_type(error))
             if call.billed:
-                attempt.tell()
+                attempt.settle()
             if isinstance(error, TimeoutError):
                 raise httpx2.ReadTimeout("time is up") from error
             raise
@@ -229,7 +229,7 @@ class _AttemptBody(httpx2.AsyncByteStream):
 class Attempt:
     """One try of a call: its span and its metric, which end together with what was measured.
 
-    That of a call that is billed ends when `tell` was called as well.
+    That of a call that is billed ends when `settle` was called as well.
     """
 
     def __init__(self, transport: AttemptTransport, request: httpx2.Request, call: Call) -> None:
@@ -247,7 +247,7 @@ class Attempt:
         }
         self._outcome: dict[str, Value] = {}
         self._seconds: float | None = None
-        self._untold = call.billed
+        self._unsettled = call.billed
 
     @property
     def ended(self) -> bool:
@@ -268,18 +268,18 @@ class Attempt:
             self._outcome.setdefault(schema.ERROR_TYPE, error)
         self._record()
 
-    def tell(self, attributes: Labels = NO_LABELS, error: str | None = None) -> None:
+    def settle(self, attributes: Labels = NO_LABELS, error: str | None = None) -> None:
         """Add what is known of the attempt when its response was read; `error` is the `error.type`
         where it was no answer.
         """
-        self._untold = False
+        self._unsettled = False
         self._span.set_attributes(attributes)
         if error:
             self._outcome.setdefault(schema.ERROR_TYPE, error)
         self._record()
 
     def _record(self) -> None:
-        if self._seconds is None or self._untold:
+        if self._seconds is None or self._unsettled:
             return
         self._span.set_attributes(self._outcome)
         if schema.ERROR_TYPE in self._outcome:

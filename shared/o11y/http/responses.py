@@ -48,7 +48,9 @@ def raise_for_problem(response: httpx2.Response, service: str) -> None:
         headers={"Retry-After": retry} if retry else None,
         errors=errors,
         # only a refusal can be in a provider's words; of its own failure a service tells itself
-        told=None if response.status_code >= 500 else f"{service} answered {response.status_code}",
+        log_detail=None
+        if response.status_code >= 500
+        else f"{service} answered {response.status_code}",
     )
 
 

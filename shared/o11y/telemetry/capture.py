@@ -1,4 +1,4 @@
-"""What was said to a model and by it, told on spans or in events of the logs; off by default.
+"""The content of calls to models, on spans or in events of the logs; off by default.
 
 Keys and event are those of semconv gen-ai (gen-ai-spans, gen-ai-events), messages and their JSON
 those of the OpenTelemetry GenAI utilities.
@@ -26,15 +26,15 @@ from opentelemetry.util.genai.utils import gen_ai_json_dumps
 from o11y.telemetry import schema
 
 MAX_CHARACTERS = 8192
-"""Of each of the three attributes, before it is JSON. Of a conversation that is longer the end is
-kept, of a text the beginning.
+"""Most characters of each of the three attributes, before it is JSON. The end of a longer
+conversation is kept, the beginning of a longer text.
 """
 
 CUT = "… [cut]"
-"""Stands where something was left out."""
+"""The text in the place of what was left out."""
 
 PART_CHARACTERS = 64
-"""What a message or a part counts beside its text."""
+"""Characters that a message or a part counts beside its text."""
 
 _ON_SPANS = (ContentCapturingMode.SPAN_ONLY, ContentCapturingMode.SPAN_AND_EVENT)
 _IN_EVENTS = (ContentCapturingMode.EVENT_ONLY, ContentCapturingMode.SPAN_AND_EVENT)
@@ -50,10 +50,10 @@ class Capture:
         self._on_spans = mode in _ON_SPANS
         self._logger = logs.get_logger("o11y", version("o11y")) if mode in _IN_EVENTS else None
 
-    def tell(
+    def record(
         self, span: Span, asked: Sequence[InputMessage], answered: Sequence[OutputMessage]
     ) -> None:
-        """Of a call whose `span` has all its other attributes and is about to end.
+        """Put a call's content on its `span`, which has all other attributes and is about to end.
 
         What `asked` has of the roles system and developer are the instructions.
         """
@@ -79,8 +79,8 @@ class Capture:
         if self._on_spans:
             span.set_attributes({key: gen_ai_json_dumps(items) for key, items in told.items()})
 
-    def tell_documents(self, span: Span, found: Sequence[RetrievalDocument]) -> None:
-        """Of the ids and scores that a search found; on spans only."""
+    def record_documents(self, span: Span, found: Sequence[RetrievalDocument]) -> None:
+        """Put the ids and scores that a search found on its span; they are in no event."""
         if self._on_spans and span.is_recording():
             span.set_attribute(schema.RETRIEVAL_DOCUMENTS, gen_ai_json_dumps(found))
 
@@ -106,7 +106,7 @@ def _cut(messages: Sequence[Message]) -> list[Message]:
 
 
 class _Room:
-    """How many characters may yet be told."""
+    """The number of characters for which there is room yet."""
 
     def __init__(self) -> None:
         self.left = MAX_CHARACTERS

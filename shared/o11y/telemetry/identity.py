@@ -1,4 +1,4 @@
-"""Who a request is for: user, session and tenant as W3C baggage, copied onto every span and line.
+"""The identity of a request: user, session and tenant as W3C baggage, and on every span and line.
 
 The gateway alone decides who it is and reads no baggage from outside; behind it, the baggage of the
 incoming request is trusted. Keys of the baggage are those of the spans: `user.id` and `session.id`

@@ -24,8 +24,8 @@ class Problem(Exception):
     """An error the caller is told about.
 
     `status` is the HTTP status, `detail` a sentence for people, `code` a stable word for programs,
-    `field` the input it is about. `told` is what logs and spans say instead of a detail that quotes
-    somebody else: a provider's words may repeat a prompt or a key.
+    `field` the input it is about. `log_detail` is what logs and spans say instead of a detail that
+    quotes somebody else: a provider's words may repeat a prompt or a key.
     """
 
     def __init__(
@@ -37,9 +37,9 @@ class Problem(Exception):
         field: str | None = None,
         headers: Mapping[str, str] | None = None,
         errors: list[dict[str, str]] | None = None,
-        told: str | None = None,
+        log_detail: str | None = None,
     ) -> None:
-        super().__init__(told or detail)
+        super().__init__(log_detail or detail)
         self.status = status
         self.detail = detail
         self.code = code or HTTPStatus(status).phrase.lower().replace(" ", "_")

@@ -5,9 +5,10 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from importlib.metadata import version
 from typing import Any, TypeVar
 
 import uvicorn
@@ -18,7 +19,7 @@ from starlette.types import ASGIApp
 from o11y.settings import ServiceSettings, load
 from o11y.telemetry import distribution, logs
 from o11y.telemetry.signals import Telemetry
-from o11y.web import api_docs, problems
+from o11y.web import api_docs, openapi, problems
 from o11y.web.access_log import AccessLogMiddleware
 from o11y.web.body_limit import BodyLimitMiddleware
 from o11y.web.deadline import DeadlineMiddleware
@@ -28,7 +29,7 @@ from o11y.web.routes import PlainRoute
 from o11y.web.server_span import ExtractContext, ServerSpanMiddleware, extract_trusted
 
 DRAIN_SECONDS = 5
-"""How long a stopping process lets the requests in flight finish."""
+"""Seconds that requests in flight have to finish when the process stops."""
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than clients keep an unused connection: the one that closes it must be the client."""
@@ -61,7 +62,7 @@ class Service(FastAPI):
     """Begins the stop of the process; set by `run`."""
 
     def fail(self, reason: str) -> None:
-        """This process can't do its work any more: end it, for its supervisor to start another."""
+        """End this process, which can't do its work any more: its supervisor starts another."""
         logger.critical("this process ends: %s", reason)
         self.failed = True
         self.end()
@@ -83,13 +84,14 @@ def create_app(
     timeout_seconds: float,
     routes: Iterable[PlainRoute] = (),
     extract: ExtractContext = extract_trusted,
+    parameters: Sequence[Mapping[str, Any]] = (),
 ) -> Service:
     """A service: its routers, probes, metrics, errors, server telemetry and API documentation.
 
     `ready` returns None or the reason why the service can't do its work now; `timeout_seconds` is
     the deadline of a request that brings none, and the longest one it may bring; `routes` are
     asked so often that they come first, and are spared FastAPI's parsing; `extract` says what is
-    believed of headers.
+    believed of headers; `parameters` are described for every operation, as OpenAPI has them.
     """
 
     @asynccontextmanager
@@ -110,6 +112,7 @@ def create_app(
             partial(BodyLimitMiddleware, max_bytes=MAX_BODY),
         ],
         title=title,
+        version=version("o11y"),
         lifespan=until_flushed,
         docs_url=None,
         redoc_url=None,
@@ -119,6 +122,7 @@ def create_app(
     app.routes.extend(routes)
     problems.install(app)
     api_docs.install(app)
+    openapi.install(app, parameters)
     for router in routers:
         app.include_router(router)
 

@@ -11,7 +11,7 @@ from deploy.dashboards import others
 from deploy.dashboards.boards import cost
 from gateway.settings import Settings
 from o11y.telemetry import schema
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 FOLDER = ROOT / "deploy/otel-collector"
 KINDS = ("receivers", "processors", "exporters")

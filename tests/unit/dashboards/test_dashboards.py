@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deploy.dashboards import names, promql
+from deploy.dashboards import names, promql, telemetry_docs
 from deploy.dashboards.files import files
 from deploy.dashboards.grafana import DASHBOARDS
 from deploy.dashboards.page import Dashboard
@@ -38,6 +38,11 @@ def targets(kind: str) -> list[dict[str, Any]]:
 def test_the_files_are_what_the_code_writes() -> None:
     for path, text in files().items():
         assert path.read_text() == text, f"{path.name} is stale: make dashboards"
+
+
+def test_a_generated_file_says_what_writes_it() -> None:
+    assert all("`make dashboards`" in text for text in files().values())
+    assert "`make telemetry-docs`" in telemetry_docs.page()
 
 
 def test_no_two_dashboards_or_panels_of_one_share_a_name() -> None:

@@ -8,7 +8,7 @@ import pytest
 from deploy.dashboards.grafana import DASHBOARDS
 from o11y.telemetry.bounded import OVERFLOW
 from o11y.telemetry.identity import NO_TENANT
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 FOLDER = "o11y-4-ai"
 """Grafana's folder of the dashboards."""

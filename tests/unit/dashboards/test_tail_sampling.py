@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 from tests.unit.dashboards.tail_sampling import (
     Batch,
     Span,

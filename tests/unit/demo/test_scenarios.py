@@ -12,7 +12,7 @@ from rich.console import Console
 from deploy.demo import runner, scenarios, tempo, trace, tree
 from deploy.demo.requests import SEED, search
 from deploy.demo.workload import errors
-from tests.unit.demo.stub import TRACE_ID, WINDOW, Stub, refuse
+from tests.support.stub_gateway import TRACE_ID, WINDOW, Stub, refuse
 
 
 @pytest.fixture(autouse=True)

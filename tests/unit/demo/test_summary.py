@@ -2,11 +2,18 @@
 
 import pytest
 
-from deploy.demo.calls import Call, Outcome, Verdict
+from deploy.demo.calls import Call, Outcome, Reading
 from deploy.demo.figures import dollars, seconds
-from deploy.demo.summary import LISTED_FAILURES, Tally, failures, percentile, slowest, total
+from deploy.demo.summary import (
+    LISTED_FAILURES,
+    ScenarioResult,
+    failures,
+    percentile,
+    slowest,
+    total,
+)
 
-CALL = Call("/chat", lambda _: Verdict([]))
+CALL = Call("/chat", lambda _: Reading([]))
 
 
 def outcome(took: float = 1.0, *failed: str, cost: float | None = 0.0, out: int = 0) -> Outcome:
@@ -30,24 +37,28 @@ def test_percentile(values: list[float], share: float, expected: float) -> None:
 
 
 def test_a_tally_adds_up() -> None:
-    chat = Tally("chat", [outcome(1, out=30, cost=0.5), outcome(3, "slow", out=10)], seconds=4)
-    search = Tally("search", [outcome(2)], seconds=1)
+    chat = ScenarioResult(
+        "chat", [outcome(1, out=30, cost=0.5), outcome(3, "slow", out=10)], seconds=4
+    )
+    search = ScenarioResult("search", [outcome(2)], seconds=1)
 
     both = total([chat, search])
 
     assert (chat.tokens_in, chat.tokens_out, chat.tokens_per_second) == (10, 40, 10)
     assert (chat.cost_usd, len(chat.failed)) == (0.5, 1)
     assert (both.percentile(0.5), both.seconds, both.tokens_per_second) == (2, 5, 8)
-    assert Tally("none").tokens_per_second == 0
+    assert ScenarioResult("none").tokens_per_second == 0
 
 
 def test_a_sum_with_an_unknown_price_is_unknown() -> None:
-    assert Tally("chat", [outcome(cost=1), outcome(cost=None)]).cost_usd is None
+    assert ScenarioResult("chat", [outcome(cost=1), outcome(cost=None)]).cost_usd is None
 
 
 def test_each_failed_call_is_a_sentence_with_its_trace() -> None:
     lost = Outcome(CALL, 1.0, ["no answer came (refused)"])
-    told = list(failures([Tally("chat", [outcome(1, "a is wrong", "b too"), outcome(), lost])]))
+    told = list(
+        failures([ScenarioResult("chat", [outcome(1, "a is wrong", "b too"), outcome(), lost])])
+    )
     assert told == [
         "chat: POST /chat: a is wrong; b too (make trace ID=abc)",
         "chat: POST /chat: no answer came (refused) (no trace id)",
@@ -56,13 +67,18 @@ def test_each_failed_call_is_a_sentence_with_its_trace() -> None:
 
 def test_the_slowest_call_is_told_with_its_trace() -> None:
     nameless = Outcome(CALL, 9.0, ["no answer came (refused)"])
-    told = slowest([Tally("a", [outcome(1), nameless]), Tally("b", [outcome(2), outcome(0.5)])])
+    told = slowest(
+        [
+            ScenarioResult("a", [outcome(1), nameless]),
+            ScenarioResult("b", [outcome(2), outcome(0.5)]),
+        ]
+    )
     assert told == "The slowest call: POST /chat, 2.00 s (make trace ID=abc)"
-    assert slowest([Tally("a", [nameless])]) is None
+    assert slowest([ScenarioResult("a", [nameless])]) is None
 
 
 def test_thousands_of_failures_are_counted_not_listed() -> None:
-    told = list(failures([Tally("load", [outcome(1, "wrong")] * (LISTED_FAILURES + 5))]))
+    told = list(failures([ScenarioResult("load", [outcome(1, "wrong")] * (LISTED_FAILURES + 5))]))
     assert len(told) == LISTED_FAILURES + 1
     assert told[-1] == "load: and 5 more calls"
 

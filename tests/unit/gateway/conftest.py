@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.gateway.services import Gateway, Services
-from tests.unit.o11y.recorded import Lines, access_lines, bare_machine
+from tests.support.gateway_services import Gateway, Services
+from tests.support.recorded import Lines, access_lines, bare_machine
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import pytest
 from httpx2 import Response
 from opentelemetry.trace import SpanKind
 
-from tests.unit.gateway.services import (
+from tests.support.gateway_services import (
     ANSWER,
     CHAT,
     DOCUMENTS,
@@ -22,7 +22,7 @@ from tests.unit.gateway.services import (
     problem,
     usage,
 )
-from tests.unit.o11y.recorded import identity
+from tests.support.recorded import identity
 
 
 async def test_chat_answers_with_what_it_took(gateway: Gateway, services: Services) -> None:

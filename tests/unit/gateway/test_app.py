@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway import corpus
 from gateway.app import build
 from gateway.settings import Settings
-from tests.unit.gateway.services import (
+from tests.support.gateway_services import (
     CHAT,
     EMBED,
     INFERENCE,
@@ -26,7 +26,7 @@ from tests.unit.gateway.services import (
     Services,
     problem,
 )
-from tests.unit.o11y.recorded import Recorded, http
+from tests.support.recorded import Recorded, http
 
 PATIENCE_SECONDS = 5
 

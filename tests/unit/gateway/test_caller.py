@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.unit.gateway.services import CHAT, EMBED, GENERATE, Gateway, Services
-from tests.unit.o11y.recorded import Lines, attributes
+from tests.support.gateway_services import CHAT, EMBED, GENERATE, Gateway, Services
+from tests.support.recorded import Lines, attributes
 
 ANN = {"user.id": "ann"}
 ALL = {"user.id": "ann", "session.id": "s1"}

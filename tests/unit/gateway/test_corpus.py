@@ -10,8 +10,8 @@ from httpx2 import Response
 from gateway import corpus
 from gateway.corpus import Corpus
 from o11y.contracts import MAX_TEXTS, EmbedRequest
-from tests.unit.gateway.services import EMBED, STORE, VECTOR, Gateway, Services, problem
-from tests.unit.o11y.recorded import identity
+from tests.support.gateway_services import EMBED, STORE, VECTOR, Gateway, Services, problem
+from tests.support.recorded import identity
 
 STATS = f"{VECTOR}/stats"
 PATIENCE_SECONDS = 5

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families as plain_tex
 
 from gateway import federation
 from gateway.federation import merge, parse
-from tests.unit.gateway.services import (
+from tests.support.gateway_services import (
     INFERENCE,
     LLM,
     METRICS,

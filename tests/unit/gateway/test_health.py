@@ -7,7 +7,7 @@ import httpx2
 import pytest
 from httpx2 import Response
 
-from tests.unit.gateway.services import INFERENCE, LLM, VECTOR, Gateway, Services, problem
+from tests.support.gateway_services import INFERENCE, LLM, VECTOR, Gateway, Services, problem
 
 NAMES = {LLM: "openai_service", VECTOR: "vector_database", INFERENCE: "local_model"}
 

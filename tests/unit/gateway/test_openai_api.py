@@ -4,7 +4,7 @@ import httpx2
 import pytest
 from httpx2 import Response
 
-from tests.unit.gateway.services import CHAT, LLM, Gateway, Services
+from tests.support.gateway_services import CHAT, LLM, Gateway, Services
 
 BODY = b'{ "messages":[{"role": "user", "content": "\xc3\xa9"}], "nobody_knows": 1.50 }'
 REFUSAL = b'{"error": {"message": "no such model", "code": "model_not_found"}}'

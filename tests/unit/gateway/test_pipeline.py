@@ -9,7 +9,7 @@ from httpx2 import Response
 from opentelemetry.trace import SpanKind, StatusCode
 
 from o11y.telemetry import schema
-from tests.unit.gateway.services import (
+from tests.support.gateway_services import (
     ANSWER,
     CHAT,
     DOCUMENTS,
@@ -22,7 +22,7 @@ from tests.unit.gateway.services import (
     Services,
     problem,
 )
-from tests.unit.o11y.recorded import attributes, identity
+from tests.support.recorded import attributes, identity
 
 PATIENCE_SECONDS = 5
 QUERY = "why is the sky blue?"

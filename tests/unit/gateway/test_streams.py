@@ -11,9 +11,9 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from o11y.contracts import SUMMARY_FIELD
 from o11y.telemetry import schema
-from tests.unit.gateway.services import CHAT, LLM, Gateway, Services, problem, usage
-from tests.unit.o11y.near import SSE, Streamed
-from tests.unit.o11y.recorded import attributes
+from tests.support.gateway_services import CHAT, LLM, Gateway, Services, problem, usage
+from tests.support.near import SSE, Streamed
+from tests.support.recorded import attributes
 
 PATIENCE_SECONDS = 5
 BODY = b'{"messages": [{"role": "user", "content": "hi"}], "stream" : true}'

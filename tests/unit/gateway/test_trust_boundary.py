@@ -6,8 +6,8 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind
 
-from tests.unit.gateway.services import CHAT, Gateway
-from tests.unit.o11y.recorded import attributes, identity, traceparent
+from tests.support.gateway_services import CHAT, Gateway
+from tests.support.recorded import attributes, identity, traceparent
 
 TRACE, SPAN = 0x4BF92F3577B34DA6A3CE929D0E0E4736, 0x00F067AA0BA902B7
 PARENT = f"00-{TRACE:032x}-{SPAN:016x}-01"

@@ -19,9 +19,9 @@ from inference_svc.model import LanguageModel
 from inference_svc.settings import Settings
 from o11y.settings import ServiceSettings
 from o11y.telemetry.signals import Telemetry
-from tests import tiny_model
-from tests.unit.inference_svc.steered import Steered
-from tests.unit.o11y.recorded import Recorded
+from tests.support import tiny_model
+from tests.support.recorded import Recorded
+from tests.support.steered import Steered
 
 LIMITS = EngineLimits(
     max_context=64, max_requests=8, max_batch_tokens=128, cache_blocks=16, max_waiting=8

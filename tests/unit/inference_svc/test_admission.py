@@ -14,9 +14,9 @@ from inference_svc.model import LanguageModel
 from inference_svc.steps import occupancy
 from o11y.http import deadline
 from o11y.web.problems import Problem
+from tests.support.engines import greedy, idle, queued
+from tests.support.steered import Steered
 from tests.unit.inference_svc.conftest import LIMITS
-from tests.unit.inference_svc.steered import Steered
-from tests.unit.inference_svc.test_engine import greedy, idle, queued
 
 ONE = dataclasses.replace(LIMITS, max_requests=1)
 """One sequence at a time: who comes second waits."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from inference_svc import allocator
-from tests.unit.o11y.recorded import Recorded
+from tests.support.recorded import Recorded
 
 
 def memory(recorded: Recorded) -> dict[tuple[object, object], float]:

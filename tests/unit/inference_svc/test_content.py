@@ -15,8 +15,8 @@ from inference_svc.settings import Settings
 from o11y.telemetry import schema
 from o11y.telemetry.capture import CUT, MAX_CHARACTERS
 from o11y.web.problems import Problem
-from tests.unit.inference_svc.test_engine import greedy
-from tests.unit.o11y.recorded import Recorded, attributes, http
+from tests.support.engines import greedy
+from tests.support.recorded import Recorded, attributes, http
 
 CONTENT = {schema.INPUT_MESSAGES, schema.OUTPUT_MESSAGES, schema.SYSTEM_INSTRUCTIONS}
 CHAT = {

@@ -8,26 +8,15 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from inference_svc import model
 from inference_svc.device import Device
-from inference_svc.engine import Engine, GenerationRequest
+from inference_svc.engine import Engine
 from inference_svc.model import LanguageModel
 from inference_svc.prompt import Prompts
 from o11y.http import deadline
 from o11y.web.problems import Problem
+from tests.support.engines import greedy, idle, reference
 from tests.unit.inference_svc.conftest import LIMITS
 
 LONG = 60
-
-
-def greedy(prompt: list[int], new: int = 12, stop: tuple[str, ...] = ()) -> GenerationRequest:
-    return GenerationRequest(prompt, new, 0.0, stop)
-
-
-def reference(language_model: LanguageModel, prompt: list[int], new: int) -> list[int]:
-    """What plain `generate` gives, as token ids after the prompt."""
-    output = language_model.model.generate(
-        torch.tensor([prompt]), max_new_tokens=new, do_sample=False
-    )
-    return list(output[0, len(prompt) :].tolist())
 
 
 async def test_greedy_output_is_that_of_plain_generate_alone_and_in_a_batch(
@@ -140,24 +129,3 @@ async def test_the_shorter_of_model_and_setting_is_the_window(
 
 async def test_a_prompt_is_encoded_as_the_model_expects(language_model: LanguageModel) -> None:
     assert await Prompts(language_model.tokenizer, 64).text("w3 w9") == [3, 9]
-
-
-async def idle(engine: Engine, callers: int = 0) -> None:
-    """Returns once the engine holds no request; fails when it doesn't get there."""
-    async with asyncio.timeout(10):
-        while True:
-            processor = engine.manager.batch_processor
-            if processor is not None and not processor.has_pending_requests():
-                assert engine.admission.inside == callers
-                assert engine.running + engine.waiting == callers
-                return
-            await asyncio.sleep(0.01)
-
-
-async def queued(engine: Engine, sequences: int) -> None:
-    """Returns once so many sequences are with the engine."""
-    async with asyncio.timeout(10):
-        while True:
-            if engine.running + engine.waiting == sequences:
-                return
-            await asyncio.sleep(0)

@@ -14,10 +14,10 @@ from inference_svc.model import LanguageModel
 from inference_svc.steps import Step
 from o11y.http import deadline
 from o11y.web.problems import Problem
+from tests.support.engines import greedy, queued
+from tests.support.recorded import Recorded, attributes, identity
+from tests.support.steered import Steered
 from tests.unit.inference_svc.conftest import LIMITS
-from tests.unit.inference_svc.steered import Steered
-from tests.unit.inference_svc.test_engine import greedy, queued
-from tests.unit.o11y.recorded import Recorded, attributes, identity
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from inference_svc.settings import Settings
 from o11y.telemetry import schema
 from o11y.telemetry.schema import Metric
 from o11y.telemetry.signals import Telemetry
-from tests.unit.inference_svc.nvml import (
+from tests.support.nvml import (
     FIRST,
     GIB,
     PART,

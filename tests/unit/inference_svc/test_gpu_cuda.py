@@ -7,7 +7,7 @@ import torch
 
 from inference_svc import allocator, gpu
 from inference_svc.gpu import Gpus
-from tests.unit.o11y.recorded import Recorded
+from tests.support.recorded import Recorded
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 

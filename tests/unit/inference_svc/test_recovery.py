@@ -16,10 +16,10 @@ from inference_svc.recovery import EngineFailed, Failures, Stall
 from inference_svc.running import Running
 from o11y.http import deadline
 from o11y.web.problems import Problem
+from tests.support.engines import greedy, queued
+from tests.support.recorded import Recorded, attributes, identity
+from tests.support.steered import Steered
 from tests.unit.inference_svc.conftest import LIMITS
-from tests.unit.inference_svc.steered import Steered
-from tests.unit.inference_svc.test_engine import greedy, queued
-from tests.unit.o11y.recorded import Recorded, attributes, identity
 
 
 @pytest.fixture

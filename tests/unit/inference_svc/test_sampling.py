@@ -11,8 +11,8 @@ from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWa
 from inference_svc.engine import Engine, GenerationRequest
 from inference_svc.model import LanguageModel
 from inference_svc.sampling import Sampling, draw
+from tests.support.engines import reference
 from tests.unit.inference_svc.conftest import LIMITS
-from tests.unit.inference_svc.test_engine import reference
 
 DRAWS = 5_000
 SETTINGS = [

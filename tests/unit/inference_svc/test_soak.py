@@ -15,8 +15,8 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from inference_svc.app import build
 from inference_svc.settings import Settings
 from o11y.telemetry.signals import Telemetry
-from tests import mixed_calls
-from tests.unit.o11y.recorded import InMemoryReader, points
+from tests.support import mixed_calls
+from tests.support.recorded import InMemoryReader, points
 
 CALLS = 500
 

@@ -12,8 +12,8 @@ from inference_svc.engine import Engine, GenerationRequest
 from inference_svc.generation import Generator
 from inference_svc.running import Running
 from o11y.web.problems import Problem
+from tests.support.recorded import Recorded, attributes
 from tests.unit.inference_svc.conftest import Service
-from tests.unit.o11y.recorded import Recorded, attributes
 
 MESSAGES: list[Any] = [{"role": "user", "content": "w1 w2 w3"}]
 

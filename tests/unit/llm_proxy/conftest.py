@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.llm_proxy.upstream import INFERENCE, KEY, Caller, Proxy
-from tests.unit.o11y.recorded import bare_machine
+from tests.support.recorded import bare_machine
+from tests.support.upstream import INFERENCE, KEY, Caller, Proxy
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from llm_proxy.answers import NotReadable, ProviderFailed, Tally, Tokens, estimate, read
-from tests.unit.llm_proxy.upstream import CHAT_ANSWER, MODEL
+from llm_proxy.answers import NotReadable, ProviderFailed, StreamAccumulator, Tokens, estimate, read
+from tests.support.upstream import CHAT_ANSWER, MODEL
 
 TOKENS = Tokens(input=10, output=5)
 PLAIN = {"prompt_tokens": 10, "completion_tokens": 5}
@@ -64,9 +64,9 @@ def test_usage_is_what_the_provider_told_or_nothing(usage: object, tokens: Token
 def test_a_streams_usage_is_read_like_that_of_a_whole_answer(
     usage: object, tokens: Tokens | None, choices: list[Any]
 ) -> None:
-    tally = Tally()
+    tally = StreamAccumulator()
     tally.add(json.dumps({"choices": choices, "usage": usage}).encode())
-    assert tally.said.tokens == tokens
+    assert tally.info.tokens == tokens
 
 
 def test_what_an_answer_says_of_itself() -> None:
@@ -148,8 +148,8 @@ def test_the_arguments_of_tools_are_text_too() -> None:
 # Streams
 
 
-def tally(*events: dict[str, Any] | bytes) -> Tally:
-    found = Tally()
+def tally(*events: dict[str, Any] | bytes) -> StreamAccumulator:
+    found = StreamAccumulator()
     for each in events:
         found.add(each if isinstance(each, bytes) else json.dumps(each).encode())
     return found
@@ -164,15 +164,15 @@ def test_a_tally_adds_up_what_the_events_say() -> None:
         {"choices": [], "usage": PLAIN},
         b"[DONE]",
     )
-    assert (found.said.id, found.said.model, found.said.service_tier) == ("1", "m", "flex")
-    assert (found.text_bytes, found.said.tokens, found.finished) == (5, TOKENS, True)
-    assert found.said.finish_reasons == ("stop",)
+    assert (found.info.id, found.info.model, found.info.service_tier) == ("1", "m", "flex")
+    assert (found.text_bytes, found.info.tokens, found.finished) == (5, TOKENS, True)
+    assert found.info.finish_reasons == ("stop",)
 
 
 def test_the_last_usage_counts_and_none_takes_it_away() -> None:
     first = {"prompt_tokens": 10, "completion_tokens": 1}
     found = tally({"usage": first}, {"usage": PLAIN}, {"usage": None}, {"usage": {}})
-    assert found.said.tokens == TOKENS
+    assert found.info.tokens == TOKENS
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_the_last_usage_counts_and_none_takes_it_away() -> None:
 def test_an_event_that_only_tells_the_usage_is_known(
     event: dict[str, Any], only_usage: bool
 ) -> None:
-    assert Tally().add(json.dumps(event).encode()) is only_usage
+    assert StreamAccumulator().add(json.dumps(event).encode()) is only_usage
 
 
 def test_the_choices_of_a_stream_end_one_by_one() -> None:
@@ -196,7 +196,7 @@ def test_the_choices_of_a_stream_end_one_by_one() -> None:
         {"choices": [{"index": 1, "delta": {}, "finish_reason": "length"}]},
         {"choices": [{"index": 0, "text": "", "finish_reason": "stop"}]},
     )
-    assert found.said.finish_reasons == ("length", "stop")
+    assert found.info.finish_reasons == ("length", "stop")
 
 
 @pytest.mark.parametrize(
@@ -211,13 +211,13 @@ def test_the_choices_of_a_stream_end_one_by_one() -> None:
 )
 def test_an_odd_event_says_nothing_and_is_no_error(event: dict[str, Any]) -> None:
     found = tally({"model": "m"}, event, {"choices": [], "usage": PLAIN})
-    assert (found.said.model, found.said.tokens) == ("m", TOKENS)
+    assert (found.info.model, found.info.tokens) == ("m", TOKENS)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"7", b"DONE", b"\xff", b"[DONE"])
 def test_an_event_that_is_no_json_object_is_not_readable(content: bytes) -> None:
     with pytest.raises(NotReadable) as raised:
-        Tally().add(content)
+        StreamAccumulator().add(content)
     assert not isinstance(raised.value, ProviderFailed)
 
 

@@ -10,7 +10,8 @@ from httpx2 import Response
 
 from llm_proxy.settings import LOCAL
 from o11y.contracts import SUMMARY_FIELD
-from tests.unit.llm_proxy.upstream import (
+from tests.support.near import Streamed
+from tests.support.upstream import (
     CHAT,
     CHAT_ANSWER,
     CHAT_CALL,
@@ -30,7 +31,6 @@ from tests.unit.llm_proxy.upstream import (
     problem,
     said,
 )
-from tests.unit.o11y.near import Streamed
 
 JSON = {"content-type": "application/json"}
 AWAY = httpx2.ConnectError("refused")

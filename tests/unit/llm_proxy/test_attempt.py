@@ -11,7 +11,7 @@ from httpx2 import Response
 from opentelemetry import baggage, propagate
 from opentelemetry.trace import SpanKind, StatusCode
 
-from llm_proxy.calls import Whole
+from llm_proxy.calls import WholeResponse
 from llm_proxy.meters import MAX_MODELS
 from llm_proxy.settings import LOCAL
 from llm_proxy.stream import Stream
@@ -19,7 +19,8 @@ from o11y.telemetry import schema
 from o11y.telemetry.bounded import OVERFLOW
 from o11y.telemetry.identity import MAX_TENANTS
 from o11y.telemetry.schema import METRICS
-from tests.unit.llm_proxy.upstream import (
+from tests.support.recorded import attributes, identity, traceparent
+from tests.support.upstream import (
     CHAT,
     CHAT_ANSWER,
     CHAT_CALL,
@@ -35,7 +36,6 @@ from tests.unit.llm_proxy.upstream import (
     failing,
     outcome,
 )
-from tests.unit.o11y.recorded import attributes, identity, traceparent
 
 Calling = Callable[..., Caller]
 
@@ -329,7 +329,7 @@ async def test_every_attempt_that_was_billed_is_in_the_cost(calling: Calling) ->
     caller = calling({"retries": 0}, {})
     caller.upstream.answers[f"a.test{CHAT_CALL}"] = USELESS
     given = await caller.make()
-    assert isinstance(given, Whole)
+    assert isinstance(given, WholeResponse)
     first, second, call = (attributes(span) for span in caller.recorded.spans())
     assert first[schema.ERROR_TYPE] == "invalid_answer"
     for key, together in (
@@ -372,7 +372,7 @@ async def test_an_attempt_without_a_price_hides_no_other(calling: Calling) -> No
     unsold = {**CHAT_ANSWER, "model": "a-model-nobody-sells"}
     caller.upstream.answers[f"b.test{CHAT_CALL}"] = Response(200, json=unsold)
     given = await caller.make()
-    assert isinstance(given, Whole)
+    assert isinstance(given, WholeResponse)
     assert given.cost_usd is None
     first, second, call = (attributes(span) for span in caller.recorded.spans())
     assert call[schema.COST_USD] == first[schema.ATTEMPT_COST_USD]

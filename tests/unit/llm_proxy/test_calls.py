@@ -9,14 +9,14 @@ import httpx2
 import pytest
 from httpx2 import Response
 
-from llm_proxy.failures import Refused
+from llm_proxy.failures import CallRejected
 from llm_proxy.requests import Operation
 from o11y.http import deadline
 from o11y.telemetry import schema
 from o11y.web.problems import Problem
-from tests.unit.llm_proxy.upstream import CHAT_CALL, Caller, failing, outcome
-from tests.unit.o11y.near import Streamed
-from tests.unit.o11y.recorded import Point, attributes
+from tests.support.near import Streamed
+from tests.support.recorded import Point, attributes
+from tests.support.upstream import CHAT_CALL, Caller, failing, outcome
 
 Calling = Callable[..., Caller]
 
@@ -111,7 +111,7 @@ async def test_what_is_wrong_with_a_call_is_told_in_the_providers_words(
 ) -> None:
     caller = calling({})
     caller.upstream.answers[CHAT_CALL] = spoken(400, stream)
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(CallRejected) as raised:
         await caller.make(stream=stream)
     assert json.loads(raised.value.content) == {"error": {"message": "no", "code": 400}}
     assert raised.value.headers["content-type"] == "application/json"

@@ -11,7 +11,7 @@ from llm_proxy.failures import OPEN
 from o11y.http import deadline
 from o11y.telemetry import schema
 from o11y.web.problems import Problem
-from tests.unit.llm_proxy.upstream import CHAT_CALL, Caller, Hang, failing, outcome
+from tests.support.upstream import CHAT_CALL, Caller, Hang, failing, outcome
 
 Calling = Callable[..., Caller]
 

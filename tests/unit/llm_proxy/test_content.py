@@ -10,7 +10,9 @@ from httpx2 import Response
 from llm_proxy.content import MAX_DATA_URL, Answer, asked
 from o11y.telemetry import schema
 from o11y.telemetry.capture import CUT, MAX_CHARACTERS
-from tests.unit.llm_proxy.upstream import (
+from tests.support.near import Streamed
+from tests.support.recorded import attributes
+from tests.support.upstream import (
     CHAT,
     CHAT_CALL,
     COMPLETION_PATH,
@@ -23,8 +25,6 @@ from tests.unit.llm_proxy.upstream import (
     failing,
     said,
 )
-from tests.unit.o11y.near import Streamed
-from tests.unit.o11y.recorded import attributes
 
 CONTENT = {schema.INPUT_MESSAGES, schema.OUTPUT_MESSAGES, schema.SYSTEM_INSTRUCTIONS}
 SYSTEM = {"role": "system", "content": "Be kind."}

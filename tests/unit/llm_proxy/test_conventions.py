@@ -11,7 +11,7 @@ from opentelemetry.trace import StatusCode
 from opentelemetry.util.genai.handler import TelemetryHandler
 from opentelemetry.util.genai.types import Error
 
-from llm_proxy.answers import Said, Tokens
+from llm_proxy.answers import ResponseInfo, Tokens
 from llm_proxy.attempt import Attempt
 from llm_proxy.inference import Inference
 from llm_proxy.meters import Meters
@@ -19,8 +19,8 @@ from llm_proxy.provider import Provider
 from llm_proxy.requests import Operation, read
 from llm_proxy.settings import Settings
 from o11y.telemetry import schema
-from tests.unit.llm_proxy.upstream import INFERENCE, provider_settings
-from tests.unit.o11y.recorded import Recorded, attributes
+from tests.support.recorded import Recorded, attributes
+from tests.support.upstream import INFERENCE, provider_settings
 
 OURS = {
     schema.LLM_ATTEMPTS,
@@ -46,28 +46,32 @@ class Call:
 
     operation: Operation = Operation.CHAT
     body: bytes = CHAT + b"}"
-    said: Said = field(default_factory=Said)
+    info: ResponseInfo = field(default_factory=ResponseInfo)
     tokens: Tokens | None = None
     error: str | None = None
     chunks: int = 0
 
 
-SAID = Said("id-1", "m-2024", "default", None, ("stop", "length"))
+SAID = ResponseInfo("id-1", "m-2024", "default", None, ("stop", "length"))
 MANY = Tokens(100, 50, cached=10, cache_write=5, input_audio=4, output_audio=3, reasoning=2)
 STREAMED = CHAT + b', "stream": true}'
 CALLS = {
-    "chat": Call(said=SAID, tokens=MANY),
-    "plain chat": Call(body=b'{"messages": [{}]}', said=Said(model="m"), tokens=Tokens(3, 1)),
+    "chat": Call(info=SAID, tokens=MANY),
+    "plain chat": Call(
+        body=b'{"messages": [{}]}', info=ResponseInfo(model="m"), tokens=Tokens(3, 1)
+    ),
     "completion": Call(
         Operation.COMPLETION, b'{"prompt": "a", "max_tokens": 1}', SAID, Tokens(3, 1)
     ),
-    "embedding": Call(Operation.EMBEDDINGS, b'{"input": "a"}', Said(model="e-1"), Tokens(8)),
+    "embedding": Call(
+        Operation.EMBEDDINGS, b'{"input": "a"}', ResponseInfo(model="e-1"), Tokens(8)
+    ),
     "failed embedding": Call(Operation.EMBEDDINGS, b'{"input": "a"}', error="429"),
     "failed chat": Call(error="500"),
     "lost chat": Call(error=schema.ERROR_CONNECTION_LOST),
-    "stream": Call(body=STREAMED, said=SAID, tokens=MANY, chunks=4),
-    "stream of one chunk": Call(body=STREAMED, said=SAID, tokens=Tokens(3, 1), chunks=1),
-    "broken stream": Call(body=STREAMED, said=SAID, error=schema.ERROR_TIMEOUT, chunks=2),
+    "stream": Call(body=STREAMED, info=SAID, tokens=MANY, chunks=4),
+    "stream of one chunk": Call(body=STREAMED, info=SAID, tokens=Tokens(3, 1), chunks=1),
+    "broken stream": Call(body=STREAMED, info=SAID, error=schema.ERROR_TIMEOUT, chunks=2),
 }
 
 
@@ -86,7 +90,7 @@ class Both:
         attempt = Attempt(meters, inference, request, self.provider, "m")
         for _ in range(call.chunks):
             attempt.arrived()
-        attempt.end(call.said, call.tokens, call.error)
+        attempt.end(call.info, call.tokens, call.error)
         if call.error:
             inference.fail(call.error)
         inference.end()
@@ -105,12 +109,12 @@ class Both:
 
     def _embedding(self, handler: TelemetryHandler, call: Call) -> None:
         written = handler.embedding("a", request_model="m", server_address="a.test", server_port=80)
-        written.response_model_name = call.said.model
+        written.response_model_name = call.info.model
         written.input_tokens = call.tokens.input if call.tokens else None
         written.fail(Error("", call.error)) if call.error else written.stop()
 
     def _inference(self, handler: TelemetryHandler, call: Call) -> None:
-        said, tokens, request = call.said, call.tokens, read(call.operation, call.body)
+        said, tokens, request = call.info, call.tokens, read(call.operation, call.body)
         written = handler.inference(
             "a",
             request_model="m",
@@ -196,7 +200,7 @@ def test_the_metrics_are_theirs(call: Call, both: Both) -> None:
 
 def test_a_failure_that_was_billed_is_no_label_of_its_tokens(both: Both) -> None:
     """The utilities put `error.type` there; the conventions list no such attribute."""
-    call = Call(said=SAID, tokens=Tokens(3, 1), error=schema.ERROR_TIMEOUT)
+    call = Call(info=SAID, tokens=Tokens(3, 1), error=schema.ERROR_TIMEOUT)
     assert both.write_ours(call).status.status_code is StatusCode.ERROR
     tokens = both.ours.points(schema.GEN_AI_TOKENS.name)
     assert all(set(point.labels) <= set(schema.GEN_AI_TOKENS.labels) for point in tokens)

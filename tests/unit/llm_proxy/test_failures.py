@@ -5,7 +5,15 @@ from collections.abc import Mapping
 import httpx2
 import pytest
 
-from llm_proxy.failures import BUSY, NOT_READABLE, OPEN, Failed, Refused, judged, verdict
+from llm_proxy.failures import (
+    BUSY,
+    NOT_READABLE,
+    OPEN,
+    AttemptFailed,
+    CallRejected,
+    classify_response,
+    client_error,
+)
 from o11y.telemetry import schema
 from o11y.web.problems import Problem
 
@@ -14,14 +22,14 @@ WHO = "the LLM provider at a.test:80"
 
 
 def heard(status: int, headers: Mapping[str, str] | None = None) -> Exception:
-    return judged(WHO, status, WORDS, httpx2.Headers(dict(headers or {})))
+    return classify_response(WHO, status, WORDS, httpx2.Headers(dict(headers or {})))
 
 
 @pytest.mark.parametrize("status", [400, 402, 404, 405, 413, 415, 422, 431, 451, 499])
 def test_what_the_caller_did_wrong_is_told_in_the_providers_words(status: int) -> None:
     given = {"Content-Type": "application/json", "Retry-After": "7", "Set-Cookie": "a=b"}
     found = heard(status, given)
-    assert isinstance(found, Refused)
+    assert isinstance(found, CallRejected)
     assert (found.status, found.content) == (status, WORDS)
     assert found.headers == {"content-type": "application/json", "retry-after": "7"}
 
@@ -35,7 +43,7 @@ def test_what_the_caller_did_wrong_is_told_in_the_providers_words(status: int) -
 )
 def test_another_provider_may_make_good_what_this_one_could_not(status: int, again: bool) -> None:
     found = heard(status)
-    assert isinstance(found, Failed)
+    assert isinstance(found, AttemptFailed)
     assert (found.error, found.status, found.again) == (str(status), status, again)
     assert WHO in found.detail
     assert str(status) in found.detail
@@ -44,18 +52,18 @@ def test_another_provider_may_make_good_what_this_one_could_not(status: int, aga
 @pytest.mark.parametrize(("told", "again"), [("false", False), ("true", True), ("odd", True)])
 def test_a_provider_may_say_that_a_retry_is_in_vain(told: str, again: bool) -> None:
     found = heard(429, {"x-should-retry": told})
-    assert isinstance(found, Failed)
+    assert isinstance(found, AttemptFailed)
     assert found.again is again
 
 
-def failed(error: str, status: int = 0, **headers: str) -> Failed:
-    return Failed(WHO, error, f"{WHO}: {error}", True, status or None, WORDS, headers)
+def failed(error: str, status: int = 0, **headers: str) -> AttemptFailed:
+    return AttemptFailed(WHO, error, f"{WHO}: {error}", True, status or None, WORDS, headers)
 
 
 @pytest.mark.parametrize("status", [408, 409, 429])
 def test_a_busy_providers_own_words_are_the_answer(status: int) -> None:
-    found = verdict([failed("500", 500), failed(str(status), status, **{"retry-after": "9"})])
-    assert isinstance(found, Refused)
+    found = client_error([failed("500", 500), failed(str(status), status, **{"retry-after": "9"})])
+    assert isinstance(found, CallRejected)
     assert (found.status, found.content) == (status, WORDS)
     assert found.headers == {"retry-after": "9"}
 
@@ -76,25 +84,25 @@ def test_a_busy_providers_own_words_are_the_answer(status: int) -> None:
         (failed("504", 504), 504, "provider_error", None),
         (failed("302", 302), 502, "provider_error", None),
     ],
-    ids=lambda value: value.error if isinstance(value, Failed) else "",
+    ids=lambda value: value.error if isinstance(value, AttemptFailed) else "",
 )
 def test_the_last_failure_decides_the_status(
-    last: Failed, status: int, code: str, retry: str | None
+    last: AttemptFailed, status: int, code: str, retry: str | None
 ) -> None:
-    found = verdict([failed("429", 429), last])
+    found = client_error([failed("429", 429), last])
     assert isinstance(found, Problem)
     assert (found.status, found.code, found.headers.get("Retry-After")) == (status, code, retry)
 
 
 def test_the_words_tell_how_each_provider_failed_once() -> None:
-    other = Failed("b", "500", "b answered 500", True, 500)
-    found = verdict([failed("429", 429), failed("429", 429), other])
+    other = AttemptFailed("b", "500", "b answered 500", True, 500)
+    found = client_error([failed("429", 429), failed("429", 429), other])
     assert str(found) == f"{WHO}: 429; b answered 500"
 
 
 @pytest.mark.parametrize("wait", ["0.2", "0.5", "1.4", "2.6"])
 def test_nobody_is_told_to_come_back_too_early(wait: str) -> None:
-    found = verdict([failed("503", 503, **{"retry-after": wait})])
+    found = client_error([failed("503", 503, **{"retry-after": wait})])
     assert isinstance(found, Problem)
     assert float(found.headers["Retry-After"]) >= float(wait)
     assert found.headers["Retry-After"].isdecimal()

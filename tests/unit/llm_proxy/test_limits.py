@@ -15,7 +15,8 @@ from llm_proxy.settings import LOCAL
 from o11y.http import deadline
 from o11y.telemetry import schema
 from o11y.web.problems import Problem
-from tests.unit.llm_proxy.upstream import (
+from tests.support.near import Streamed
+from tests.support.upstream import (
     CHAT,
     CHAT_CALL,
     CHAT_PATH,
@@ -27,7 +28,6 @@ from tests.unit.llm_proxy.upstream import (
     outcome,
     said,
 )
-from tests.unit.o11y.near import Streamed
 
 Calling = Callable[..., Caller]
 PATIENCE_SECONDS = 5

@@ -12,7 +12,9 @@ from httpx2 import Response
 from opentelemetry.trace import SpanKind
 
 from o11y.telemetry import schema
-from tests.unit.llm_proxy.upstream import (
+from tests.support.near import Streamed
+from tests.support.recorded import attributes
+from tests.support.upstream import (
     CHAT,
     CHAT_ANSWER,
     CHAT_CALL,
@@ -25,8 +27,6 @@ from tests.unit.llm_proxy.upstream import (
     Proxy,
     problem,
 )
-from tests.unit.o11y.near import Streamed
-from tests.unit.o11y.recorded import attributes
 
 PATIENCE_SECONDS = 2
 """Longer than any call here may take; only one that hangs reaches it."""

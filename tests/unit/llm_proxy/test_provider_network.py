@@ -9,9 +9,9 @@ from llm_proxy.app import build
 from llm_proxy.provider import Provider
 from llm_proxy.settings import LOCAL, ProviderSettings, Settings
 from o11y.web.service import StartError
-from tests.unit.llm_proxy.upstream import provider_settings
-from tests.unit.o11y.peers import HELLO, Server, listening
-from tests.unit.o11y.recorded import Recorded
+from tests.support.peers import HELLO, Server, listening
+from tests.support.recorded import Recorded
+from tests.support.upstream import provider_settings
 
 NOWHERE = "http://127.0.0.1:1"
 

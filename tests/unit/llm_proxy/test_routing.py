@@ -9,7 +9,7 @@ import pytest
 from llm_proxy.requests import Operation, read
 from llm_proxy.settings import LOCAL
 from o11y.web.problems import Problem
-from tests.unit.llm_proxy.upstream import Caller
+from tests.support.upstream import Caller
 
 Calling = Callable[..., Caller]
 AWAY = httpx2.ConnectError("refused")

@@ -14,18 +14,9 @@ from llm_proxy.stream import Stream
 from o11y.http import deadline, sse
 from o11y.telemetry import schema
 from o11y.web.events import Last
-from tests.unit.llm_proxy.upstream import (
-    CHAT_CALL,
-    DONE,
-    STREAM,
-    USAGE,
-    USAGE_EVENT,
-    Caller,
-    event,
-    said,
-)
-from tests.unit.o11y.near import Streamed
-from tests.unit.o11y.recorded import attributes
+from tests.support.near import Streamed
+from tests.support.recorded import attributes
+from tests.support.upstream import CHAT_CALL, DONE, STREAM, USAGE, USAGE_EVENT, Caller, event, said
 
 Calling = Callable[..., Caller]
 PATIENCE_SECONDS = 5

@@ -7,8 +7,8 @@ import pytest
 import uvloop
 
 from o11y.settings import ServiceSettings
-from tests.collectors import HttpCollector
-from tests.unit.o11y.recorded import Lines, Recorded, access_lines, bare_machine
+from tests.support.collectors import HttpCollector
+from tests.support.recorded import Lines, Recorded, access_lines, bare_machine
 
 
 def pytest_asyncio_loop_factories(

@@ -20,10 +20,10 @@ from o11y.settings import ServiceSettings
 from o11y.telemetry import schema
 from o11y.telemetry.instruments import Histogram
 from o11y.telemetry.signals import Telemetry
-from tests.collectors import HttpCollector
-from tests.processes import ROOT
-from tests.telemetry_variables import set_variables
-from tests.unit.o11y.recorded import InMemoryReader, Recorded
+from tests.support.collectors import HttpCollector
+from tests.support.processes import ROOT
+from tests.support.recorded import InMemoryReader, Recorded
+from tests.support.telemetry_variables import set_variables
 
 RECORDED, SHOWN = schema.GEN_AI_DURATION, schema.OPENAI_API_DURATION
 CHAT = {schema.OPERATION: "chat", schema.PROVIDER: "openai", schema.REQUEST_MODEL: "gpt"}

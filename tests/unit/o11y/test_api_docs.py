@@ -10,8 +10,8 @@ from urllib.parse import urljoin, urlsplit
 import httpx2
 import pytest
 
-from tests.unit.o11y.recorded import Recorded, attributes, http
-from tests.unit.o11y.services import application, service
+from tests.support.recorded import Recorded, attributes, http
+from tests.support.small_service import application, service
 
 ASKED_FOR = {("link", "href"), ("script", "src"), ("img", "src"), ("iframe", "src")}
 TYPES = {

@@ -2,14 +2,15 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from o11y.http.balancer import Balancer, Replica, resolve
-from tests.unit.o11y.peers import CLOSING, make_certificate, serving_tls
+from tests.support.peers import CLOSING, make_certificate, serving_tls
+from tests.support.waiting import eventually
 
 PATIENCE_SECONDS = 5
 NAME = "things"
@@ -158,12 +159,6 @@ def port() -> int:
     return number
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not condition():  # noqa: ASYNC110 the watcher tells nobody
-            await asyncio.sleep(0.005)
-
-
 async def test_a_replica_that_hangs_gets_nothing_until_it_answers_again(port: int) -> None:
     answering = asyncio.Event()
     answering.set()
@@ -184,10 +179,10 @@ async def test_a_replica_that_hangs_gets_nothing_until_it_answers_again(port: in
     ):
         _, changing = await balancer.all()
         answering.clear()
-        await until(lambda: not changing.healthy)
+        await eventually(lambda: not changing.healthy)
         assert await turns(balancer, 3) == ["127.0.0.1"] * 3
         answering.set()
-        await until(lambda: changing.healthy)
+        await eventually(lambda: changing.healthy)
         assert "127.0.0.2" in await turns(balancer, 2)
 
 
@@ -229,7 +224,7 @@ async def test_a_replica_that_cannot_prove_its_name_is_not_alive(
     ):
         good, bad = await balancer.all()
         good.failed()
-        await until(lambda: good.healthy and not bad.healthy)
+        await eventually(lambda: good.healthy and not bad.healthy)
         assert await turns(balancer, 3) == ["127.0.0.1"] * 3
     assert known.heads[0].startswith(b"GET /livez HTTP/1.1\r\n")
     assert f"\r\nhost: {NAME}:{port}\r\n".encode() in known.heads[0].lower()

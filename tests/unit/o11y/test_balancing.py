@@ -18,8 +18,8 @@ from o11y.http.balancer import (
     Replica,
 )
 from o11y.http.transport import NetworkTransport
-from tests.unit.o11y.near import NearTransport, Streamed
-from tests.unit.o11y.peers import (
+from tests.support.near import NearTransport, Streamed
+from tests.support.peers import (
     HELLO,
     Server,
     listening,

@@ -15,7 +15,7 @@ from opentelemetry.util.genai.types import (
 from o11y.settings import ServiceSettings
 from o11y.telemetry import schema
 from o11y.telemetry.capture import CUT, MAX_CHARACTERS
-from tests.unit.o11y.recorded import Recorded, attributes
+from tests.support.recorded import Recorded, attributes
 
 CONTENT = (schema.INPUT_MESSAGES, schema.OUTPUT_MESSAGES, schema.SYSTEM_INSTRUCTIONS)
 VARIABLE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
@@ -38,7 +38,7 @@ def told(asked: list[InputMessage], answered: list[OutputMessage] = ANSWERED) ->
     found = recorded("SPAN_ONLY")
     assert found.telemetry.capture
     with found.telemetry.tracer.start_as_current_span("call") as span:
-        found.telemetry.capture.tell(span, asked, answered)
+        found.telemetry.capture.record(span, asked, answered)
     [ended] = found.spans()
     return attributes(ended)
 
@@ -56,7 +56,7 @@ def test_span_and_event_have_what_the_utilities_give_them(
     ours, theirs = recorded(mode.lower()), recorded(mode)
     with ours.telemetry.tracer.start_as_current_span("call") as span:
         assert ours.telemetry.capture
-        ours.telemetry.capture.tell(span, ASKED, ANSWERED)
+        ours.telemetry.capture.record(span, ASKED, ANSWERED)
     told = theirs.telemetry
     handler = TelemetryHandler(told.tracer_provider, told.meter_provider, told.logger_provider)
     written = handler.inference("p")
@@ -84,7 +84,7 @@ def test_an_event_belongs_to_its_span_and_has_its_attributes() -> None:
     with found.telemetry.tracer.start_as_current_span(
         "call", attributes={schema.REQUEST_MODEL: "m"}
     ) as span:
-        found.telemetry.capture.tell(span, ASKED, ANSWERED)
+        found.telemetry.capture.record(span, ASKED, ANSWERED)
     [event] = found.events()
     context = span.get_span_context()
     assert (event.trace_id, event.span_id) == (context.trace_id, context.span_id)
@@ -97,7 +97,7 @@ def test_what_is_not_sampled_is_not_told(monkeypatch: pytest.MonkeyPatch) -> Non
     found = recorded("SPAN_AND_EVENT")
     assert found.telemetry.capture
     with found.telemetry.tracer.start_as_current_span("call") as span:
-        found.telemetry.capture.tell(span, ASKED, ANSWERED)
+        found.telemetry.capture.record(span, ASKED, ANSWERED)
     assert (found.spans(), found.events()) == ([], [])
 
 

@@ -10,7 +10,7 @@ from o11y.settings import ServiceSettings
 from o11y.telemetry import schema
 from o11y.telemetry.endpoints import grpc_url, http_base, parse_headers, protocol_of
 from o11y.telemetry.signals import Telemetry
-from tests.collectors import (
+from tests.support.collectors import (
     Collector,
     GrpcCollector,
     HttpCollector,
@@ -18,7 +18,7 @@ from tests.collectors import (
     metric_names,
     span_names,
 )
-from tests.telemetry_variables import set_variables
+from tests.support.telemetry_variables import set_variables
 
 HTTP = "http/protobuf"
 GRPC = "grpc"

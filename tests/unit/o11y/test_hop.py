@@ -18,9 +18,9 @@ from o11y.http.client import ServiceClient
 from o11y.http.responses import raise_for_problem
 from o11y.telemetry import schema
 from o11y.web.problems import Problem
-from tests.unit.o11y.near import NearTransport
-from tests.unit.o11y.recorded import Recorded, attributes, identity, traceparent
-from tests.unit.o11y.whose import identified
+from tests.support.near import NearTransport
+from tests.support.recorded import Recorded, attributes, identity, traceparent
+from tests.support.whose import identified
 
 Handler = Callable[[httpx2.Request], Response]
 Clients = Callable[..., ServiceClient]

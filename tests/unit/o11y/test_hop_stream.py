@@ -11,8 +11,8 @@ from o11y.http import deadline
 from o11y.http.client import ServiceClient
 from o11y.telemetry import schema
 from o11y.web.problems import Problem
-from tests.unit.o11y.near import NearTransport, Streamed
-from tests.unit.o11y.recorded import Recorded, attributes
+from tests.support.near import NearTransport, Streamed
+from tests.support.recorded import Recorded, attributes
 
 PATIENCE_SECONDS = 5
 

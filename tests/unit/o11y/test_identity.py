@@ -6,9 +6,9 @@ from opentelemetry.context import Context
 
 from o11y.telemetry.bounded import OVERFLOW
 from o11y.telemetry.identity import NO_TENANT, Tenants, attributes, extract, identify
-from tests.unit.o11y import recorded as recording
-from tests.unit.o11y.recorded import Recorded
-from tests.unit.o11y.whose import identified
+from tests.support import recorded as recording
+from tests.support.recorded import Recorded
+from tests.support.whose import identified
 
 ANN = {"user.id": "ann", "user_id": "ann"}
 SESSION = {"session.id": "s1", "session_id": "s1", "gen_ai.conversation.id": "s1"}

@@ -8,7 +8,7 @@ from o11y.settings import ServiceSettings
 from o11y.telemetry import schema
 from o11y.telemetry.instruments import Traced
 from o11y.telemetry.signals import Telemetry
-from tests.unit.o11y.recorded import Point, Recorded, points
+from tests.support.recorded import Point, Recorded, points
 
 TOKENS, SECONDS = schema.MODEL_TOKENS, schema.MODEL_DURATION
 LABELS = {schema.LABEL_MODEL: "m"}

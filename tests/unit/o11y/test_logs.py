@@ -14,10 +14,10 @@ from o11y.settings import ServiceSettings
 from o11y.telemetry import logs
 from o11y.telemetry.logs import JsonFormatter, OtlpHandler, PlainFormatter
 from o11y.telemetry.signals import Telemetry
-from tests.collectors import HttpCollector
-from tests.telemetry_variables import set_variables
-from tests.unit.o11y.recorded import Recorded, identity
-from tests.unit.o11y.whose import identified
+from tests.support.collectors import HttpCollector
+from tests.support.recorded import Recorded, identity
+from tests.support.telemetry_variables import set_variables
+from tests.support.whose import identified
 
 
 def record(message: str = "hello", /, **extra: object) -> logging.LogRecord:

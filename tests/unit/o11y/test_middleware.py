@@ -16,9 +16,9 @@ from o11y.http import deadline
 from o11y.telemetry import schema
 from o11y.web.problems import Problem, out_of_time
 from o11y.web.routes import PlainRoute
-from tests.unit.o11y.peers import until
-from tests.unit.o11y.recorded import Recorded, attributes, identity
-from tests.unit.o11y.services import TIMEOUT_SECONDS, application
+from tests.support.recorded import Recorded, attributes, identity
+from tests.support.small_service import TIMEOUT_SECONDS, application
+from tests.support.waiting import eventually
 
 Lines = Callable[[], list[dict[str, Any]]]
 PATIENCE_SECONDS = 5
@@ -73,9 +73,7 @@ class Visit:
         self.spans_sent: list[int] = []
         """How many spans had ended when each message went."""
         self._recorded = recorded
-        self._app = application(
-            recorded.telemetry, routes=[PlainRoute(HOT, Endpoint(endpoint), methods=["POST"])]
-        )
+        self._app = application(recorded.telemetry, routes=[PlainRoute(HOT, Endpoint(endpoint))])
         self._coming: asyncio.Queue[Message] = asyncio.Queue()
         self.scope = {
             "type": "http",
@@ -204,7 +202,7 @@ async def test_an_endpoint_that_listens_hears_of_the_end_after_its_answer(
     visit = Visit(recorded, work, b"{}")
     async with visiting(visit, work) as task:
         work.let_go.set()
-        await until(lambda: visit.content.endswith((b"last", b"whole")))
+        await eventually(lambda: visit.content.endswith((b"last", b"whole")))
         visit.comes(GONE)
     assert task.exception() is None
     assert work.heard == [GONE]

@@ -7,8 +7,8 @@ import httpx2
 import pytest
 
 from o11y.web.problems import Problem
-from tests.unit.o11y.recorded import Recorded, attributes
-from tests.unit.o11y.services import service
+from tests.support.recorded import Recorded, attributes
+from tests.support.small_service import service
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from deploy import telemetry
+from deploy.dashboards import telemetry_docs
 from o11y.telemetry import schema
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 SOURCES = ("gateway", "llm-proxy", "vector-svc", "inference-svc", "shared", "deploy")
 
@@ -45,8 +45,8 @@ def test_no_other_module_writes_a_name_of_telemetry() -> None:
 
 
 def test_the_page_for_people_is_the_schema() -> None:
-    page = telemetry.PAGE.read_text(encoding="utf-8")
-    assert page == telemetry.page(), "write it anew: make telemetry-docs"
+    page = telemetry_docs.PAGE.read_text(encoding="utf-8")
+    assert page == telemetry_docs.page(), "write it anew: make telemetry-docs"
 
 
 @pytest.mark.parametrize("span", schema.SPANS, ids=lambda span: f"{span.kind} {span.pattern}")

@@ -23,9 +23,9 @@ from o11y.settings import ServiceSettings
 from o11y.telemetry import distribution
 from o11y.telemetry.signals import Telemetry
 from o11y.web.service import StartError, create_app, run
-from tests.processes import ROOT, free_ports
-from tests.unit.o11y.recorded import Names, Recorded, attributes, http, identity
-from tests.unit.o11y.services import TIMEOUT_SECONDS, always, application, service
+from tests.support.processes import ROOT, free_ports
+from tests.support.recorded import Names, Recorded, attributes, http, identity
+from tests.support.small_service import TIMEOUT_SECONDS, always, application, service
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"

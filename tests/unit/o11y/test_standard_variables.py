@@ -21,8 +21,8 @@ from opentelemetry.trace import (
 from o11y.settings import ServiceSettings
 from o11y.telemetry import schema
 from o11y.telemetry.signals import Telemetry
-from tests.certificates import certificate_for
-from tests.collectors import (
+from tests.support.certificates import certificate_for
+from tests.support.collectors import (
     Collector,
     GrpcCollector,
     HttpCollector,
@@ -31,7 +31,8 @@ from tests.collectors import (
     span_names,
     spans,
 )
-from tests.telemetry_variables import set_variables
+from tests.support.telemetry_variables import set_variables
+from tests.support.waiting import until
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 Start = Callable[..., Telemetry]
@@ -80,14 +81,6 @@ def work(telemetry: Telemetry) -> None:
         telemetry.histogram(schema.MODEL_DURATION).record(0.5)
         telemetry.logger_provider.get_logger("things").emit(LogRecord(body="hello"))
     telemetry.shutdown()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for what can only be asked for again and again."""
-    give_up = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
 
 
 def signals(collector: Collector) -> set[str]:

@@ -16,9 +16,9 @@ from prometheus_client.openmetrics.exposition import generate_latest
 from o11y.settings import ServiceSettings
 from o11y.telemetry import schema
 from o11y.telemetry.signals import CpuUsage, Telemetry
-from tests.collectors import HttpCollector
-from tests.telemetry_variables import set_variables
-from tests.unit.o11y.recorded import Names, Recorded
+from tests.support.collectors import HttpCollector
+from tests.support.recorded import Names, Recorded
+from tests.support.telemetry_variables import set_variables
 
 
 @pytest.mark.parametrize(("variable", "name"), [(None, "thing-svc"), ("other-svc", "other-svc")])

@@ -14,7 +14,7 @@ import pytest
 from o11y.http import transport
 from o11y.http.transport import PIECE, nothing_was_sent
 from o11y.telemetry.error_types import error_type
-from tests.unit.o11y.peers import (
+from tests.support.peers import (
     CLOSING,
     HELLO,
     OK,

@@ -9,7 +9,7 @@ import pytest
 import uvloop
 
 from o11y.http import transport
-from tests.unit.o11y.peers import (
+from tests.support.peers import (
     CLOSING,
     HELLO,
     OK,

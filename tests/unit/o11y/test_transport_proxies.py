@@ -4,8 +4,8 @@ import httpx2
 import pytest
 
 from o11y.http.transport import UnsupportedProxy, proxies
-from tests.unit.o11y.near import NearTransport
-from tests.unit.o11y.peers import HELLO, Server, listening
+from tests.support.near import NearTransport
+from tests.support.peers import HELLO, Server, listening
 
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from o11y.http import transport
-from tests.unit.o11y.peers import (
+from tests.support.peers import (
     CLOSING,
     HELLO,
     OK,

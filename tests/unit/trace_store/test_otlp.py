@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 
 from deploy.local.trace_store.otlp import MAX_BYTES
 from deploy.local.trace_store.store import Store
-from tests.unit.trace_store.samples import export, span, spans_of
+from tests.support.trace_samples import export, span, spans_of
 
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
 JSON = {"Content-Type": "application/json"}

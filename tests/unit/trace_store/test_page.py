@@ -7,7 +7,7 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from deploy.local.trace_store.store import Store
-from tests.unit.trace_store.samples import SECOND, START, export, new_id, pairs, span
+from tests.support.trace_samples import SECOND, START, export, new_id, pairs, span
 
 EVIL = "<script>alert('x')</script>&\"<b>"
 

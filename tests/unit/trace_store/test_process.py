@@ -19,7 +19,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
-from tests.unit.trace_store.samples import export, span
+from tests.support.trace_samples import export, span
 
 ROOT = Path(__file__).parents[3]
 PROTOBUF = {"Content-Type": "application/x-protobuf"}

@@ -7,7 +7,7 @@ from pathlib import Path
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
 from deploy.local.trace_store.store import Store
-from tests.unit.trace_store.samples import START, export, new_id, span, spans_of
+from tests.support.trace_samples import START, export, new_id, span, spans_of
 
 MEGABYTE = 2**20
 

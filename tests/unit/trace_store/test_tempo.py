@@ -7,7 +7,7 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status, TracesData
 
 from deploy.local.trace_store.store import Store
-from tests.unit.trace_store.samples import export, new_id, span, spans_of
+from tests.support.trace_samples import export, new_id, span, spans_of
 
 PROTOBUF = {"Accept": "application/protobuf"}
 

@@ -176,7 +176,7 @@ LABEL_INSTANCE = "instance"
 LABEL_STATE = "state"
 LABEL_RUNS_MODEL = "runs_model"
 LABEL_TENANT = "tenant"
-"""Of `X-Tenant-Id` at the gateway; bounded, see `identity.Tenants`."""
+"""The tenant (`X-Tenant-Id` at the gateway); bounded, see `identity.Tenants`."""
 
 ATTRIBUTES = tuple(_attributes)
 
@@ -188,11 +188,11 @@ ERROR_UNREADABLE = "unreadable_answer"
 ERROR_CANCELLED = "cancelled"
 ERROR_CLIENT_GONE = "client_disconnected"
 ERROR_CALLER_DEADLINE = "caller_deadline"
-"""Of a SERVER span: 504, and its caller had given it (`X-Request-Timeout`) less than half of the
-time that requests have.
+"""The error of a SERVER span with 504 whose caller had given it (`X-Request-Timeout`) less than
+half of the time that requests have.
 """
 ERROR_STREAM_BROKEN = "stream_broken"
-"""Of a SERVER span: its answer was a stream and ended with an error event."""
+"""The error of a SERVER span whose answer was a stream that ended with an error event."""
 
 # Values of o11y.cost.source
 COST_FREE = "free"

@@ -39,7 +39,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Emitted:
-    """What metrics have in common: who emits them, their source, and the first of their labels.
+    """A group of metrics: the services that emit them, their source, and the first of their labels.
 
     Of a source that is a page of the semantic conventions, each has its clause. What an instrument
     is called with describes it: `counter(name, unit, *labels)(description)` is the metric.

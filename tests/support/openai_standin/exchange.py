@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 from aiohttp import web
 
-from tests.openai_standin import shapes
-from tests.openai_standin.answers import Answer
-from tests.openai_standin.journal import Journal, Outcome, Received
-from tests.openai_standin.ledger import Account, Ledger
-from tests.openai_standin.shapes import Event
-from tests.openai_standin.step import Step
+from tests.support.openai_standin import shapes
+from tests.support.openai_standin.answers import Answer
+from tests.support.openai_standin.journal import Journal, Outcome, Received
+from tests.support.openai_standin.ledger import Account, Ledger
+from tests.support.openai_standin.shapes import Event
+from tests.support.openai_standin.step import Step
 
 
 class Splitter:

@@ -21,7 +21,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from tests.certificates import Certificate
+from tests.support.certificates import Certificate
 
 Conduct = Literal["takes", "hangs", "slow", "busy", "unavailable", "forbids", "rejects", "strict"]
 """`busy` asks to come back in a second, `unavailable` does not say when, `forbids` wants other

@@ -12,8 +12,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 
 from llm_proxy import requests
 from llm_proxy.app import build
-from llm_proxy.calls import Calls, Whole
-from llm_proxy.failures import Refused
+from llm_proxy.calls import Calls, WholeResponse
+from llm_proxy.failures import CallRejected
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Operation
 from llm_proxy.routing import Routing
@@ -21,8 +21,8 @@ from llm_proxy.settings import ProviderSettings, Settings
 from llm_proxy.stream import Stream
 from o11y.telemetry import schema
 from o11y.web.problems import Problem
-from tests.unit.o11y.near import NearTransport, Streamed
-from tests.unit.o11y.recorded import Recorded, attributes, http
+from tests.support.near import NearTransport, Streamed
+from tests.support.recorded import Recorded, attributes, http
 
 KEY = "sk-hunter2-hunter2"
 INFERENCE = "http://inference:8083"
@@ -208,7 +208,7 @@ class Caller:
 
     async def make(
         self, operation: Operation = Operation.CHAT, **fields: object
-    ) -> "Whole | Stream":
+    ) -> "WholeResponse | Stream":
         usual = {Operation.CHAT: CHAT, Operation.EMBEDDINGS: EMBEDDING}[operation]
         body = json.dumps({"model": "gpt-4o-mini", **usual, **fields}).encode()
         return await self.calls.make(requests.read(operation, body))
@@ -216,7 +216,7 @@ class Caller:
     async def answer(self, **fields: object) -> bytes:
         """All that the caller is sent."""
         given = await self.make(**fields)  # type: ignore[arg-type]
-        if isinstance(given, Whole):
+        if isinstance(given, WholeResponse):
             return given.content
         async with aclosing(given.events()) as events:
             return b"".join([each async for each in events])
@@ -271,7 +271,7 @@ async def outcome(caller: Caller, **fields: object) -> int:
     """The status the caller of the proxy would see."""
     try:
         given = await caller.make(**fields)  # type: ignore[arg-type]
-    except (Problem, Refused) as error:
+    except (Problem, CallRejected) as error:
         return error.status
-    assert isinstance(given, Whole)
+    assert isinstance(given, WholeResponse)
     return 200

@@ -16,8 +16,8 @@ from gateway.app import build
 from gateway.backends import Backends
 from gateway.settings import Settings
 from gateway.trust_boundary import TraceContext
-from tests.unit.o11y.near import NearTransport, Streamed
-from tests.unit.o11y.recorded import Recorded, http
+from tests.support.near import NearTransport, Streamed
+from tests.support.recorded import Recorded, http
 
 LLM = "llm-proxy"
 VECTOR = "vector-svc"

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tests.openai_standin.step import Script, Step
+from tests.support.openai_standin.step import Script, Step
 
 Outcome = Literal["answered", "client_left", "hung_then_left", "cut", "server_stopped"]
 

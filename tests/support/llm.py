@@ -1,9 +1,8 @@
 """llm-proxy, and a gateway before it, as processes in front of stand-ins for providers."""
 
 import json
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 
 import httpx2
 
-from tests.openai_standin import Standin, Step, scripted
-from tests.processes import Service, free_ports, service
+from tests.support.openai_standin import Standin, Step, scripted
+from tests.support.processes import Service, free_ports, service
 
 KEY = "sk-planted-secret"
 """The providers' credentials: they may be in no answer and in no log."""
@@ -86,11 +85,3 @@ def _call(path: str, body: dict[str, Any], steps: tuple[Step, ...], fields: dict
 
 def post(url: str, call: Call, **headers: str) -> httpx2.Response:
     return httpx2.post(f"{url}{call.path}", json=call.body, headers=headers, timeout=30)
-
-
-def until(condition: Callable[[], bool], seconds: float = 5) -> None:
-    """Wait for what can only be asked for again and again."""
-    give_up = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.02)

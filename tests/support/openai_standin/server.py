@@ -12,13 +12,13 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.openai_standin import shapes
-from tests.openai_standin.answers import OPERATIONS, Answer, generate
-from tests.openai_standin.errors import Refusal, envelope
-from tests.openai_standin.exchange import Exchange
-from tests.openai_standin.journal import Journal, Received
-from tests.openai_standin.ledger import Ledger, Operation
-from tests.openai_standin.step import Script, Step
+from tests.support.openai_standin import shapes
+from tests.support.openai_standin.answers import OPERATIONS, Answer, generate
+from tests.support.openai_standin.errors import Refusal, envelope
+from tests.support.openai_standin.exchange import Exchange
+from tests.support.openai_standin.journal import Journal, Received
+from tests.support.openai_standin.ledger import Ledger, Operation
+from tests.support.openai_standin.step import Script, Step
 
 STOP_SECONDS = 10.0
 LARGEST_BODY = 256 * 1024 * 1024

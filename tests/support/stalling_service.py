@@ -1,5 +1,5 @@
-"""`python -m tests.stalling_service`: inference-svc with the tiny model, whose step never ends when
-it reads the word LOOPS or HANGS three times in a row.
+"""`python -m tests.support.stalling_service`: inference-svc with the tiny model, whose step never
+ends when it reads the word LOOPS or HANGS three times in a row.
 """
 
 import functools

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from o11y.telemetry import schema
-from tests.tempo import Span, Trace
+from tests.support.tempo import Span, Trace
 
 Attributes = dict[str, Any]
 

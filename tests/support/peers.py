@@ -106,14 +106,6 @@ async def read_request(reader: asyncio.StreamReader) -> bytes:
     return head + (await reader.readexactly(int(length.split(b"\r")[0])) if length else b"")
 
 
-async def until(true: Callable[[], bool]) -> None:
-    """Let the loop run until something is so."""
-    while True:
-        if true():
-            return
-        await asyncio.sleep(0)
-
-
 def over_the_network(
     connect_seconds: float = 1, proxy: str | None = None, tls: bool = True
 ) -> httpx2.AsyncClient:

@@ -13,7 +13,7 @@ from o11y.telemetry.signals import Telemetry
 from o11y.web.problems import Problem
 from o11y.web.routes import PlainRoute
 from o11y.web.service import create_app, metrics_router
-from tests.unit.o11y.recorded import Recorded, http
+from tests.support.recorded import Recorded, http
 
 TIMEOUT_SECONDS = 30.0
 

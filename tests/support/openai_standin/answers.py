@@ -10,9 +10,9 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from tests.openai_standin.errors import Refusal
-from tests.openai_standin.ledger import DATED, Operation, Usage
-from tests.openai_standin.step import Step
+from tests.support.openai_standin.errors import Refusal
+from tests.support.openai_standin.ledger import DATED, Operation, Usage
+from tests.support.openai_standin.step import Step
 
 OPERATIONS: dict[str, Operation] = {
     "/v1/chat/completions": "chat",

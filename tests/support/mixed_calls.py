@@ -8,7 +8,7 @@ from collections import Counter
 
 import httpx2
 
-from tests.tiny_model import WORDS
+from tests.support.tiny_model import WORDS
 
 AT_ONCE = 48
 

@@ -1,11 +1,11 @@
-"""`python -m deploy.telemetry`: writes deploy/TELEMETRY.md, the telemetry schema for people."""
+"""`python -m deploy.dashboards.telemetry_docs` writes the telemetry schema for people."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from o11y.telemetry import schema
 
-PAGE = Path(__file__).with_name("TELEMETRY.md")
+PAGE = Path(__file__).parents[1] / "TELEMETRY.md"
 
 INTRODUCTION = """\
 # Telemetry
@@ -79,7 +79,7 @@ def _attributes() -> Iterator[str]:
 
 
 def _holders(key: str) -> Iterator[str]:
-    """What has the key: spans, events, metrics."""
+    """The spans, events and metrics that have the key."""
     if key in schema.IDENTITY:
         yield "every span"
     for span in schema.SPANS:

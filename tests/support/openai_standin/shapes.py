@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tests.openai_standin.answers import Answer
-from tests.openai_standin.ledger import DATED, PRICES
-from tests.openai_standin.step import Step
+from tests.support.openai_standin.answers import Answer
+from tests.support.openai_standin.ledger import DATED, PRICES
+from tests.support.openai_standin.step import Step
 
 FINGERPRINT = "fp_0ba0d124f1"
 HTML = b"<html><head><title>502 Bad Gateway</title></head><body>Bad Gateway</body></html>"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from tests.openai_standin import Step
+from tests.support.openai_standin import Step
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Parts that tests share: processes, stand-ins, recorded telemetry, traces as text."""
