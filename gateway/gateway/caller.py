@@ -17,28 +17,27 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.types import Scope
 
 from o11y.contracts import Identity
-from o11y.telemetry.identity import identify
+from o11y.telemetry.identity import MAX_LENGTH, identify
 from o11y.web.problems import from_validation
 
 _identity: TypeAdapter[str] = TypeAdapter(Identity)
 _NAMES = ("user_id", "session_id")
 
+_ID_SCHEMA = {"type": "string", "minLength": 1, "maxLength": MAX_LENGTH, "pattern": "^[ -~]+$"}
+
 PARAMETERS: list[dict[str, Any]] = [
-    {
-        "name": name,
-        "in": where,
-        "required": False,
-        "description": description,
-        "schema": {"type": "string"},
-    }
-    for name, where, description in (
-        ("user_id", "query", "The user; a body that names one comes first."),
-        ("session_id", "query", "The user's session; a body that names one comes first."),
-        ("X-User-Id", "header", "The user, where neither body nor query names one."),
-        ("X-Session-Id", "header", "The session, where neither body nor query names one."),
-        ("X-Tenant-Id", "header", "The tenant."),
-        ("X-Request-Timeout", "header", "Seconds that the caller waits."),
-        ("traceparent", "header", "The caller's trace (W3C Trace Context)."),
+    {"name": name, "in": where, "required": False, "description": description, "schema": schema}
+    for name, where, description, schema in (
+        ("user_id", "query", "The user; a body that names one comes first.", _ID_SCHEMA),
+        (
+            "session_id",
+            "query",
+            "The session; a body that names one comes first.",
+            _ID_SCHEMA,
+        ),
+        ("X-User-Id", "header", "The user, where body and query name none.", {"type": "string"}),
+        ("X-Session-Id", "header", "The session, where these name none.", {"type": "string"}),
+        ("X-Tenant-Id", "header", "The tenant.", {"type": "string"}),
     )
 ]
 """The parameters of OpenAPI that every call of the gateway understands."""

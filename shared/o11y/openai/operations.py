@@ -22,16 +22,18 @@ _USAGE: Schema = {
     },
 }
 _SAMPLING: Schema = {
-    "model": {**_STRING, "description": "The configured model where none is named."},
-    "max_tokens": _INTEGER,
-    "temperature": {"type": "number"},
-    "n": _INTEGER,
-    "seed": _INTEGER,
-    "stream": {"type": "boolean"},
-    "stream_options": {"type": "object", "properties": {"include_usage": {"type": "boolean"}}},
-    "user": {**_STRING, "description": "The end user, unless `safety_identifier` names one."},
-    "safety_identifier": _STRING,
+    "model": {
+        "type": ["string", "null"],
+        "minLength": 1,
+        "description": "The configured model where none is named.",
+    },
+    "stream_options": {"type": ["object", "null"]},
+    "stream": {"type": ["boolean", "null"]},
+    "user": {"description": "The end user, unless `safety_identifier` names one."},
+    "safety_identifier": {},
+    **{name: {} for name in ("max_tokens", "temperature", "top_p", "n", "seed", "stop")},
 }
+"""The provider says what is right where no type is given."""
 
 
 def _operation(
@@ -74,7 +76,7 @@ OPERATIONS: Mapping[str, Schema] = {
     "/v1/chat/completions": _operation(
         "create_chat_completion",
         "Chat",
-        {"messages": _OBJECTS, "max_completion_tokens": _INTEGER, **_SAMPLING},
+        {"messages": {}, "max_completion_tokens": {}, **_SAMPLING},
         ["messages"],
         {"id": _STRING, "choices": _OBJECTS},
         streams=True,
@@ -92,8 +94,8 @@ OPERATIONS: Mapping[str, Schema] = {
         "Embed texts",
         {
             "input": {},
-            "encoding_format": {"enum": ["float", "base64"]},
-            **{key: _SAMPLING[key] for key in ("model", "user", "safety_identifier")},
+            "encoding_format": {},
+            **{name: _SAMPLING[name] for name in ("model", "user", "safety_identifier")},
         },
         ["input"],
         {"data": _OBJECTS},

@@ -1,0 +1,76 @@
+"""What the OpenAPI descriptions say of all four services is so: whatever is asked of them.
+
+Schemathesis makes up requests that the description allows, and others that it doesn't; the services
+are processes, with the local model as the only provider.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from o11y.telemetry import schema
+from tests.support import tiny_model
+from tests.support.llm import NO_EXPORT, gateway, llm_proxy
+from tests.support.processes import service
+
+CASES = settings(
+    max_examples=100,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+"""The same cases each time, however long the tiny model takes for them."""
+
+NOT_SAID = [positive_data_acceptance]
+"""JSON Schema can't say all that makes a request good: one vector a document, the model's window,
+what Chroma takes for a filter, a provider's own rules.
+"""
+
+
+@pytest.fixture(scope="module")
+def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
+    folder = tmp_path_factory.mktemp("openapi")
+    with (
+        service(
+            "inference_svc",
+            folder,
+            LOCAL_MODEL_NAME=str(tiny_model.save(folder / "tiny", 1024, ends=False)),
+            USE_GPU="false",
+            ENGINE_MAX_CONTEXT="1024",
+            **NO_EXPORT,
+        ) as inference,
+        service("vector_svc", folder, **NO_EXPORT) as vectors,
+        llm_proxy(folder, {"name": "o11y-local"}, INFERENCE_URL=inference.url, **NO_EXPORT) as llm,
+        gateway(
+            folder, llm, VECTOR_URL=vectors.url, INFERENCE_URL=inference.url, **NO_EXPORT
+        ) as front,
+    ):
+        yield {
+            "gateway": front.url,
+            "llm-proxy": llm.url,
+            "vector-svc": vectors.url,
+            "inference-svc": inference.url,
+        }
+
+
+@pytest.mark.parametrize("mode", GenerationMode, ids=lambda mode: mode.value)
+@pytest.mark.parametrize("name", schema.EVERY_SERVICE)
+def test_a_service_is_as_described(
+    name: str, mode: GenerationMode, urls: Mapping[str, str], subtests: pytest.Subtests
+) -> None:
+    description = schemathesis.openapi.from_url(f"{urls[name]}/openapi.json")
+    for found in description.get_all_operations():
+        operation = found.ok()
+        with subtests.test(operation.label):
+
+            @CASES
+            @given(case=operation.as_strategy(generation_mode=mode))
+            def answers_as_described(case: schemathesis.Case) -> None:
+                case.call_and_validate(excluded_checks=NOT_SAID, timeout=30)
+
+            answers_as_described()
