@@ -1,4 +1,4 @@
-"""Where the demo finds the gateway and the trace store."""
+"""Addresses at which the demo finds the gateway and the trace store."""
 
 import os
 from collections.abc import Mapping

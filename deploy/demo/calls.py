@@ -1,4 +1,4 @@
-"""One call to the gateway, what was expected of it, and what came of it."""
+"""One call to the gateway, the check of its response, and its outcome."""
 
 import time
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from o11y.web.problems import TRACE_HEADER
 
 @dataclass(frozen=True)
 class Verdict:
-    """What an answer says, and a sentence for each thing that is not as it should be."""
+    """The answer in a response, and a sentence for each thing that is not as it should be."""
 
     failures: list[str]
     answer: BaseModel | None = None
@@ -32,7 +32,7 @@ Judge = Callable[[httpx2.Response], Verdict]
 
 @dataclass(frozen=True)
 class Call:
-    """One request; `judge` looks at its response."""
+    """One request; `judge` checks its response."""
 
     path: str
     judge: Judge
@@ -88,7 +88,7 @@ async def send(http: httpx2.AsyncClient, gateway_url: str, call: Call) -> Outcom
 
 
 def spent(answer: BaseModel | None) -> tuple[list[Usage], float | None]:
-    """The tokens an answer accounts for and what it cost in US dollars."""
+    """The tokens an answer accounts for, and its cost in US dollars; None when it isn't known."""
     match answer:
         case ChatAnswer() | EmbedAnswer():
             return [answer.metadata.usage], answer.metadata.cost_usd

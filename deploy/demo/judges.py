@@ -1,4 +1,4 @@
-"""What a response must be: a good answer, or a refusal of the right form."""
+"""Checks of responses: a response must be a good answer, or a refusal of the right form."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -14,14 +14,14 @@ A = TypeVar("A", bound=BaseModel)
 
 
 class FieldError(BaseModel):
-    """One field at fault, in a problem."""
+    """An invalid field of a request, as a problem names it."""
 
     field: str
     message: str
 
 
 class ProblemBody(BaseModel):
-    """RFC 9457 problem details, with what this system adds."""
+    """RFC 9457 problem details, with the members that this system adds."""
 
     status: int
     title: str
@@ -31,7 +31,7 @@ class ProblemBody(BaseModel):
 
 
 class OpenAIError(BaseModel):
-    """What OpenAI's SDKs make their exceptions of."""
+    """The error object that OpenAI's SDKs make their exceptions of."""
 
     message: str
     type: str
@@ -44,7 +44,7 @@ class OpenAIEnvelope(BaseModel):
 
 
 def good(kind: type[A], check: Callable[[A], Iterable[str]]) -> Judge:
-    """Expects status 200, an answer of this kind with a trace id, and what `check` looks for."""
+    """Expects status 200, a valid `kind` with a trace id, and no failures from `check`."""
     return _judge(200, "application/json", kind, lambda answer, _: check(answer))
 
 

@@ -1,4 +1,4 @@
-"""Each kind of request the demo makes, and what its answer must be."""
+"""The requests that the demo makes, each with the check of its answer."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,18 +18,18 @@ from o11y.contracts import (
 from o11y.telemetry import schema
 
 SEED = 7
-"""Every run asks for the same random choices."""
+"""Seed of every generation, so that each run makes the same random choices."""
 
 
 class Health(BaseModel):
-    """What is read of GET /health."""
+    """The part of the answer to GET /health that the demo reads."""
 
     status: str
     services: dict[str, dict[str, Any]]
 
 
 class Stats(BaseModel):
-    """What is read of GET /stats."""
+    """The part of the answer to GET /stats that the demo reads."""
 
     vector_database: dict[str, Any]
     local_model: dict[str, Any]
@@ -84,7 +84,7 @@ def embed(
     ids: list[str] | None = None,
     topic: str | None = None,
 ) -> Call:
-    """With `again`, texts that an earlier call has stored: nothing may be added."""
+    """A call of /embed. `again`: an earlier call stored the same texts, so none may be added."""
 
     def check(answer: EmbedAnswer) -> Iterator[str]:
         stored = answer.vector_db_result
@@ -116,7 +116,7 @@ def search(
     about: str = "",
     found: int | None = None,
 ) -> Call:
-    """`about` must be in the first document; `found` is the number of results if it is certain."""
+    """A call of /search. The first result must contain `about`; `found` is their exact number."""
 
     def check(answer: SearchAnswer) -> Iterator[str]:
         results = answer.results
@@ -175,10 +175,9 @@ def pipeline(
     n_results: int = 3,
     max_tokens: int = 32,
 ) -> Call:
-    """With its parameters in the query string, or in a JSON body.
+    """A call of /full-pipeline, with its parameters in the query string or a JSON body.
 
-    A model may have nothing to say: then there is no answer to embed, and the query is stored
-    alone.
+    A model's answer may be empty: then there is no answer to embed, and the query is stored alone.
     """
 
     def check(answer: PipelineAnswer) -> Iterator[str]:

@@ -20,7 +20,7 @@ PAUSE_AFTER_FAILURE_SECONDS = 1.0
 
 
 class Runner:
-    """One run: its gateway, its terminal, and what has come of its scenarios."""
+    """One run of the demo: the gateway, the terminal, and the tallies of its scenarios."""
 
     def __init__(self, http: httpx2.AsyncClient, gateway_url: str, console: Console) -> None:
         self.http = http
@@ -29,7 +29,7 @@ class Runner:
         self.tallies: list[Tally] = []
 
     async def play(self, name: str, strands: Strands) -> Tally:
-        """Every call once, at most AT_ONCE side by side."""
+        """Send every call once, at most AT_ONCE side by side."""
         gate = asyncio.Semaphore(AT_ONCE)
         with self._watched(name, sum(map(len, strands))) as (tally, heard):
 
@@ -45,7 +45,7 @@ class Runner:
         return tally
 
     async def load(self, calls: list[Call], duration: float) -> None:
-        """These calls again and again, AT_ONCE side by side, for `duration` seconds."""
+        """Send the calls again and again, AT_ONCE side by side, for `duration` seconds."""
         supply = itertools.cycle(calls)
         started = time.perf_counter()
         with self._watched("load", duration) as (_, heard):
@@ -65,7 +65,7 @@ class Runner:
     def _watched(
         self, name: str, whole: float
     ) -> Iterator[tuple[Tally, Callable[[Outcome, float], None]]]:
-        """A scenario's tally, and what to tell of each outcome: how much of `whole` is done."""
+        """A scenario's tally, and the function that adds an outcome and shows progress to `whole`."""
         tally = Tally(name)
         self.tallies.append(tally)
         progress = Progress(

@@ -1,6 +1,6 @@
-"""`python -m deploy.demo.scenarios`: real calls of every kind, what they cost, and one as a trace.
+"""`python -m deploy.demo.scenarios`: real calls of every kind, their cost, and one as a trace.
 
-Each call knows what it must answer; the exit code is 1 when one answered something else.
+Each call checks its answer; the exit code is 1 when one is not as expected.
 """
 
 import argparse
@@ -24,10 +24,10 @@ from o11y.contracts import PipelineAnswer
 PROBE_SECONDS = 5.0
 CALL_SECONDS = 120.0
 SETTLE_SECONDS = 15.0
-"""How long a trace may take to arrive: services and Collector keep spans for a second each."""
+"""Longest wait for a trace to arrive: services and Collector keep spans for a second each."""
 
 SERVICES = ("gateway", "llm-proxy", "vector-svc", "inference-svc")
-"""A pipeline call goes through each of them."""
+"""Services that a pipeline call goes through, so that its trace must have spans of each."""
 
 
 async def run(
@@ -35,7 +35,7 @@ async def run(
     console: Console,
     transport: httpx2.AsyncBaseTransport | None = None,
 ) -> int:
-    """Play what is asked for, print what came of it, and return the exit code."""
+    """Play the scenarios asked for, print their outcomes, and return the exit code."""
     names = list(SCENARIOS) if asked.scenario == "all" else [asked.scenario]
     async with httpx2.AsyncClient(timeout=CALL_SECONDS, transport=transport) as http:
         try:
@@ -69,7 +69,7 @@ async def run(
 
 
 def describe(tally: Tally, console: Console) -> int:
-    """Print what the gateway says of itself; the local model's window in tokens, if it has one."""
+    """Print the gateway's health; return the local model's window in tokens, 0 if unknown."""
     window = 0
     for outcome in tally.outcomes:
         match outcome.answer:
@@ -91,9 +91,9 @@ def describe(tally: Tally, console: Console) -> int:
 async def show_trace(
     tally: Tally, http: httpx2.AsyncClient, tempo_url: str, console: Console
 ) -> list[str]:
-    """Print the trace of the last call; a sentence for what is missing in it.
+    """Print the trace of the last call; return a sentence if spans are missing in it.
 
-    A system without a trace store lacks nothing.
+    A system without a trace store is no failure.
     """
     trace_id = tally.outcomes[-1].trace_id
     if trace_id is None:
@@ -122,7 +122,7 @@ async def show_trace(
 
 
 def show_answer(answer: BaseModel | None, console: Console) -> None:
-    """What the pipeline was asked, what it found and what the models said, a line each."""
+    """Print the pipeline's query, its first search result and the models' answers, a line each."""
     if not isinstance(answer, PipelineAnswer):
         return
     results = answer.results

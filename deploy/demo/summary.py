@@ -1,4 +1,4 @@
-"""What a run of the demo came to: a line a scenario, and every expectation that failed."""
+"""The summary of a run of the demo: one line for each scenario, and the expectations that failed."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -13,15 +13,15 @@ from deploy.demo.figures import dollars, seconds
 from o11y.contracts import LocalInferenceAnswer
 
 SLOW = 5.0
-"""Tokens a second that a text of the local model should come with, four of them side by side."""
+"""Tokens a second below which the local model is called slow, for four texts side by side."""
 
 LISTED_FAILURES = 20
-"""Of one scenario; a load on a broken system would list thousands."""
+"""Most failures listed for one scenario; a load on a broken system would list thousands."""
 
 
 @dataclass
 class Tally:
-    """The calls of one scenario, and how long it took as a whole."""
+    """The outcomes of one scenario's calls, and the seconds it took as a whole."""
 
     name: str
     outcomes: list[Outcome] = field(default_factory=list)
@@ -41,12 +41,12 @@ class Tally:
 
     @property
     def tokens_per_second(self) -> float:
-        """Generated tokens by the time the scenario took."""
+        """Generated tokens divided by the seconds the scenario took."""
         return self.tokens_out / self.seconds if self.seconds else 0.0
 
     @property
     def cost_usd(self) -> float | None:
-        """None when the price of any call isn't known."""
+        """The cost of all calls; None when the price of any isn't known."""
         costs = [outcome.cost_usd for outcome in self.outcomes]
         known = [cost for cost in costs if cost is not None]
         return sum(known) if len(known) == len(costs) else None
@@ -62,7 +62,7 @@ def percentile(values: Iterable[float], share: float) -> float:
 
 
 def total(tallies: Iterable[Tally]) -> Tally:
-    """All scenarios as one that took as long as all of them."""
+    """Add up all scenarios, outcomes and durations."""
     tallies = list(tallies)
     outcomes = [outcome for tally in tallies for outcome in tally.outcomes]
     return Tally("total", outcomes, sum(tally.seconds for tally in tallies))
@@ -112,7 +112,7 @@ def slowest(tallies: Iterable[Tally]) -> str | None:
 
 
 def slow(tallies: Iterable[Tally]) -> str | None:
-    """A sentence for who waits on a busy machine: the local model wrote slowly."""
+    """A sentence that explains a slow local model by a busy machine; None when it was fast."""
     rates = [
         outcome.answer.metadata.performance.tokens_per_second
         for tally in tallies

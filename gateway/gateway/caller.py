@@ -1,9 +1,9 @@
-"""Who a request is for: its body says it, else its query, else its headers.
+"""The user and session of a request: from its body, else its query, else its headers.
 
-What our own fields hold, `user_id` and `session_id` of a body or a query, must be an id or is
+Our own fields, `user_id` and `session_id` of a body or a query, must hold an id; other values are
 refused. OpenAI's fields for the end user (`safety_identifier`, which replaces `user`) and headers
-may hold anything; they count where it can be an id. OpenAI's `metadata` doesn't: its keys mean what
-the caller says.
+may hold anything; they count where it can be an id. OpenAI's `metadata` never counts: its keys have
+no fixed meaning.
 """
 
 import re
@@ -24,7 +24,7 @@ _identity: TypeAdapter[str] = TypeAdapter(Identity)
 _NAMES = ("user_id", "session_id")
 
 _NAMED = re.compile(rb'"(?:user|safety_identifier)"\s*:')
-"""A body that may name its end user; most don't, and needn't be read."""
+"""Pattern of a body that may name its end user; most don't, and needn't be parsed."""
 
 
 class _Body(msgspec.Struct):
@@ -36,7 +36,7 @@ _body = msgspec.json.Decoder(_Body)
 
 
 def identify_by_query(scope: Scope) -> None:
-    """Take the user and session whom the query string names. Raises Problem 422."""
+    """Note the user and session that the query string names. Raises Problem 422 for no ids."""
     if b"_id=" not in scope["query_string"]:
         return
     given = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
@@ -54,18 +54,18 @@ def identify_by_query(scope: Scope) -> None:
 
 
 async def query_identity(request: Request) -> None:
-    """A dependency of routes: take the user and session whom the query string names."""
+    """FastAPI dependency: note the user and session that the query string names."""
     identify_by_query(request.scope)
 
 
 def identify_by_openai_body(content: bytes) -> None:
-    """Take the end user that the body of a call of OpenAI's API names."""
+    """Note the end user that the body of an OpenAI API call names."""
     if not _NAMED.search(content):
         return
     try:
         body = _body.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return  # llm-proxy says so
+        return  # llm-proxy answers with the error
     for value in (body.safety_identifier, body.user):
         try:
             identify(_identity.validate_python(value))

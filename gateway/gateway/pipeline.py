@@ -47,8 +47,8 @@ STORE = "store"
 STAGES = (EMBED_QUERY, LOCAL_INFERENCE, SEARCH, CHAT, EMBED_ANSWER, STORE)
 
 KNOWLEDGE = {"kind": {"$nin": ["query", "answer"]}}
-"""What earlier calls asked and were told is stored, but is no source: a question would find
-itself, and a wrong answer would prove itself."""
+"""Filter of the documents that may be context: not the stored queries and answers of earlier calls,
+since a question would find itself, and a wrong answer would prove itself."""
 
 T = TypeVar("T")
 
@@ -99,7 +99,7 @@ class Pipeline:
 
 
 class _Call:
-    """One call in progress: what its stages gave so far."""
+    """One pipeline call in progress, with the results of its stages so far."""
 
     def __init__(
         self,
@@ -224,12 +224,12 @@ class _Call:
         self._record(stage, problem)
 
     def failure(self) -> Problem:
-        """The whole call's error: nothing gave an answer."""
+        """The error of a call none of whose stages gave an answer."""
         failed = [stage for stage in self._ordered() if stage.status == "error"]
         reasons = "; ".join(f"{stage.name}: {stage.error}" for stage in failed)
         told = "; ".join(f"{name}: {problem}" for name, problem in self._problems.items())
         statuses = {problem.status for problem in self._problems.values()}
-        # What each stage finds wrong with the call is the call's fault, in whatever words.
+        # Stages that all refuse the call (4xx) mean that the call is wrong, whatever they say.
         worst = max(statuses)
         status = worst if len(statuses) == 1 or worst < 500 else 502
         waits = [problem.headers.get("Retry-After") for problem in self._problems.values()]
@@ -295,7 +295,7 @@ def messages(query: str, found: list[SearchResult]) -> list[ChatCompletionMessag
 
 
 def _together(embeddings: list[Embedded]) -> Embeddings | None:
-    """The embeddings of a call as one: the same model made them, sums of the rest."""
+    """Join the embeddings of a call, all of one model: the sums of numbers, usage and costs."""
     if not embeddings:
         return None
     first = embeddings[0].metadata.model_copy(deep=True)

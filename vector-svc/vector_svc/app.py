@@ -1,4 +1,4 @@
-"""Wires vector-svc."""
+"""Builds the application of vector-svc: database, routes and metrics."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,8 +19,8 @@ from vector_svc.settings import Settings
 
 
 def connect(settings: Settings) -> Connect:
-    """How to get Chroma's client: of a server, or of a folder. Raises StartError when there is
-    none.
+    """Try the Chroma server or folder of the settings, and return the function that opens its
+    client. Raises StartError when it can't be opened.
     """
     url = settings.chroma_url
     folder = settings.chroma_persist_directory.expanduser()
@@ -38,9 +38,9 @@ def connect(settings: Settings) -> Connect:
 
 
 async def _of_server(host: str, port: int, secure: bool) -> AsyncClientAPI:
-    """Chroma's clients wait without limit, and have no setting for it: this one can be cancelled.
+    """Open the asynchronous client of a server. Raises Problem 503.
 
-    Raises Problem 503.
+    Chroma's clients wait without limit, and have no setting for it: this one can be cancelled.
     """
     try:
         return await chromadb.AsyncHttpClient(host, port, secure, settings=_options())
