@@ -65,7 +65,7 @@ class Runner:
     def _watched(
         self, name: str, whole: float
     ) -> Iterator[tuple[Tally, Callable[[Outcome, float], None]]]:
-        """A scenario's tally, and the function that adds an outcome and shows progress to `whole`."""
+        """A scenario's tally, and a function that adds an outcome, with the progress to `whole`."""
         tally = Tally(name)
         self.tallies.append(tally)
         progress = Progress(

@@ -1,4 +1,4 @@
-"""The summary of a run of the demo: one line for each scenario, and the expectations that failed."""
+"""The summary of a run of the demo: a line for each scenario, and the expectations that failed."""
 
 import math
 from collections.abc import Iterable, Iterator

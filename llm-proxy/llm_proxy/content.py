@@ -1,6 +1,6 @@
-"""What a caller asks and a provider answers, read for telemetry that may tell it (`capture`).
+"""Messages of requests and responses, read for telemetry that may hold them (`capture`).
 
-Reads less strictly than providers do: what has no form known here is left out.
+The reading is less strict than a provider's: parts of an unknown form are left out.
 """
 
 from typing import Any
@@ -23,10 +23,10 @@ from opentelemetry.util.genai.utils import object_to_any_value
 from o11y.telemetry.capture import CUT, MAX_CHARACTERS, PART_CHARACTERS
 
 MAX_DATA_URL = 128
-"""Characters told of an image that is sent within its message."""
+"""Most characters of the `data:` URL of an image that telemetry holds."""
 
 _REASONS = {"tool_calls": "tool_call", "function_call": "tool_call"}
-"""OpenAI's words for what semconv gen-ai calls otherwise."""
+"""OpenAI's finish reasons that semconv gen-ai names otherwise."""
 
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -71,7 +71,7 @@ _answered = msgspec.json.Decoder(_Answered)
 
 
 def asked(body: bytes) -> list[InputMessage]:
-    """The messages of a chat, or the prompts of a completion, as the body of the call has them."""
+    """The messages of a chat, or the prompts of a completion, from the body of the request."""
     try:
         found = _asked.decode(body)
     except _UNREADABLE:
@@ -114,7 +114,7 @@ def _parts(content: object) -> list[MessagePart]:
 
 
 def _arguments(given: object) -> object:
-    """Those of a tool's call as what their JSON says, or as text where they aren't JSON."""
+    """The arguments of a tool call: the value of their JSON, or the text where they aren't JSON."""
     if not isinstance(given, str):
         return object_to_any_value(given)
     try:
@@ -132,7 +132,7 @@ def _text(value: object) -> str | None:
 
 
 class _Call:
-    """A call of a tool, as far as it has come."""
+    """A tool call of a response, as far as it has come."""
 
     def __init__(self) -> None:
         self.id: str | None = None
@@ -141,7 +141,7 @@ class _Call:
 
 
 class _Said:
-    """A choice, as far as it has come."""
+    """A choice of a response, as far as it has come."""
 
     def __init__(self) -> None:
         self.text: list[str] = []
@@ -163,17 +163,17 @@ class _Said:
 
 
 class Answer:
-    """An answer, put together from its body or from the events of a stream.
+    """A response's messages, put together from its body or from the events of a stream.
 
-    It keeps little more than may be told, whatever comes.
+    It keeps little more than telemetry may hold, however long the response is.
     """
 
     def __init__(self) -> None:
         self._choices: dict[int, _Said] = {}
-        self._left = MAX_CHARACTERS + 1  # one more than is told, so that it shows there was more
+        self._left = MAX_CHARACTERS + 1  # one more than telemetry holds, so that the cut shows
 
     def add(self, data: bytes) -> None:
-        """Take the whole answer, or the data of one event."""
+        """Add the whole body of a response, or the data of one event."""
         try:
             choices = _answered.decode(data).choices or ()
         except _UNREADABLE:  # also [DONE]

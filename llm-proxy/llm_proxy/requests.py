@@ -1,4 +1,4 @@
-"""What is read of a caller's request, and the little that is changed in it.
+"""Reading of a caller's request, and the few changes made to it for a provider.
 
 The body goes to the provider byte for byte as it came, but for the values of the keys set here.
 """
@@ -12,7 +12,7 @@ from o11y.telemetry import schema
 from o11y.web.problems import Problem
 
 _INT64 = 1 << 63
-"""Telemetry has no room for larger numbers."""
+"""Bound of the whole numbers that telemetry can hold."""
 
 _EMPTY = (b"", b"[]", b'""', b"{}", b"null")
 
@@ -30,7 +30,7 @@ class _StreamOptions(msgspec.Struct):
 
 
 class _Body(msgspec.Struct):
-    """What telemetry tells of may be anything: a wrong value is the provider's to judge."""
+    """The fields that are read, of any type: a wrong value is the provider's to judge."""
 
     model: Any = None
     stream: Any = None
@@ -55,12 +55,12 @@ class Request(msgspec.Struct, frozen=True):
 
     operation: Operation
     path: str
-    """Below the provider's base URL."""
+    """Path below the provider's base URL."""
     body: bytes
     model: str | None
     stream: bool
     include_usage: bool
-    """Whether the caller wants to see the usage of a stream."""
+    """True: the caller wants to see the usage of a stream."""
     input_bytes: int
     """Length of the prompt as JSON, for an estimate where nobody counted its tokens."""
     temperature: float | None
@@ -71,7 +71,7 @@ class Request(msgspec.Struct, frozen=True):
 
     @property
     def attributes(self) -> dict[str, str | int | float]:
-        """What is asked for, as attributes of a span."""
+        """The parameters of the request, as attributes of a span."""
         told = {
             schema.REQUEST_TEMPERATURE: self.temperature,
             schema.REQUEST_TOP_P: self.top_p,
@@ -83,13 +83,13 @@ class Request(msgspec.Struct, frozen=True):
         return {key: value for key, value in told.items() if value is not None}
 
     def for_provider(self, model: str, stream_usage: bool) -> bytes:
-        """The body with the provider's name for the model; a stream is to tell its usage."""
+        """The body with the provider's name for the model; `stream_usage` requests usage, too."""
         ask = self.stream and stream_usage and not self.include_usage
         if model == self.model and not ask:
             return self.body
         try:
             values = _object.decode(self.body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:  # a key that nobody read before
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:  # in a key not read before
             raise _invalid("body", f"not a JSON object: {error}") from error
         values["model"] = msgspec.Raw(msgspec.json.encode(model))
         if ask:
@@ -108,7 +108,7 @@ _PATHS = {
 
 
 def read(operation: Operation, body: bytes) -> Request:
-    """Raises Problem 422 that names the field at fault."""
+    """Read a request from its body. Raises Problem 422 that names the field at fault."""
     path, required = _PATHS[operation]
     try:
         said = _body.decode(body)
