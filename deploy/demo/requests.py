@@ -116,7 +116,7 @@ def search(
     about: str = "",
     found: int | None = None,
 ) -> Call:
-    """A call of /search. The first result must contain `about`; `found` results must come."""
+    """A call of /search. The first result must contain `about`; `found` is the exact count."""
 
     def check(answer: SearchAnswer) -> Iterator[str]:
         results = answer.results

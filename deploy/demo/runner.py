@@ -65,7 +65,10 @@ class Runner:
     def _watched(
         self, name: str, whole: float
     ) -> Iterator[tuple[Tally, Callable[[Outcome, float], None]]]:
-        """A scenario's tally, and a function that adds an outcome, with the progress to `whole`."""
+        """A scenario's tally, and a function that adds an outcome and shows progress.
+
+        The bar is full when the function's second argument reaches `whole`.
+        """
         tally = Tally(name)
         self.tallies.append(tally)
         progress = Progress(

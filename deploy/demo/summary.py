@@ -62,7 +62,7 @@ def percentile(values: Iterable[float], share: float) -> float:
 
 
 def total(tallies: Iterable[Tally]) -> Tally:
-    """Add up all scenarios, outcomes and durations."""
+    """The tally of all scenarios together: their outcomes, and the sum of their durations."""
     tallies = list(tallies)
     outcomes = [outcome for tally in tallies for outcome in tally.outcomes]
     return Tally("total", outcomes, sum(tally.seconds for tally in tallies))

@@ -11,7 +11,7 @@ from o11y.web.events import Last, LastError
 from o11y.web.problems import Problem
 
 Ending = Callable[[bytes], type[Last] | None]
-"""Function that tells how an event ends its stream; None for an event that doesn't."""
+"""Function that returns how an event ends its stream; None for an event that doesn't."""
 
 
 async def begin(client: ServiceClient, path: str, **options: Any) -> StreamedResponse:

@@ -16,8 +16,8 @@ def wait(retry: int, headers: Mapping[str, str] | None) -> float:
     """Seconds before the retry with this number, the first being 0.
 
     A provider that asks for a wait (`Retry-After`, RFC 9110 10.2.3, in seconds or as a date, or
-    OpenAI's `retry-after-ms`) is obeyed. Otherwise the longest
-    wait doubles each time, with full jitter.
+    OpenAI's `retry-after-ms`) is obeyed. Otherwise the longest wait doubles each time, up to
+    MOST_SECONDS, with full jitter.
     """
     asked = asked_for(headers) if headers else None
     if asked is not None:

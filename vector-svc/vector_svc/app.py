@@ -53,7 +53,7 @@ async def _of_folder(client: ClientAPI) -> ClientAPI:
 
 
 def _options() -> chromadb.Settings:
-    # The asynchronous client verifies certificates only when it is told to.
+    # The asynchronous client verifies certificates only with this setting.
     return chromadb.Settings(anonymized_telemetry=False, chroma_server_ssl_verify=True)
 
 

@@ -67,7 +67,7 @@ async def refuse(request: Request, error: Exception) -> Response:
 
 
 def decode(body: bytes, content_type: str, encoding: str) -> TracesData:
-    """Parse an ExportTraceServiceRequest, which has the form of TracesData. Raises HTTPException."""
+    """Parse an ExportTraceServiceRequest, in the form of TracesData. Raises HTTPException."""
     if encoding not in ("identity", "gzip"):
         raise HTTPException(415, "the content encoding must be gzip or none")
     try:
