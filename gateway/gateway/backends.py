@@ -190,7 +190,7 @@ class Backends:
         caller_filters: bool = False,
         stage: str | None = None,
     ) -> SearchAnswer:
-        """The documents nearest to a query, by its embedding, whose time the total includes."""
+        """The documents nearest to a query's embedding, whose time the total time includes."""
         started = time.perf_counter()
         request = {
             "embedding": embedded.vectors[0],
@@ -266,7 +266,7 @@ def _given(value: T | None) -> T | Omit:
 
 
 def _model(name: str | None) -> str:
-    """The model's name, left out when None: llm-proxy has a default, which the SDK's types lack."""
+    """The model's name, left out when None: llm-proxy has a default, unlike OpenAI's API."""
     return cast(str, _given(name))
 
 

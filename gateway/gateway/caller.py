@@ -36,7 +36,7 @@ _body = msgspec.json.Decoder(_Body)
 
 
 def identify_by_query(scope: Scope) -> None:
-    """Note the user and session that the query string names. Raises Problem 422 for no ids."""
+    """Note the user and session that the query string names. Raises Problem 422."""
     if b"_id=" not in scope["query_string"]:
         return
     given = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))

@@ -29,7 +29,7 @@ class Admission:
         self.pace = Pace()
 
     def enter(self, lengths: list[tuple[int, int]], failure: str | None) -> None:
-        """Let a call in. `lengths`: for each sequence the tokens of its prompt, and the most new.
+        """Let a call in; `lengths` are each sequence's tokens of prompt and, at most, of answer.
 
         Raises Rejected: 422 for a sequence that is too long, 503 when the engine stops or has a
         `failure`, 504 when the deadline has passed, 429 when too many are inside.

@@ -47,7 +47,7 @@ SCHEDULER = "o11y"
 
 
 class Scheduler(FIFOScheduler):  # type: ignore[misc]
-    """First in, first out. Before each batch, sequences without a caller or out of time leave."""
+    """First in, first out; before each batch, sequences without caller or time are cancelled."""
 
     entries: Entries
 

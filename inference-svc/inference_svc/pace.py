@@ -20,7 +20,7 @@ class Pace:
         self._ends.append(self._clock())
 
     def seconds_for(self, sequences: int) -> int:
-        """Seconds (whole, 1 to 60) until so many sequences have ended; 1 while nothing is known."""
+        """Seconds (whole, 1 to 60) until `sequences` more end; 1 while nothing is known."""
         if len(self._ends) < 2:
             return 1
         took = (self._clock() - self._ends[0]) / len(self._ends)

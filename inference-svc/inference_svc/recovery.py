@@ -11,7 +11,7 @@ WITHIN_SECONDS = 60.0
 
 
 class EngineFailed(Problem):
-    """The 503 of a sequence whose step failed. `kind` is the error's class, for `error.type`."""
+    """The 503 for a sequence whose step failed. `kind` is the class of `error`, for `error.type`."""
 
     def __init__(self, error: BaseException) -> None:
         self.kind = type(error).__qualname__
@@ -22,8 +22,8 @@ class EngineFailed(Problem):
 
 
 class StepStalled(Exception):
-    """A step took longer than ENGINE_STALL_SECONDS. The interpreter makes this error itself, in the
-    engine's thread: hence no arguments.
+    """A step took longer than ENGINE_STALL_SECONDS. The error has no arguments, since the
+    interpreter makes it when it is raised in the engine's thread.
     """
 
     def __str__(self) -> str:

@@ -160,7 +160,7 @@ def _border(
     weights: torch.Tensor, shares: torch.Tensor, most: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The least weight among the fewest likeliest tokens whose shares add up to `most`, and the
-    part of it that the tokens of that very weight have to make up: `[rows, 1]` each.
+    part of `most` that the tokens of that very weight have to make up: `[rows, 1]` each.
 
     Weights are between 0 and 1, and the heaviest token of a row is always among those tokens. The
     weight is found without a sort, digit by digit (radix select): of non-negative floats the bits

@@ -52,7 +52,7 @@ class Work:
         self.limit = math.inf
         """Positions whose results are used, once that is known."""
         self.parts: list[tuple[Step, int, int]] = []
-        """Steps not settled yet, each with the positions computed there: from, up to."""
+        """Steps of the unsettled sequence, each with the positions computed there: from, up to."""
 
 
 class Part(NamedTuple):

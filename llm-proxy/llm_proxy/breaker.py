@@ -73,6 +73,6 @@ class Breaker:
             self._opened = self._clock()
 
     def undecided(self, trying: bool = False) -> None:
-        """Note a call that ended without a word on the provider: its caller left, or was wrong."""
+        """Note the end of a call that shows nothing: its caller left, or the call was wrong."""
         if trying:
             self._trying = False

@@ -83,7 +83,10 @@ class Request(msgspec.Struct, frozen=True):
         return {key: value for key, value in told.items() if value is not None}
 
     def for_provider(self, model: str, stream_usage: bool) -> bytes:
-        """The body with the provider's name for the model; `stream_usage` requests usage, too."""
+        """The body with the provider's name for the model.
+
+        With `stream_usage` the body of a stream asks for its usage, too.
+        """
         ask = self.stream and stream_usage and not self.include_usage
         if model == self.model and not ask:
             return self.body
