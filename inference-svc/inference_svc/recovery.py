@@ -11,7 +11,7 @@ WITHIN_SECONDS = 60.0
 
 
 class EngineFailed(Problem):
-    """The 503 for a sequence whose step failed. `kind` is the class of `error`, for `error.type`."""
+    """The 503 for a sequence whose step failed. `kind` is the error's class, for `error.type`."""
 
     def __init__(self, error: BaseException) -> None:
         self.kind = type(error).__qualname__
