@@ -1,4 +1,4 @@
-"""The addresses of the gateway and the trace store that the demo calls."""
+"""Addresses at which the demo finds the gateway and the trace store."""
 
 import os
 from collections.abc import Mapping

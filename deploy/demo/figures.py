@@ -1,4 +1,4 @@
-"""Numbers as people read them in a terminal."""
+"""Durations and sums of money as people read them in a terminal."""
 
 
 def seconds(value: float) -> str:

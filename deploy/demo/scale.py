@@ -1,8 +1,8 @@
-"""`python -m deploy.demo.scale`: how requests over one connection spread over the replicas.
+"""`python -m deploy.demo.scale`: measure how requests over one connection spread over replicas.
 
-Searches go through llm-proxy and inference-svc (the embedding) and vector-svc. What each
-replica served is read from the gateway's `/metrics`. Exit code 1 when a service's busiest replica
-served more than 1.25 times its least busy one.
+Searches go through llm-proxy and inference-svc (the embedding) and vector-svc. The requests that
+each replica served are read from the gateway's `/metrics`. Exit code 1 when a service's busiest
+replica served more than 1.25 times its least busy one.
 """
 
 import argparse
@@ -26,7 +26,7 @@ Served = Counter[tuple[str, str]]
 
 
 def served(metrics: str) -> Served:
-    """The calls of searches that each replica has served, from the gateway's `/metrics`."""
+    """Count the requests of searches that each replica has served, in the text of `/metrics`."""
     counts: Served = Counter()
     for family in text_string_to_metric_families(metrics):
         if family.name != SERVED:

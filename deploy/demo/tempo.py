@@ -1,4 +1,4 @@
-"""A trace as Tempo's API gives it, read into dataclasses."""
+"""Traces read from Tempo's API into dataclasses."""
 
 import asyncio
 import base64
@@ -13,11 +13,11 @@ import httpx2
 from o11y.telemetry import schema
 
 POLL_SECONDS = 1.0
-"""Between two looks at a trace that is still arriving: services send their spans every second."""
+"""Pause between reads of a trace that is still arriving: services send their spans every second."""
 
 
 class TraceError(Exception):
-    """Raised where there is no trace to show; the message is the sentence that says why."""
+    """No trace can be shown; the message is the sentence that says why."""
 
 
 class MissingTraceError(TraceError):
@@ -71,7 +71,7 @@ class Trace:
         return frozenset(s.id for s in self.spans if s.parent_id and s.parent_id not in known)
 
     def children(self, parent: Span | None) -> list[Span]:
-        """The spans right below `parent`; for None those that stand at the top."""
+        """The spans right below `parent`; for None those at the top."""
         if parent is None:
             return [s for s in self.spans if s.parent_id is None or s.id in self.orphans]
         return [span for span in self.spans if span.parent_id == parent.id]
@@ -80,7 +80,7 @@ class Trace:
 def parse(trace_id: str, body: Mapping[str, Any]) -> Trace:
     """The trace in an answer of `/api/v2/traces`. A span that comes twice counts once.
 
-    Raises ValueError for an id that is none.
+    Raises ValueError for an invalid id.
     """
     spans = {span.id: span for span in _spans(body.get("trace") or {})}
     return Trace(trace_id, tuple(sorted(spans.values(), key=lambda span: (span.start, -span.end))))
@@ -108,7 +108,7 @@ def _spans(trace: Mapping[str, Any]) -> Iterator[Span]:
 
 
 def identifier(text: str, size: int) -> str:
-    """An id of `size` bytes as hex. OTLP's JSON writes it so, protobuf's JSON in base64; they
+    """An id of `size` bytes as hex. OTLP's JSON has it in hex, protobuf's JSON in base64; the two
     never have the same length.
     """
     if not text:
@@ -135,7 +135,7 @@ def _value(value: Mapping[str, Any]) -> object:
 
 
 async def fetch(http: httpx2.AsyncClient, tempo_url: str, trace_id: str) -> Trace:
-    """Fetch what the store has of a trace at this moment. Raises TraceError."""
+    """Read the spans of a trace that the store has at this moment. Raises TraceError."""
     try:
         response = await http.get(
             f"{tempo_url}/api/v2/traces/{trace_id}", headers={"Accept": "application/json"}
@@ -164,9 +164,9 @@ async def settled(
     services: Collection[str],
     timeout_seconds: float,
 ) -> Trace:
-    """The trace once all of it is there: every service, every parent, and no more spans coming.
+    """Wait for all of a trace: every service, every parent, and no more spans coming.
 
-    When time is up, what has arrived until then. Raises TraceError.
+    Returns the spans that have arrived when time is up. Raises TraceError.
     """
     until = time.monotonic() + timeout_seconds
     seen = 0
@@ -186,7 +186,7 @@ async def settled(
 
 
 async def address(http: httpx2.AsyncClient, tempo_url: str, trace_id: str) -> str:
-    """The address to open a trace: the store's page for people, else its API."""
+    """The URL of a trace for people: the store's page when it has one, else its API."""
     page = f"{tempo_url}/trace/{trace_id}"
     try:
         found = (await http.get(page)).status_code == 200

@@ -1,4 +1,4 @@
-"""`python -m deploy.demo.trace TRACE_ID`: any trace of the store as a tree in the terminal."""
+"""`python -m deploy.demo.trace TRACE_ID`: print a trace of the store as a tree in the terminal."""
 
 import argparse
 import asyncio

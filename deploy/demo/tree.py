@@ -1,4 +1,4 @@
-"""A trace as a tree in the terminal, one line a span."""
+"""A trace as a tree in the terminal, one line for each span."""
 
 import os
 from collections.abc import Iterator
@@ -14,11 +14,11 @@ from o11y.telemetry import schema
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_red")
 DURATION_WIDTH = 7
 PLAIN_WIDTH = 120
-"""Columns where no terminal has any to tell."""
+"""Columns of the output in a file or pipe, which have no width of their own."""
 
 
 def console() -> Console:
-    """Standard output, as wide as the terminal or `COLUMNS`; in a file or pipe wide enough."""
+    """Standard output, as wide as the terminal or `COLUMNS`, else PLAIN_WIDTH."""
     plain = not Console().is_terminal and "COLUMNS" not in os.environ
     width = PLAIN_WIDTH if plain else None
     return Console(width=width, highlight=False, markup=False, emoji=False)
@@ -42,10 +42,10 @@ class _Line:
 
 
 def render(trace: Trace, width: int) -> list[Text]:
-    """A heading and a line a span, each of at most `width` cells.
+    """A heading and a line for each span, each of at most `width` cells.
 
-    Names and details share what service, bar and duration leave; names give way to short details,
-    long details to names.
+    Names and details share the room that service, bar and duration leave; names give way to short
+    details, long details to names.
     """
     colours = dict(zip(trace.services, COLOURS * len(trace.services), strict=False))
     lines = list(_walk(trace, None, "", _replicated(trace)))
@@ -107,7 +107,7 @@ def _replicated(trace: Trace) -> set[str]:
 
 
 def _bar(span: Span, trace: Trace, width: int) -> str:
-    """The span's place in the trace, in half cells; never nothing."""
+    """A bar at the span's place in the trace, drawn in half cells; at least one."""
     total = 2 * width
     whole = trace.seconds or 1.0
     first = min(total - 1, int((span.start - trace.start) / 1e9 / whole * total))
@@ -118,7 +118,7 @@ def _bar(span: Span, trace: Trace, width: int) -> str:
 
 
 def details(span: Span, orphan: bool, replicated: set[str]) -> Text:
-    """The span's details in a few words: stage, tokens, cost, what was found, what failed."""
+    """The span's failure, stage, tokens, cost, results, model and replica, as far as known."""
     found = span.attributes
     parts: list[tuple[str, str]] = []
 
@@ -154,6 +154,6 @@ def details(span: Span, orphan: bool, replicated: set[str]) -> Text:
 
 
 def _flat(value: object) -> str:
-    """Text from outside as one line that moves no cursor."""
+    """One line of printable text from a foreign value, which could move the cursor otherwise."""
     text = "".join(letter if letter.isprintable() else " " for letter in str(value))
     return " ".join(text.split())

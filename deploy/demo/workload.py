@@ -12,7 +12,7 @@ from deploy.demo.judges import openai_error, problem
 Strands = list[list[Call]]
 
 LONGEST_PROMPT_WORDS = 20_000
-"""At five characters a word: the longest text the gateway takes."""
+"""Words of the longest text the gateway takes, at five characters a word."""
 
 TRACING = "How does a trace follow a request across services?"
 
@@ -78,8 +78,8 @@ def local() -> Strands:
 
 
 def errors(window: int) -> Strands:
-    """Calls that must be refused. `window` is the local model's, in tokens: unless no text the
-    gateway takes can exceed it, one does.
+    """Calls that must be refused. `window` is the local model's, in tokens: a prompt exceeds it,
+    unless the gateway takes no text that long.
     """
     hello = {"message": "Hello"}
     unknown = {"model": "no-such-model", "messages": [{"role": "user", "content": "Hello"}]}
@@ -99,7 +99,7 @@ def errors(window: int) -> Strands:
 
 
 def pipeline() -> Strands:
-    """One after the other; the last has every stage, because its trace is shown."""
+    """Calls one after the other; the last has every stage, because its trace is shown."""
     sampling = "What is tail sampling?"
     return [
         [
@@ -133,4 +133,4 @@ SCENARIOS: dict[str, Callable[[int], Strands]] = {
     "errors": errors,
     "pipeline": lambda _: pipeline(),
 }
-"""Each with the local model's window, by which some calls are too long."""
+"""Scenarios by name, made for the local model's window in tokens, which one call exceeds."""

@@ -1,4 +1,4 @@
-"""`python -m deploy.local up|down|status|logs`: the embedded stack from a terminal."""
+"""`python -m deploy.local up|down|status|logs`: run the embedded stack from a terminal."""
 
 import argparse
 import os
@@ -25,7 +25,7 @@ def main() -> int:
 
 
 def up(stack: Stack) -> int:
-    """Start what isn't running and wait until everything answers."""
+    """Start the parts that aren't running and wait until all of them answer."""
     missing = [part for part in stack.parts if stack.process(part) is None]
     if not missing:
         print(f"already running: {address(stack)}")
@@ -58,7 +58,7 @@ def down(stack: Stack) -> int:
 
 
 def status(stack: Stack) -> int:
-    """One line a part; exit code 1 unless all are running."""
+    """Print one line for each part; exit code 1 unless all are running."""
     states = [stack.state(part) for part in stack.parts]
     for state in states:
         ports = ", ".join(str(number) for number in state.part.ports.values())

@@ -1,4 +1,4 @@
-"""The processes of the embedded stack: what each is called, runs, listens on and is told."""
+"""The processes of the embedded stack: their names, commands, ports and environments."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ HOST = "127.0.0.1"
 
 
 class BadPort(ValueError):
-    """A port variable that is no port number."""
+    """The value of a port variable is no port number."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def parts(environment: Mapping[str, str] = os.environ) -> list[Part]:
     """All parts, in the order they start. Raises BadPort.
 
     With an OTLP endpoint of the person's own (environment or `.env`) telemetry goes there; else
-    traces go to the trace store, and metrics and logs stay where they are made.
+    traces go to the trace store, and metrics and logs are not exported.
     """
     state = state_folder(environment)
     ports = {

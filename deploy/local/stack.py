@@ -1,7 +1,7 @@
 """Starts, watches and stops the processes of the embedded stack.
 
-A process is remembered by its id and start time under the state folder, so that a number the system
-gave to somebody else is never mistaken for ours.
+A process is remembered by its id and start time under the state folder, so that another process
+with the same id is never mistaken for it.
 """
 
 import json
@@ -20,19 +20,19 @@ import psutil
 from deploy.local.parts import HOST, ROOT, Part
 
 START_SECONDS = 180.0
-"""Longest start: the first one prepares the language model."""
+"""Longest wait for all parts to be ready: the first start prepares the language model."""
 
 STOP_SECONDS = 10.0
 POLL_SECONDS = 0.2
 
 
 class StackError(Exception):
-    """Something a person must mend; the message says what."""
+    """A fault that a person must mend; the message says which."""
 
 
 @dataclass(frozen=True)
 class State:
-    """The state of one part: `running`, `starting`, `died` or `stopped`."""
+    """The state of one part: `word` is `running`, `starting`, `died` or `stopped`."""
 
     part: Part
     word: str
@@ -69,7 +69,7 @@ class Stack:
         return State(part, "running" if is_ready(part) else "starting", process.pid)
 
     def require_free_ports(self) -> None:
-        """Raise StackError when somebody else listens where a part that isn't running should."""
+        """Raise StackError when another process listens on a port of a part that isn't running."""
         for part in self.parts:
             if self.process(part):
                 continue
@@ -102,7 +102,7 @@ class Stack:
         self._id_file(part).write_text(json.dumps({"pid": child.pid, "started": started}))
 
     def until_ready(self, parts: list[Part]) -> Iterator[Part]:
-        """Each part when it answers. Raises StackError when one ends or takes too long."""
+        """Yield each part when it answers. Raises StackError when one ends or takes too long."""
         deadline = time.monotonic() + START_SECONDS
         waiting = list(parts)
         while waiting:
@@ -126,7 +126,7 @@ class Stack:
     def stop(self) -> list[str]:
         """Stop every part, those that others need last; return the names of those that were killed.
 
-        Each gets SIGTERM and some seconds to finish what it does.
+        Each gets SIGTERM and STOP_SECONDS to finish its work.
         """
         killed = []
         for group in (self.parts[:0:-1], self.parts[:1]):
@@ -168,7 +168,7 @@ def _is_free(number: int) -> bool:
 
 
 def _by_whom(number: int) -> str:
-    """`by process 42 (name)` where the system lets us see it."""
+    """The words ` by process 42 (name)`; none where the system doesn't let us see it."""
     try:
         for connection in psutil.net_connections("tcp"):
             if connection.laddr and connection.laddr.port == number and connection.pid:

@@ -1,4 +1,4 @@
-"""The services behind the gateway, as contract calls."""
+"""Calls to the services behind the gateway, as typed methods (see `o11y.contracts`)."""
 
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 class _Row(Embedding):
-    """A vector unread: the SDK looks at every number of a list, for seconds where they are many."""
+    """A vector not parsed yet: the SDK would check each number, for seconds where they are many."""
 
     embedding: Any
 
@@ -52,7 +52,7 @@ class _Rows(CreateEmbeddingResponse):
 
 @dataclass(frozen=True)
 class Embedded:
-    """One vector a text, and what it took. Raises ValidationError where a vector is none."""
+    """One vector for each text, and their metadata. Raises ValidationError for a bad vector."""
 
     vectors: list[Vector]
     metadata: EmbedMetadata
@@ -61,9 +61,9 @@ class Embedded:
 class Backends:
     """Calls to llm-proxy, vector-svc and inference-svc.
 
-    Searching, storing (documents have ids) and generating locally may be done twice; a provider's
-    bill may not. `stage` names the pipeline stage a call is made for; it is written on its span.
-    Every call raises Problem.
+    Searching, storing (documents have ids) and generating locally may be sent twice; calls that a
+    provider bills may not. `stage` names the pipeline stage of a call, for its span. Every call
+    raises Problem.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class Backends:
         max_tokens: int | None,
         seed: int | None = None,
     ) -> ChatStream:
-        """Ask one message, and stream the answer as it is written."""
+        """Answer one message like `chat`, as a stream."""
         started = time.perf_counter()
         chunks = await self.completions.create(
             messages=[{"role": "user", "content": message}],
@@ -190,7 +190,7 @@ class Backends:
         caller_filters: bool = False,
         stage: str | None = None,
     ) -> SearchAnswer:
-        """The documents nearest to a query by its embedding; the total time includes that."""
+        """The documents nearest to a query's embedding, whose time the total time includes."""
         started = time.perf_counter()
         request = {
             "embedding": embedded.vectors[0],
@@ -232,7 +232,7 @@ class Backends:
         )
 
     async def generate_stream(self, request: dict[str, Any]) -> EventStream:
-        """Stream a generation as the local service writes it, its events untouched."""
+        """Generate like `generate`, as the stream of inference-svc, whose events are unchanged."""
         opened = await begin(
             self.inference, "/local-inference", json=request, seconds=self.stream_timeout_seconds
         )
@@ -266,14 +266,14 @@ def _given(value: T | None) -> T | Omit:
 
 
 def _model(name: str | None) -> str:
-    """Left out where nobody named one: llm-proxy has a default, which OpenAI has not."""
+    """The model's name, left out when None: llm-proxy has a default, unlike OpenAI's API."""
     return cast(str, _given(name))
 
 
 def _metadata(
     answer: ChatCompletion | CreateEmbeddingResponse, headers: httpx2.Headers, started: float
 ) -> dict[str, object]:
-    """The metadata of a whole answer, of no certain type."""
+    """The metadata that chat and embedding responses share, not validated yet."""
     return {
         "model": answer.model,
         "usage": cast(BaseModel, answer.usage).to_dict(warnings=False),

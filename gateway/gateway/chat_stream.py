@@ -4,7 +4,7 @@
     event: metadata
     data: {"model": …, "provider": …, "usage": …, "cost_usd": …, "duration_seconds": …, …}
 
-What goes wrong in the middle is told by an event `error`, a problem as its data.
+A failure in the middle ends the stream with an event `error`, whose data is a problem.
 """
 
 import time
@@ -23,7 +23,7 @@ from o11y.web.problems import Problem, details
 
 
 class ChatStream(EventStream):
-    """The response for an answer that llm-proxy is streaming."""
+    """The streamed response to a chat call, made of the chunks that llm-proxy sends."""
 
     def __init__(self, chunks: AsyncStream[ChatCompletionChunk], started: float) -> None:
         super().__init__(self.events(), self._leave)

@@ -1,4 +1,4 @@
-"""The first start's documents: a small corpus, so that a search finds something sensible."""
+"""The documents of the first start: a small corpus, so that a search finds something sensible."""
 
 import asyncio
 import json
@@ -16,7 +16,9 @@ from o11y.web.problems import Problem, unavailable
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 150
-"""A slow machine loads its model for a minute or two, and without it there are no embeddings."""
+"""Most attempts to load the corpus. A slow machine loads its model for a minute or two, and without
+it there are no embeddings.
+"""
 
 PAUSE_SECONDS = 1.0
 STATS_SECONDS = 2.0
@@ -27,7 +29,7 @@ class _Stats(BaseModel):
 
 
 class Corpus:
-    """Loads the packaged texts into an empty collection, once the services are there."""
+    """Loads the packaged texts into an empty collection, once the services answer."""
 
     def __init__(self, backends: Backends, telemetry: Telemetry) -> None:
         self._backends = backends
@@ -36,7 +38,7 @@ class Corpus:
         self.settled = asyncio.Event()
 
     async def load(self) -> None:
-        """Try until it is loaded or clearly can't be; `settled` tells that it is over either
+        """Try until the corpus is loaded or clearly can't be; `settled` is set in the end, either
         way.
         """
         reason = ""
@@ -66,7 +68,7 @@ class Corpus:
             {"kind": "corpus", "topic": row["topic"], "title": row["title"]} for row in rows
         ]
         with self._tracer.start_as_current_span(schema.SPAN_CORPUS):
-            if self._embedded is None:  # an embedding may have its price: one will do
+            if self._embedded is None:  # an embedding may cost money: one is enough
                 self._embedded = await self._backends.embed(texts)
             stored = await self._backends.store(
                 texts, self._embedded, metadata=metadata, ids=[row["id"] for row in rows]

@@ -15,7 +15,7 @@ from o11y.web.exposition import exposed
 SCRAPE_SECONDS = 2.0
 
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, UnboundLocalError)
-"""Exceptions of the parser for text that is no exposition."""
+"""Exceptions of the parser for text that is not OpenMetrics."""
 
 SUFFIXES = {
     "counter": ("_total", "_created"),
@@ -28,7 +28,7 @@ SUFFIXES = {
 
 
 class _Families(CollectorRegistry):
-    """Metric families that are there already, in the form the exposition wants."""
+    """A registry of metric families that exist already, for the exposition to write."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
         super().__init__()
@@ -39,10 +39,10 @@ class _Families(CollectorRegistry):
 
 
 def merge(scrapes: Iterable[tuple[dict[str, str], Iterable[Metric]]]) -> list[Metric]:
-    """The families of all scrapes, each sample with the labels that say where it comes from; a
-    label of its own by that name becomes `exported_…`, as in Prometheus.
+    """Merge the families of all scrapes, each sample with the labels of the scrape it comes from; a
+    label of its own by such a name becomes `exported_…`, as in Prometheus.
 
-    A family whose samples can't stand beside an earlier one's, by type or name, is left out.
+    A family whose type or names conflict with those of an earlier one is left out.
     """
     merged: dict[str, Metric] = {}
     owners: dict[str, str] = {}
@@ -71,7 +71,7 @@ def _placed(labels: dict[str, str], origin: dict[str, str]) -> dict[str, str]:
 
 
 def router(name: str, own: CollectorRegistry, services: list[ServiceClient]) -> APIRouter:
-    """`GET /metrics`; a replica that doesn't answer in time is only missing."""
+    """The route `GET /metrics`; a replica that doesn't answer in time is only missing from it."""
     api = APIRouter()
 
     def expose(
@@ -113,7 +113,7 @@ def parse(text: str | None) -> list[Metric] | None:
 
 
 async def scrape(client: ServiceClient) -> list[tuple[dict[str, str], str | None]]:
-    """The labels and metrics of each replica; None for one that didn't give them."""
+    """The labels of each replica, with the text of its metrics or None where it sent none."""
     answers = await client.probe_all("/metrics", SCRAPE_SECONDS)
     if not answers:
         return [({schema.LABEL_SERVICE: client.service}, None)]

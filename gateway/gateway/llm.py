@@ -15,12 +15,12 @@ from o11y.telemetry import schema
 from o11y.web.problems import Problem
 
 STAGE_HEADER = "x-o11y-stage"
-"""Request header of the SDK that names the pipeline stage of a call: its span has it, the service
-behind is not sent it.
+"""Request header of the SDK that names the pipeline stage of a call, for the call's span only: it
+is not sent to the service.
 """
 
 OPENED = "o11y.opened"
-"""Extension of the SDK's response: the StreamedResponse it reads."""
+"""Extension of the SDK's response that holds the StreamedResponse it reads."""
 
 
 def sdk(service: ServiceClient, stream_timeout_seconds: float) -> AsyncOpenAI:
@@ -40,9 +40,9 @@ def sdk(service: ServiceClient, stream_timeout_seconds: float) -> AsyncOpenAI:
 
 @contextmanager
 def readable() -> Iterator[None]:
-    """Read what the SDK made of an answer. Raises Problem 502 where that is not what was asked for.
+    """Guard the reading of what the SDK parsed: errors become Problem 502.
 
-    The SDK takes answers as they come, so that whatever is used of one may be of any type.
+    The SDK doesn't validate responses, so that any of their values may be of any type.
     """
     try:
         yield
@@ -55,10 +55,10 @@ def readable() -> Iterator[None]:
 
 
 class _Transport(httpx2.AsyncBaseTransport):
-    """Takes requests of the SDK as calls of a service's client.
+    """Sends requests of the SDK as calls of a service's client.
 
-    That asks for the summary of a stream is the only header which goes on: the SDK's own, and what
-    it takes from the environment, are for OpenAI.
+    The only header passed on is the one that asks for the summary of a stream: the SDK's own, and
+    those it takes from the environment, are for OpenAI.
     """
 
     def __init__(self, service: ServiceClient, stream_timeout_seconds: float) -> None:
@@ -66,7 +66,7 @@ class _Transport(httpx2.AsyncBaseTransport):
         self._stream_timeout_seconds = stream_timeout_seconds
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """The response of a good answer. Raises Problem for any other."""
+        """Send a request and return its response. Raises Problem for any but a good one."""
         path, content = request.url.path, request.content
         if SUMMARY_HEADER in request.headers:
             opened = await begin(
@@ -92,10 +92,10 @@ class _Transport(httpx2.AsyncBaseTransport):
 
 
 class _Events(httpx2.AsyncByteStream):
-    """A stream as the SDK reads it: its call has ended before its last event is here.
+    """A stream as the SDK reads it: the call has ended before the SDK gets the last event.
 
-    The SDK closes it when it has read `[DONE]` or an error, after which nothing matters. Who leaves
-    earlier closes the `OPENED` response.
+    The SDK closes it when it has read `[DONE]` or an error, after which nothing matters. A reader
+    that leaves earlier closes the `OPENED` response.
     """
 
     def __init__(self, opened: StreamedResponse) -> None:

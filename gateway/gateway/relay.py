@@ -1,4 +1,4 @@
-"""Another service's stream on its way to the caller: whole events only, and its end told apart."""
+"""Another service's stream on its way to the caller: whole events, of which the last is marked."""
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -11,13 +11,13 @@ from o11y.web.events import Last, LastError
 from o11y.web.problems import Problem
 
 Ending = Callable[[bytes], type[Last] | None]
-"""Classifies an event: the type of the last one of its stream, None for any other."""
+"""Function that returns how an event ends its stream; None for an event that doesn't."""
 
 
 async def begin(client: ServiceClient, path: str, **options: Any) -> StreamedResponse:
-    """A stream whose head has come; options as for `ServiceClient.open`.
+    """Open a stream and wait for its head; options as for `ServiceClient.open`.
 
-    Raises Problem for any other answer.
+    Raises Problem for any response that is not a stream of events.
     """
     opened = await client.open("POST", path, **options)
     if "event-stream" not in opened.headers.get("content-type", ""):
@@ -27,10 +27,10 @@ async def begin(client: ServiceClient, path: str, **options: Any) -> StreamedRes
 
 
 async def relayed(opened: StreamedResponse, ending: Ending) -> AsyncGenerator[list[bytes], None]:
-    """The events that came together, a `Last` alone. Raises Problem when the stream breaks.
+    """Yield the events that came together; a `Last` alone. Raises Problem when the stream breaks.
 
-    The call has ended before the `Last` is here. A stream that breaks within an event does so
-    before it.
+    The call has ended before the `Last` is yielded. An event within which the stream breaks is
+    never yielded.
     """
     splitter = sse.Splitter()
     async with aclosing(opened.chunks()) as chunks:
@@ -55,7 +55,7 @@ async def relayed(opened: StreamedResponse, ending: Ending) -> AsyncGenerator[li
 
 
 def openai_ending(event: bytes) -> type[Last] | None:
-    """The ending of OpenAI's streams: `[DONE]`, or an error."""
+    """The `Ending` of OpenAI's streams."""
     content = sse.data(event)
     if content is None:
         return None
@@ -65,7 +65,7 @@ def openai_ending(event: bytes) -> type[Last] | None:
 
 
 def own_ending(event: bytes) -> type[Last] | None:
-    """The ending of this system's own streams: an event `metadata`, or `error`."""
+    """The `Ending` of the streams of this system's own API."""
     if event.startswith(b"event: metadata\n"):
         return Last
     return LastError if event.startswith(b"event: error\n") else None

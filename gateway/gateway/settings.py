@@ -1,4 +1,4 @@
-"""The settings of the gateway, from the environment."""
+"""Settings of the gateway, read from the environment."""
 
 from pydantic import Field, HttpUrl
 
@@ -7,7 +7,7 @@ from o11y.settings import ServiceSettings
 
 
 class Settings(ServiceSettings):
-    """The addresses of the services behind it, and limits. Times are in seconds."""
+    """Addresses of the services behind the gateway, and its time limits in seconds."""
 
     app_port: int = Field(8080, ge=1, le=65535)
     llm_proxy_url: HttpUrl = HttpUrl("http://127.0.0.1:8081")

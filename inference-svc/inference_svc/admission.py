@@ -1,4 +1,4 @@
-"""Admission to the engine: a bounded number of calls, that have time and can be served at all."""
+"""Admission of calls: as many as there is room and time for, of lengths the engine can serve."""
 
 from collections.abc import Mapping
 
@@ -8,14 +8,14 @@ from o11y.web.problems import Problem
 
 
 class Rejected(Problem):
-    """A call that was never let in; nothing of it was computed."""
+    """The error of a call that was refused before anything of it was computed."""
 
 
 class Admission:
-    """Lets calls in, and counts them out. Lengths are in tokens.
+    """Counts the sequences in the engine and refuses calls beyond its bounds. Lengths in tokens.
 
-    `window` is the longest sequence of the model `name`, `capacity` that of the cache, `most` how
-    many sequences may run and wait.
+    `window` is the longest sequence of the model `name`, `capacity` that of the cache, `most` the
+    number of sequences that may run and wait together.
     """
 
     def __init__(self, name: str, window: int, capacity: int, most: int) -> None:
@@ -29,7 +29,7 @@ class Admission:
         self.pace = Pace()
 
     def enter(self, lengths: list[tuple[int, int]], failure: str | None) -> None:
-        """Let a call in whose sequences have so many tokens of prompt and at most of answer.
+        """Let a call in; `lengths` are each sequence's tokens of prompt and, at most, of answer.
 
         Raises Rejected: 422 for a sequence that is too long, 503 when the engine stops or has a
         `failure`, 504 when the deadline has passed, 429 when too many are inside.

@@ -1,4 +1,4 @@
-"""The memory of the model's GPU that PyTorch's allocator holds, on CUDA and Apple MPS.
+"""Metrics of the GPU memory that PyTorch's allocator holds, on CUDA and Apple MPS.
 
 States: `allocated` by tensors; `reserved` from the driver, which contains what is allocated; on MPS
 also the `limit` that Metal recommends. The CPU has no such allocator.
@@ -14,7 +14,7 @@ from o11y.telemetry.signals import Telemetry
 
 
 def observe(device: str, telemetry: Telemetry) -> None:
-    """Register the metrics there are for this device (`cuda:0`, `mps`, `cpu`)."""
+    """Register the allocator's metrics for this device: `cuda:0`, `mps`; none for `cpu`."""
     if device.startswith("cuda"):
         _observe_cuda(device, telemetry)
     elif device == "mps":
@@ -22,7 +22,7 @@ def observe(device: str, telemetry: Telemetry) -> None:
 
 
 def _observe_cuda(device: str, telemetry: Telemetry) -> None:
-    """From `torch.cuda.memory_stats`, which has nothing to tell before CUDA is first used."""
+    """Register metrics read from `torch.cuda.memory_stats`, which is empty until CUDA is used."""
     states = {"allocated_bytes.all.current": "allocated", "reserved_bytes.all.current": "reserved"}
 
     def memory() -> list[Observation]:

@@ -1,4 +1,4 @@
-"""Wires inference-svc."""
+"""Builds the application of inference-svc: models, engine, routes and metrics."""
 
 import asyncio
 import logging
@@ -22,7 +22,7 @@ from o11y.web.service import Service, StartError, create_app, metrics_router
 
 
 def load(settings: Settings, chosen: Device, telemetry: Telemetry) -> tuple[Engine, Embedder]:
-    """Load both models and make the engine's cache. Raises StartError when one can't be had."""
+    """Load both models and make the engine's cache. Raises StartError when one of them fails."""
     language_model = model.load(settings.local_model_name, chosen, settings.model_cache_dir)
     embedder = Embedder(chosen, telemetry, settings.embedding_max_waiting)
     limits = sizing.limits(settings, language_model)
@@ -36,12 +36,12 @@ def load(settings: Settings, chosen: Device, telemetry: Telemetry) -> tuple[Engi
 
 
 def build(settings: Settings, telemetry: Telemetry) -> Service:
-    """Load the models and build the application. Raises StartError when a model can't be had."""
+    """Load the models and build the application. Raises StartError when a model can't be loaded."""
     chosen = device.choose(settings.use_gpu, settings.gpu_device_id, settings.local_model_dtype)
     gpus = Gpus(chosen.name, visible(chosen.name))
     gpus.observe(telemetry)
     allocator.observe(chosen.name, telemetry)
-    # Its own handler would print lines of another form beside ours.
+    # The library's own handler would print lines of another form beside ours.
     batching = logging.getLogger("ContinuousBatchingLogger")
     batching.handlers.clear()
     batching.propagate = True

@@ -1,8 +1,8 @@
-"""Joins what concurrent callers ask for into batches, computed one after another in a thread.
+"""Joins the items of concurrent callers into batches, computed one after another in a thread.
 
 Each batch has a thread of its own: see threads.py.
 
-What waits while a batch runs goes into the next one; nobody is made to wait for company.
+Items that come while a batch runs go into the next one; no item waits for others to come.
 """
 
 import asyncio
@@ -76,13 +76,13 @@ class Batcher(Generic[Item, Result]):
         self._closed = False
         self._running: Future[list[Result]] | None = None
         self.waiting = 0
-        """Items whose batch has not begun, without those nobody waits for any more."""
+        """Items whose batch has not begun and whose caller still waits."""
 
     async def run(self, items: Sequence[Item]) -> Batched[Result]:
-        """The results for these items.
+        """Compute the results for these items, in batches with those of other callers.
 
-        Raises Problem 429 when too many wait, 503 when the work fails or ends, 504 when the
-        deadline passes. Items of a call that ended in its wait are never computed.
+        Raises Problem 429 when too many wait, 503 when the work fails or the batcher is closed, 504
+        when the deadline passes. Items still waiting when their call ends are never computed.
         """
         left = deadline.remaining()
         if left == 0:
@@ -104,7 +104,7 @@ class Batcher(Generic[Item, Result]):
         self._queue.extend((call, index) for index in range(len(items)))
         if not self._busy:
             self._busy = True
-            loop.call_soon(self._next)  # callers of this turn of the loop come along
+            loop.call_soon(self._next)  # callers of this turn of the loop join the batch
         try:
             async with asyncio.timeout(left):
                 await call.done
@@ -116,7 +116,7 @@ class Batcher(Generic[Item, Result]):
         return Batched(cast(list[Result], call.results), began - call.came, call.batch_size)
 
     def close(self) -> None:
-        """Fail who waits, and wait for the batch that runs."""
+        """Fail the calls with waiting items, and wait for the batch that runs."""
         self._closed = True
         for call, _ in self._queue:
             _fail(call, f"the {self._name} are stopping")
@@ -124,7 +124,7 @@ class Batcher(Generic[Item, Result]):
             wait([self._running])
 
     def _leave(self, call: _Call[Item, Result]) -> None:
-        """Drop what is left of an ended call."""
+        """Take the items of an ended call out of the queue."""
         if not call.missing:
             return
         before = len(self._queue)
@@ -177,6 +177,6 @@ class Batcher(Generic[Item, Result]):
 
 
 def _fail(call: _Call[Item, Result], reason: str) -> None:
-    """Each caller gets a Problem of its own."""
+    """End a call with a Problem of its own, unless it has ended already."""
     if not call.done.done():
         call.done.set_exception(unavailable(reason))

@@ -1,4 +1,4 @@
-"""The device of the models (CUDA, else Apple MPS, else the CPU) and their number format."""
+"""The device that models run on (CUDA, else Apple MPS, else the CPU) and their number format."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -20,10 +20,10 @@ class Device:
 
 
 def choose(use_gpu: bool, gpu_device_id: int, dtype: DType | None = None) -> Device:
-    """The best device there is, with the number format asked for or the fastest it has.
+    """Choose the best device, with the number format `dtype` or else the fastest it has.
 
-    Without an accelerator `use_gpu` falls back to the CPU; a GPU number that doesn't exist is an
-    error, since the person meant a certain card.
+    Without an accelerator `use_gpu` falls back to the CPU. Raises StartError for a CUDA GPU number
+    that doesn't exist, since the person meant a certain card.
     """
     if use_gpu and torch.cuda.is_available():
         count = torch.cuda.device_count()

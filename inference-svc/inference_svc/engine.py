@@ -36,15 +36,17 @@ PAGE_SIZE = 64
 STOP_SECONDS = 2.0
 WATCH_SECONDS = 0.2
 SLOW_WATCH_SECONDS = 1.0
-"""A look at the engine that comes later than this after the last was not kept waiting by it."""
+"""Most seconds between two looks at the engine that count for a stall: where more have passed, this
+process did not run.
+"""
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """Token ids in, at most `max_new_tokens` out, ended early by any of the `stop` texts.
+    """One sequence to generate: at most `max_new_tokens`, ended early by any of the `stop` texts.
 
-    `temperature` 0 takes the likeliest token; what `top_p`, `top_k`, `seed` and `choice` mean is
-    said at Sampling. Without a seed there is a random one.
+    `temperature`, `top_p`, `top_k`, `seed` and `choice` are those of Sampling. Without a seed a
+    random one is drawn.
     """
 
     prompt_ids: list[int]
@@ -57,7 +59,7 @@ class GenerationRequest:
     choice: int = 0
 
     def choices(self, count: int) -> list["GenerationRequest"]:
-        """`count` sequences of one call, each with its own random numbers."""
+        """Requests for `count` sequences of one call, each with its own random numbers."""
         return [replace(self, choice=index) for index in range(count)]
 
     def sampling(self) -> Sampling:
@@ -80,10 +82,10 @@ class Generation:
 
 @dataclass(frozen=True)
 class EngineLimits:
-    """Bounds in tokens, requests and seconds; see the settings of the same names.
+    """Bounds of the engine in tokens, requests and seconds; see the settings of the same names.
 
-    Who is in a step for longer than `stall_seconds` gets an error and the step is interrupted; one
-    that goes on for twice as long is the end of the engine.
+    A step that takes longer than `stall_seconds` is interrupted and the calls in it fail; one that
+    takes twice as long is the end of the engine.
     """
 
     max_context: int
@@ -95,22 +97,22 @@ class EngineLimits:
 
 
 Emit = Callable[[int, str], None]
-"""Is told the text of a sequence, by its number, as it comes."""
+"""Callback for the text of a sequence as it comes: the sequence's number and some more text."""
 
 
 @dataclass(eq=False)
 class Call:
-    """The work of one caller, as far as it has come. `context` is the caller's span."""
+    """The account of one call's sequences, filled while it runs. `context` is the caller's span."""
 
     context: SpanContext = INVALID_SPAN_CONTEXT
     works: list[Work] = field(default_factory=list)
 
 
 class Engine:
-    """Owns the model while it runs. All methods are for the event loop's thread.
+    """Generates text for concurrent calls. All methods are for the event loop's thread.
 
-    `on_step` and `on_failure` are called in the engine's thread: for each step with those in it,
-    and for each one that failed with its error.
+    `on_step` and `on_failure` are called in the engine's thread: with each step, and with the error
+    of each one that failed.
     """
 
     def __init__(self, language_model: LanguageModel, limits: EngineLimits) -> None:
@@ -175,14 +177,14 @@ class Engine:
         self.manager.start()
 
     async def stop(self) -> None:
-        """Refuse what is new and end the thread. What still runs fails: the server has given it its
-        time already.
+        """Refuse new calls and end the thread. Calls that still run fail: the server has waited for
+        them already.
         """
         self.admission.stopping = True
         await asyncio.to_thread(self.manager.stop, block=True, timeout=STOP_SECONDS, hard_stop=True)
 
     def failure(self) -> str | None:
-        """Why the engine can't serve now, or None while it can."""
+        """The reason why the engine can't serve now; None while it can."""
         if self.manager.recovering:
             return "the engine begins again after a failure"
         if (reason := self._lost()) is None and self._stalls:
@@ -190,10 +192,10 @@ class Engine:
         return reason
 
     async def lost(self) -> str:
-        """Wait until the engine can't be helped any more, fail who waits for it, and say why.
+        """Wait until the engine can't be helped any more, fail all calls, and return the reason.
 
-        Meanwhile interrupt the steps that take too long; who is in one that can't be interrupted
-        at once doesn't wait for it.
+        Meanwhile interrupt the steps that take too long; the calls in one that can't be interrupted
+        at once fail without waiting for it.
         """
         interrupted = abandoned = None
         while True:
@@ -230,14 +232,14 @@ class Engine:
         return self._stall.seconds(self.steps.busy_since) > self.limits.stall_seconds
 
     def _step_failed(self, error: Exception, entries: Sequence[Entry]) -> bool:
-        """In the engine's thread: fail those in the step. Returns whether to go on."""
+        """Fail the sequences of a step, in the engine's thread. True: the engine may go on."""
         goes_on = not self._failures.beyond_help()
         self.on_failure(error)
         self._fail(error, entries)
         return goes_on
 
     def _fail(self, error: Exception, entries: Sequence[Entry]) -> None:
-        """Fail those in a step, from any thread, and log whose traces they are."""
+        """Fail the sequences of a step, from any thread, and log the ids of their traces."""
         failed = EngineFailed(error)
         traces = {format_trace_id(entry.work.context.trace_id) for entry in entries}
         logger.error(
@@ -256,15 +258,15 @@ class Engine:
         emit: Emit | None = None,
         call: Call | None = None,
     ) -> list[Generation]:
-        """Generate all sequences of one call together; `emit` is told their text as it comes, and
-        `call` gets their work.
+        """Generate all sequences of one call together; `emit` gets their text as it comes, `call`
+        the account of their work.
 
         Raises Problem: what Admission raises, 503 when the engine fails, 504 when the deadline
         passes. A cancelled call leaves the batch before the next step.
         """
         call = call or Call()
         lengths = [(len(request.prompt_ids), request.max_new_tokens) for request in requests]
-        self.admission.enter(lengths, self._lost())  # who comes while it begins again waits
+        self.admission.enter(lengths, self._lost())  # during a recovery calls wait
         try:
             async with asyncio.timeout(deadline.remaining()):
                 return await self._together(requests, emit, call)
@@ -308,7 +310,7 @@ class Engine:
             output = await entry.done
             taken = len(output.prompt_ids) + len(output.generated_tokens) - 1
         finally:
-            del self._entries[request_id]  # what nobody waits for is not computed
+            del self._entries[request_id]  # without an entry nothing is computed
             self.steps.settle(work, taken)
         if output.status == RequestStatus.FAILED:
             raise unavailable(f"the engine failed: {output.error}")

@@ -13,9 +13,10 @@ from o11y.http import deadline
 
 
 class Entry:
-    """Belongs to the event loop; of the engine's thread are `work`, and the reading of `deadline`.
+    """Hands the tokens of one sequence to its caller as text.
 
-    `deadline` is a time of `time.monotonic`: a sequence that waits until then is never computed.
+    It belongs to the event loop; the engine's thread uses `work` and reads `deadline`, a time of
+    `time.monotonic`: a sequence that waits until then is never computed.
     """
 
     def __init__(self, work: Work, stream: TextStream, emit: Callable[[str], None] | None) -> None:
@@ -30,7 +31,7 @@ class Entry:
         self._seen = 0
 
     def take(self, output: GenerationOutput) -> None:
-        """Take what the engine has generated so far."""
+        """Hand on the new text of `output`, which has all tokens generated so far."""
         if self.done.done():
             return
         text = self.stream.add(output.generated_tokens[self._seen :])

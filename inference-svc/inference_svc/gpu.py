@@ -1,7 +1,7 @@
 """The NVIDIA GPUs this process may use, as NVML sees them: memory, work, heat and power.
 
-A value that a GPU doesn't tell, or doesn't tell any more, is absent. What NVML tells of which GPU
-is in https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceQueries.html
+A value that a GPU doesn't report, or doesn't report any more, is absent. The values and the GPUs
+that have them: https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceQueries.html
 """
 
 import logging
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 SAMPLE_SECONDS = 2.0
 STALE_SECONDS = 10.0
-"""NVML can hang when a GPU fails: what it said this long ago is no news of the GPU."""
+"""Age from which a sample is no longer reported: NVML can hang when a GPU fails."""
 
 CLOSE_SECONDS = 1.0
 
@@ -48,7 +48,7 @@ Values = dict[Metric, float]
 
 
 class Nvml(Protocol):
-    """The functions of `pynvml` that are used, which raise NVMLError. Handles are NVML's own."""
+    """The part of `pynvml` in use here. A handle is NVML's own; every function raises NVMLError."""
 
     def nvmlInit(self) -> None: ...
     def nvmlShutdown(self) -> None: ...
@@ -68,14 +68,14 @@ class Nvml(Protocol):
 def visible(model_device: str) -> dict[str, str]:
     """PyTorch's name and the UUID of each GPU that CUDA_VISIBLE_DEVICES leaves to this process.
 
-    None for a model that runs elsewhere: its process has no business with a GPU.
+    Empty for a model that runs elsewhere: its process has no business with a GPU.
     """
     devices = range(torch.cuda.device_count()) if model_device.startswith("cuda") else ()
     return {f"cuda:{i}": str(torch.cuda.get_device_properties(i).uuid) for i in devices}
 
 
 class Gpu:
-    """One GPU, or the part of one that MIG makes. Raises NVMLError when NVML doesn't know it."""
+    """One GPU, or a MIG instance of one, to be read. Raises NVMLError when NVML doesn't know it."""
 
     def __init__(self, nvml: Nvml, device: str, uuid: str, runs_model: bool) -> None:
         self._nvml = nvml
@@ -108,7 +108,7 @@ class Gpu:
         return self._semconv if metric.name.startswith("hw.") else self._own
 
     def read(self) -> Values:
-        """The readings of this GPU at this moment."""
+        """The values this GPU reports at this moment."""
         values: Values = {}
         for ask in (
             self._memory,
@@ -125,7 +125,7 @@ class Gpu:
         return values
 
     def _log(self, refusal: str, error: NVMLError) -> None:
-        """Each refusal once: some GPUs never tell some values."""
+        """Log each refusal once: some GPUs never report some values."""
         if refusal not in self._refused:
             self._refused.add(refusal)
             usual = isinstance(error, NVMLError_NotSupported)
@@ -163,7 +163,7 @@ class Gpu:
         }
 
     def _share(self) -> Values:
-        """In a container NVML may count processes by the host's ids: this one isn't found then."""
+        """The GPU memory of this process; none in a container where NVML lists the host's ids."""
         for process in self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle):
             if process.pid == os.getpid() and process.usedGpuMemory is not None:
                 return {schema.GPU_PROCESS_MEMORY: process.usedGpuMemory}
@@ -171,10 +171,10 @@ class Gpu:
 
 
 class Gpus:
-    """The GPUs of this process, and the thread that asks them.
+    """The GPUs of this process, and the thread that samples them.
 
-    NVML may take its time, and for ever when a GPU fails; who collects metrics reads what it said
-    last. `devices` are PyTorch's names and UUIDs, as `visible` gives them.
+    NVML may take its time, and for ever when a GPU fails, so metrics come from the last sample.
+    `devices` are PyTorch's names and UUIDs, as `visible` returns them.
     """
 
     def __init__(
@@ -208,12 +208,12 @@ class Gpus:
         self.sample()
 
     def sample(self) -> None:
-        """Ask every GPU; blocks for as long as NVML does."""
+        """Read every GPU; blocks for as long as NVML does."""
         sample = [(gpu, gpu.read()) for gpu in self._gpus]
         self._sample, self._sampled = sample, self._clock()
 
     def observe(self, telemetry: Telemetry) -> None:
-        """Register the metrics."""
+        """Register the metrics, whose values come from the last sample."""
         for register, metrics in (
             (telemetry.gauge, GAUGES),
             (telemetry.sum, SUMS),
@@ -223,7 +223,7 @@ class Gpus:
                 register(metric, partial(self._points, metric))
 
     def stats(self) -> dict[str, str | float] | None:
-        """Name and memory of the GPU the model runs on, as far as NVML tells."""
+        """Name and memory of the GPU the model runs on, as far as NVML reports them."""
         shown = {
             "memory_used_bytes": schema.GPU_MEMORY_USED,
             "memory_total_bytes": schema.GPU_MEMORY_TOTAL,
@@ -235,12 +235,12 @@ class Gpus:
         return None
 
     def start(self) -> None:
-        """Ask again and again, in a thread; nothing to do without a GPU."""
+        """Start the thread that samples every SAMPLE_SECONDS; nothing to do without a GPU."""
         if self._gpus:
             self._thread.start()
 
     def close(self) -> None:
-        """Let go of NVML, unless it still owes an answer."""
+        """End the thread and shut NVML down, unless a call to it hangs."""
         self._closing.set()
         if self._thread.is_alive():
             self._thread.join(CLOSE_SECONDS)

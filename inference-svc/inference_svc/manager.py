@@ -1,4 +1,4 @@
-"""Transformers' continuous batching as the engine needs it: observed, obedient, and able to go on.
+"""Transformers' continuous batching, extended: steps observed, calls cancelled, failures survived.
 
 All that is known of the library's insides is here. Its loop runs in a thread of its own, and calls
 what is overridden here at each step. There is no public way to see a step, to go on after one that
@@ -38,16 +38,16 @@ from inference_svc.sampling import Sampler
 from inference_svc.steps import Part, Step, Steps
 
 Entries = Mapping[str, Entry]
-"""The sequences that are waited for, by request id; nobody wants one that isn't among them."""
+"""Sequences with a waiting caller, by request id; one that isn't among them is cancelled."""
 
 Failed = Callable[[Exception, Sequence[Entry]], bool]
-"""Is told of a step that failed and whom it took along; says whether to go on."""
+"""Callback for a failed step: its error and the sequences that fail with it. True: go on."""
 
 SCHEDULER = "o11y"
 
 
 class Scheduler(FIFOScheduler):  # type: ignore[misc]
-    """First in, first out. Who has left, or whose time is over, is out before a batch is made."""
+    """First in, first out; before each batch, sequences without caller or time are cancelled."""
 
     entries: Entries
 
@@ -65,7 +65,7 @@ SCHEDULER_MAPPING[SCHEDULER] = Scheduler
 
 
 class Router(OutputRouter):  # type: ignore[misc]
-    """Brings what was generated to those who wait for it; the rest is dropped."""
+    """Hands generated tokens to the sequences' entries; drops those nobody waits for."""
 
     def __init__(self, entries: Entries) -> None:
         super().__init__()
@@ -90,8 +90,10 @@ def _take(found: list[tuple[Entry, GenerationOutput]]) -> None:
 
 
 class Manager(ContinuousBatchingManager):  # type: ignore[misc]
-    """The library's manager. Its cache is made at once: raises MemoryError, ValueError or torch's
-    OutOfMemoryError when it can't be.
+    """The library's manager, which calls `observe` after each step and `failed` for a failed one.
+
+    The cache is made at once: raises MemoryError, ValueError or torch's OutOfMemoryError when it
+    can't be.
     """
 
     def __init__(
@@ -126,7 +128,7 @@ class Manager(ContinuousBatchingManager):  # type: ignore[misc]
         return int(self._cache.num_blocks)
 
     def cache_used(self) -> float:
-        """Blocks that sequences hold. Those kept for their prefix alone can be had at any time."""
+        """Blocks that sequences hold; those kept for their prefix alone count as free."""
         cache = self._cache
         total = cache.num_sectors * cache.bytes_per_sector
         free = cache.compute_free_capacity(relative=False) + sum(
@@ -136,7 +138,7 @@ class Manager(ContinuousBatchingManager):  # type: ignore[misc]
         return float(cache.num_blocks * (total - free) / total)
 
     def start(self) -> None:
-        """Start the thread: a daemon, since one that hangs must not hold the process."""
+        """Start the thread: a daemon, since one that hangs must not keep the process alive."""
         self.background_thread_status.clear()
         self._generation_thread = threading.Thread(
             target=self._run_generation_loop, name="engine", daemon=True
@@ -144,7 +146,7 @@ class Manager(ContinuousBatchingManager):  # type: ignore[misc]
         self._generation_thread.start()
 
     def in_step(self) -> list[Entry]:
-        """The entries in the step that is computed now, or all that run when there is none."""
+        """The sequences in the step that is computed now, or all that run when there is none."""
         ids = [each.state.request_id for each in list(self._batch)]
         ids = ids or list(self._processor.scheduler.active_requests)
         return [entry for each in ids if (entry := self._entries.get(each)) is not None]
@@ -152,8 +154,8 @@ class Manager(ContinuousBatchingManager):  # type: ignore[misc]
     def interrupt(self) -> None:
         """Raise StepStalled in the engine's thread before its next Python instruction.
 
-        The interpreter can't end a thread; this is what it offers (`PyThreadState_SetAsyncExc`).
-        A loop ends by it, a call into a library of C only when it returns.
+        The interpreter can't end a thread, only raise in it (`PyThreadState_SetAsyncExc`): a loop
+        ends at once, a call into a C library only when it returns.
         """
         thread = self._generation_thread
         if thread is not None and thread.ident is not None:
@@ -178,7 +180,7 @@ class Manager(ContinuousBatchingManager):  # type: ignore[misc]
         try:
             goes_on: bool = super()._generation_loop_body(batch_processor, bootstrapping)
             if batch_processor.use_async_batching and before not in (None, self._step):
-                self._steps.landed(before)  # results come a step later there
+                self._steps.landed(before)  # its results come one step later
             return goes_on
         except Exception as error:
             if not self._recover(batch_processor, error):
@@ -213,9 +215,9 @@ class Manager(ContinuousBatchingManager):  # type: ignore[misc]
     def _recover(self, processor: ContinuousBatchProcessor, error: Exception) -> bool:
         """Fail the requests of the step, and begin again with the others and an empty cache.
 
-        An error outside a step is that of all that run, since nobody can say whose it is. Those
-        that ran but were not in the step begin again with what they had generated as their prompt,
-        as after an eviction.
+        An error outside a step fails all that run, since nobody can say whose it is. Requests that
+        ran but were not in the step begin again with what they had generated added to their prompt,
+        as after an eviction. False: the engine must end.
         """
         self.recovering = True
         scheduler = processor.scheduler

@@ -14,7 +14,7 @@ from inference_svc.device import Device
 from o11y.web.service import StartError
 
 HUB_SECONDS = 5.0
-"""Seconds the hub has to say whether it has a model."""
+"""Longest wait for the hub to say whether it has a model."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class LanguageModel:
 def load(name: str | None, device: Device, cache: Path) -> LanguageModel:
     """Load the model `name` (hub id or folder), or the packaged one, onto the device.
 
-    Raises StartError with one plain sentence when it can't be had.
+    Raises StartError with one plain sentence when it can't be loaded.
     """
     if name is None:
         try:

@@ -1,4 +1,4 @@
-"""OpenAI's streams of the local model: chunks as server-sent events, at last the usage."""
+"""Streams of the local model in OpenAI's format: chunks as server-sent events, usage last."""
 
 import time
 import uuid
@@ -16,13 +16,13 @@ from o11y.web.problems import Problem, openai_error
 DONE = Last(b"data: [DONE]\n\n")
 
 Choice = Callable[[int, str | None, str | None], dict[str, Any]]
-"""A choice of a chunk: its number, some text or None, why it ended or None."""
+"""Builder of a chunk's choice, from its number, some text or None, finish reason or None."""
 
 
 async def stream_chat(
     generator: Generator, requests: Sequence[GenerationRequest], asked: Sequence[Said], usage: bool
 ) -> EventStream:
-    """The response for a chat. Raises Problem when it fails before the first token."""
+    """The streamed response for a chat. Raises Problem when it fails before the first token."""
     running = await _begun(generator, "chat", requests, asked)
     chunks = _Chunks(running, "chatcmpl", "chat.completion.chunk", _chat_choice, usage)
     roles = [_chat_choice(index, "", None) for index in range(len(requests))]
@@ -34,7 +34,7 @@ async def stream_chat(
 async def stream_text(
     generator: Generator, requests: Sequence[GenerationRequest], asked: Sequence[Said], usage: bool
 ) -> EventStream:
-    """The stream of a text completion."""
+    """The streamed response for a text completion. Raises Problem as `stream_chat` does."""
     running = await _begun(generator, "text_completion", requests, asked)
     chunks = _Chunks(running, "cmpl", "text_completion", _text_choice, usage)
     return EventStream(chunks.events(generator.engine.language_model.name, []), running.close)
@@ -61,7 +61,7 @@ def _text_choice(index: int, text: str | None, finish: str | None) -> dict[str, 
 
 
 class _Chunks:
-    """The events of one stream."""
+    """Writes the events of one stream."""
 
     def __init__(
         self, running: Running, prefix: str, kind: str, choice: Choice, usage: bool
@@ -88,12 +88,12 @@ class _Chunks:
         blank = {choice["index"] for choice in opening}
         try:
             async for index, text in self._running.pieces():
-                # as in whole answers, what a chat says begins with its first word
+                # as in a whole answer, the text of a chat begins without white space
                 said = text.lstrip() if index in blank else text
                 if said:
                     blank.discard(index)
                     yield event({**frame, "choices": [self._choice(index, said, None)]})
-        except Problem as problem:  # too late for a status
+        except Problem as problem:  # too late for an HTTP status
             problems.report(problem)
             yield LastError(event(openai_error(problem)))
             return

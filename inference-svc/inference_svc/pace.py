@@ -1,4 +1,4 @@
-"""The rate at which sequences end, for the Retry-After of callers who find no place."""
+"""The rate at which sequences end, for the `Retry-After` of a call that finds no place."""
 
 import math
 import time
@@ -10,7 +10,7 @@ MOST_SECONDS = 60
 
 
 class Pace:
-    """The rate at which the last sequences ended, up to now: an engine that stalls gets slower."""
+    """The rate at which the last sequences ended, up to now: while an engine stalls, it falls."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -20,7 +20,7 @@ class Pace:
         self._ends.append(self._clock())
 
     def seconds_for(self, sequences: int) -> int:
-        """Seconds until so many will have ended: 1 to 60, whole; 1 while nothing is known."""
+        """Seconds (whole, 1 to 60) until `sequences` more end; 1 while nothing is known."""
         if len(self._ends) < 2:
             return 1
         took = (self._clock() - self._ends[0]) / len(self._ends)

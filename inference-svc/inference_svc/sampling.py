@@ -6,8 +6,8 @@ score of a row: a greedy row is left as the model wrote it, and in any other the
 is raised above the rest. Only rows that ask for something pay for it, whereas the library's own
 processors sort the whole vocabulary for every row and draw from a softmax over all of it.
 
-What a step needs is kept on the host between `prepare_tensor_args` and the call, which the engine
-makes in turns; a captured CUDA graph would replay one step's settings for all others.
+The settings of a step are kept on the host between `prepare_tensor_args` and the call, which the
+engine makes in turns; a captured CUDA graph would replay one step's settings for all others.
 """
 
 import math
@@ -26,13 +26,13 @@ ARGUMENT = "sampling"
 """The keyword under which `add_request` takes a `Sampling`."""
 
 COLDEST = 1e-6
-"""The lowest temperature that is divided by: the likeliest token has all the weight there."""
+"""Lowest temperature that scores are divided by: the likeliest token has all the weight there."""
 
 LEAST = 1e-30
-"""No random number is less, so that none divides by zero."""
+"""Least random number, so that none divides by zero."""
 
 PIECE = 2**20
-"""Scores that are worked on together: what they need besides fits a processor's cache, and is
+"""Scores that are processed together: their temporary tensors fit a processor's cache, and are
 little beside a GPU's memory.
 """
 
@@ -44,7 +44,7 @@ _NINES = (1 << _DIGIT) - 1
 
 @dataclass(frozen=True)
 class Sampling:
-    """The sampling parameters of one sequence.
+    """The settings by which one sequence's tokens are drawn.
 
     `temperature` 0 takes the likeliest token; a lower one than COLDEST counts as that. `top_k`
     keeps the k likeliest and those as likely as the last of them, `top_p` (0 < p ≤ 1) the fewest
@@ -62,8 +62,8 @@ class Sampling:
     choice: int = 0
 
     def noise(self, position: int) -> np.random.Generator:
-        """Random numbers of the token at `position`: Philox, of which each (seed, choice) is a
-        stream of its own and each position a part of that.
+        """Random numbers for the token at `position`: each (seed, choice) is a Philox stream of its
+        own, and each position a part of that.
         """
         key = np.array([self.seed % _WORD, self.choice], dtype=np.uint64)
         counter = np.array([0, position, 0, 0], dtype=np.uint64)
@@ -119,7 +119,7 @@ class Sampler(ContinuousBatchingLogitsProcessorList):  # type: ignore[misc]  # u
 
 
 def draw(scores: torch.Tensor, rows: list[tuple[Sampling, np.random.Generator]]) -> torch.Tensor:
-    """One token for each row of the scores `[rows, vocabulary]`, which are used up: `[rows]`.
+    """Draw a token for each row of the scores `[rows, vocabulary]`, which are changed: `[rows]`.
 
     The rows go through in pieces, and each piece through the same operations whatever the values of
     its settings are: nothing is repeated until something holds, so no request makes a step long.
@@ -159,14 +159,14 @@ def _draw(scores: torch.Tensor, rows: list[tuple[Sampling, np.random.Generator]]
 def _border(
     weights: torch.Tensor, shares: torch.Tensor, most: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The least weight among the fewest likeliest tokens whose shares add up to `most`, and what
-    the tokens of that very weight have to bring of it: `[rows, 1]` each.
+    """The least weight among the fewest likeliest tokens whose shares add up to `most`, and the
+    part of `most` that the tokens of that very weight have to make up: `[rows, 1]` each.
 
     Weights are between 0 and 1, and the heaviest token of a row is always among those tokens. The
     weight is found without a sort, digit by digit (radix select): of non-negative floats the bits
     have the order of the numbers, and each half of them is a digit.
     """
-    bits = weights.view(torch.int32).clamp(0, _ONE)  # what is no number stays within the digits
+    bits = weights.view(torch.int32).clamp(0, _ONE)  # NaN stays within the digits
     found = torch.zeros_like(bits[:, :1])
     left = most.clamp(min=torch.finfo(most.dtype).tiny)
     for digit in (bits >> _DIGIT, bits & _NINES):
@@ -182,7 +182,7 @@ def _border(
 
 
 def _pick(weights: torch.Tensor, noises: list[np.random.Generator]) -> torch.Tensor:
-    """A token of each row with a chance in proportion to its weight; weights are `[rows, size]`.
+    """Draw a token of each row in proportion to the weights, which are `[rows, size]`.
 
     The largest weight over an exponential random number is such a choice (the Gumbel-max trick).
     It is made among blocks of tokens and then within one, so that a row takes about twice the

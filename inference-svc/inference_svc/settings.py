@@ -1,4 +1,4 @@
-"""The settings of inference-svc, from the environment."""
+"""Settings of inference-svc, read from the environment."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from o11y.settings import ServiceSettings
 
 
 class Settings(ServiceSettings):
-    """Model, device and the bounds of the engine. What is None depends on the device: see sizing.
+    """Model, device and bounds of the engine. A bound of None depends on the device: see sizing.
 
     Sizes are in tokens, the cache's in blocks of 64.
     """

@@ -1,4 +1,4 @@
-"""The engine's limits: what the settings say, or what suits the device."""
+"""Bounds of the engine: those in the settings, or else those that suit the device."""
 
 import math
 from typing import Any
@@ -20,7 +20,7 @@ BATCH_TOKENS = {"cpu": 512, "mps": 1024, "cuda": 2048}
 BLOCKS = {"cpu": 128, "mps": 256}
 
 SHARE = 0.5
-"""Share of the CUDA memory that is free once the model is loaded: most that the cache takes."""
+"""Largest share of the cache in the CUDA memory that is free when the model is loaded."""
 
 
 def limits(settings: Settings, language_model: LanguageModel) -> EngineLimits:
@@ -47,8 +47,8 @@ def limits(settings: Settings, language_model: LanguageModel) -> EngineLimits:
 
 
 def block_bytes(config: Any, batch_tokens: int, itemsize: int = 2) -> int:
-    """The bytes of a block of the cache: keys and values of PAGE_SIZE tokens in all layers, their
-    copies for one layer's attention, and their columns of two attention masks.
+    """Bytes that a block of the cache costs: keys and values of PAGE_SIZE tokens in all layers,
+    their copies for one layer's attention, and their columns of two attention masks.
     """
     head, pairs = find_head_dim(config), find_num_key_value_heads(config)
     stored = config.num_hidden_layers * 2 * pairs * head

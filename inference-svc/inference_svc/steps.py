@@ -1,4 +1,4 @@
-"""The account of the engine's forward steps: what they computed, and for whom.
+"""The account of the engine's forward steps: how much each computed, and for which sequences.
 
 A step computes one slot for each token it is given, and for each token of padding. A slot is
 useful when its result is used. It isn't when it is padding, when it computes again what an eviction
@@ -20,7 +20,7 @@ from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanContext
 @dataclass(eq=False)
 class Step:
     """One forward pass. `useful` falls when it turns out that a result is not used; `context` is
-    the span of one of those in it.
+    the span of one of the calls in it.
     """
 
     requests: int
@@ -28,11 +28,11 @@ class Step:
     useful: int
     context: SpanContext
     produces: list["Work"] = field(default_factory=list)
-    """The sequences that this step makes a token for, until it has come."""
+    """Sequences that get a token from this step, until it has come."""
 
 
 class Work:
-    """The work done for one sequence. Times are those of `time.perf_counter`.
+    """The account of one sequence. Times are those of `time.perf_counter`.
 
     `context` is the span of its caller: it travels with the sequence, so that what the engine's
     thread records belongs to the right trace.
@@ -42,7 +42,7 @@ class Work:
         self.context = context
         self.made = time.perf_counter()
         self.admitted: float | None = None
-        """The beginning of its first step: until then it waited."""
+        """Time at which its first step began: until then it waited."""
         self.first_token: float | None = None
         self.tokens = 0
         """Tokens that were generated, taken or not."""
@@ -52,7 +52,7 @@ class Work:
         self.limit = math.inf
         """Positions whose results are used, once that is known."""
         self.parts: list[tuple[Step, int, int]] = []
-        """The steps it was in, until it is settled, and the positions computed: from, up to."""
+        """Steps of the unsettled sequence, each with the positions computed there: from, up to."""
 
 
 class Part(NamedTuple):
@@ -65,16 +65,16 @@ class Part(NamedTuple):
 
 
 class Steps:
-    """Keeps the account of the steps: the engine's thread adds to it, the event loop settles."""
+    """Keeps the account of the steps: the engine's thread adds to it, the event loop settles it."""
 
     def __init__(self) -> None:
         self.count = 0
         self.busy_since: float | None = None
-        """The `time.monotonic` at which the thread began what it does now; None at rest."""
+        """Time of `time.monotonic` at which the engine's thread began its work; None at rest."""
         self._lock = threading.Lock()
 
     def begin(self, parts: Sequence[Part], slots: int, left: int = 0) -> Step:
-        """A step starts, with `left` requests besides whose callers have gone."""
+        """Note the start of a step, with `left` more requests whose callers have gone."""
         now = time.perf_counter()
         context = parts[0].work.context if parts else INVALID_SPAN_CONTEXT
         step = Step(len(parts) + left, slots, 0, context)
@@ -93,7 +93,7 @@ class Steps:
         return step
 
     def landed(self, step: Step) -> None:
-        """The step's tokens are there."""
+        """Note that the step's tokens have come."""
         now = time.perf_counter()
         for work in step.produces:
             work.tokens += 1
@@ -102,12 +102,12 @@ class Steps:
         step.produces = []
 
     def failed(self, step: Step) -> None:
-        """Nothing of the step is used."""
+        """Note that nothing of the step is used."""
         with self._lock:
             step.useful, step.produces = 0, []
 
     def settle(self, work: Work, taken: int | None = None) -> None:
-        """The caller took so many positions, or as many as there are, and takes no more."""
+        """Note that the caller took `taken` positions, or all when None, and takes no more."""
         with self._lock:
             work.limit = work.reached if taken is None else taken
             for step, start, end in work.parts:
@@ -118,7 +118,7 @@ class Steps:
 
 
 class Occupancy(NamedTuple):
-    """The occupancy of the steps that a call took part in.
+    """Number and size of the steps that a call took part in: `mean` and `most` sequences in one.
 
     `efficiency` is their useful slots over all their slots, of everyone in them, as far as both
     were known when the call ended; 0 for a call without a step.

@@ -1,26 +1,26 @@
-"""Text out of tokens as they come: nothing is said that has to be taken back."""
+"""Text out of tokens as they come, without any that would have to be taken back."""
 
 from collections.abc import Sequence
 
 import transformers
 
 _INCOMPLETE = "\ufffd"
-"""The character a tokenizer writes for bytes that are not a whole one yet."""
+"""Character that a tokenizer writes for bytes that are not a whole character yet."""
 
 
 class TextStream:
-    """The text of one sequence.
+    """Decodes the tokens of one sequence as they come, up to the first of the `stops`.
 
     A token may be part of a character, and its text may depend on the one before it, so tokens are
-    decoded from the last clean border on. Of what could be the beginning of a `stop` text nothing
-    is given out until it is clear that it isn't one.
+    decoded from the last clean border on. Text that could be the beginning of a stop text is held
+    back until it is clear that it isn't one.
     """
 
     def __init__(
         self, tokenizer: transformers.PreTrainedTokenizerBase, stops: Sequence[str] = ()
     ) -> None:
         self.stopped = False
-        """A stop text was found; the text ends before it."""
+        """True once a stop text was found; the text ends before it."""
         self._tokenizer = tokenizer
         self._stops = stops
         self._ids: list[int] = []
@@ -67,6 +67,6 @@ class TextStream:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """The number of characters at the text's end that could begin the stop text."""
+    """Number of characters at the end of the text that could be the beginning of the stop text."""
     longest = min(len(text), len(stop) - 1)
     return next((size for size in range(longest, 0, -1) if text.endswith(stop[:size])), 0)

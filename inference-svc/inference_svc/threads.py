@@ -12,7 +12,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 SPINS = 5_000
-"""Number of times a thread looks for more to do before it sleeps, unless GOMP_SPINCOUNT or
+"""Times that a thread looks for more to do before it sleeps, unless GOMP_SPINCOUNT or
 OMP_WAIT_POLICY say otherwise. libgomp's default, 300,000, takes about a millisecond. It costs
 nothing while the cores are free; but where another process has one of them, the thread that waits
 keeps its core from the one it waits for, at each operation. `make bench-neighbours` measures it.

@@ -1,4 +1,4 @@
-"""The pause before a call is tried again."""
+"""The wait before a call is tried again."""
 
 import math
 import random
@@ -15,8 +15,9 @@ DAY_SECONDS = 86_400.0
 def wait(retry: int, headers: Mapping[str, str] | None) -> float:
     """Seconds before the retry with this number, the first being 0.
 
-    What the provider asks for (`Retry-After`, RFC 9110 10.2.3, in seconds or as a date, and
-    OpenAI's `retry-after-ms`) is obeyed. Otherwise twice as long each time, with full jitter.
+    A provider that asks for a wait (`Retry-After`, RFC 9110 10.2.3, in seconds or as a date, or
+    OpenAI's `retry-after-ms`) is obeyed. Otherwise the longest wait doubles each time, up to
+    MOST_SECONDS, with full jitter.
     """
     asked = asked_for(headers) if headers else None
     if asked is not None:
@@ -25,7 +26,7 @@ def wait(retry: int, headers: Mapping[str, str] | None) -> float:
 
 
 def asked_for(headers: Mapping[str, str]) -> float | None:
-    """Seconds the provider wants to be left alone, a day at most; None when it doesn't say."""
+    """Seconds the provider asks the caller to wait, a day at most; None when it doesn't say."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         value = headers.get(name)
         if value is None:
@@ -40,7 +41,7 @@ def asked_for(headers: Mapping[str, str]) -> float | None:
 
 
 def _until(date: str) -> float:
-    """Seconds until an HTTP date, 0 when it has passed; -1 for what is no date."""
+    """Seconds until an HTTP date, 0 when it has passed; -1 for an invalid one."""
     try:
         at = parsedate_to_datetime(date)
         if at.tzinfo is None:  # one of HTTP's forms names no zone: all mean UTC

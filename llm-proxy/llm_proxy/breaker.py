@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class State(IntEnum):
-    """The state of a breaker, by the number that the gauge shows."""
+    """The state of a breaker, by the number that its gauge shows."""
 
     CLOSED = 0
     HALF_OPEN = 1
@@ -16,8 +16,8 @@ class State(IntEnum):
 class Breaker:
     """Opens after `failures` failed calls in a row, for `seconds`; then one call may try.
 
-    That one closes it again or opens it anew. What is a failure its user decides: the provider's
-    own errors and silence, not a call that was wrong.
+    That call closes it again or opens it anew. Its user decides which calls failed: those with an
+    error or silence of the provider's, not those that were wrong themselves.
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class Breaker:
         return max(0.0, self._opened + self._seconds - self._clock())
 
     def allows(self) -> bool:
-        """True if a call may be made; it must then end in one of the three methods below.
+        """True: a call may be made, and has to end in one of the three methods below.
 
-        `trying` says there that it was allowed while the breaker was half open. Calls that began
-        before it opened may end in the meantime: of these only a success tells something new.
+        `trying` is true there for a call allowed while the breaker was half open. Calls that began
+        before it opened may end in the meantime: of these only a success changes its state.
         """
         match self.state:
             case State.CLOSED:
@@ -73,6 +73,6 @@ class Breaker:
             self._opened = self._clock()
 
     def undecided(self, trying: bool = False) -> None:
-        """The call ended without telling how the provider is: its caller left, or was wrong."""
+        """Note the end of a call that shows nothing: its caller left, or the call was wrong."""
         if trying:
             self._trying = False

@@ -14,10 +14,10 @@ from llm_proxy.answers import Tokens
 from o11y.telemetry import schema
 
 NO_LIST = "none"
-"""The name for no price list at all: then no price is guessed either."""
+"""Value in place of a price list's name: no list is used, and no price is guessed."""
 
 FRESH_SECONDS = 60.0
-"""Seconds for which a price is taken as it is: some change with the hour."""
+"""Seconds for which a price is used before the library is asked again: some change by the hour."""
 
 _KEYS = {
     "input": "input_tokens",
@@ -35,15 +35,15 @@ _PART_OF = {"cached": "input", "cache_write": "input", "input_audio": "input"} |
 _PROBE = 1_000_000
 
 _BY_NAME = (None, "openai")
-"""Without a provider the library finds one by the model's name, if it is a chat model's; the others
-of a provider that speaks OpenAI's API, for embeddings, have the names of OpenAI's own."""
+"""Lists for an address that none knows. Asked without a provider (None) the library finds one by
+the name of a chat model; embedding models behind OpenAI's API have the names of OpenAI's own."""
 
 Rates = dict[str, Decimal]
 """US dollars a token of each kind, on top of the kind it is part of."""
 
 
 class _Known(NamedTuple):
-    """The price of a model as it was found, and until when it holds."""
+    """The price of a model as the library gave it, for use until a time of `time.monotonic`."""
 
     until: float
     rates: Rates | None
@@ -54,12 +54,12 @@ class _Known(NamedTuple):
 class PriceList:
     """The prices of one provider: its `own`, by model; for other models those of the list named
     `pricing`, else of the one for its `api_url`. At an address that no list knows, as that of a
-    company's gateway, a model costs what the one that is sold under its name does: a guess, which
-    `source` tells from the others, and which `pricing` "none" forbids.
+    company's gateway, a model costs what the model sold under its name does: a guess, for which
+    `source` has a value of its own, and which `pricing` "none" forbids.
 
-    Most prices are so much a token: the library is asked once a minute for the rates of a model.
-    Where there is more to them (tiers, a fee for each request, parts that may overlap) it is asked
-    for the price of each call.
+    Most prices are rates for each token, and the library is asked for those of a model once a
+    minute. For other prices (tiers, a fee for each request, parts that may overlap) it is asked at
+    each call.
     """
 
     def __init__(
@@ -68,17 +68,17 @@ class PriceList:
         self._own = own or {}
         self._lists = _lists(pricing, api_url)
         self.guesses = self._lists == _BY_NAME
-        """True: a model without a price of its own is priced by its name."""
+        """True: a model that is not in `own` is priced by its name."""
         self._known: dict[tuple[str, str | None, tuple[str, ...]], _Known] = {}
 
     def source(self, model: str) -> str:
-        """The source of the model's price, if it has one: a value of `o11y.cost.source`."""
+        """The origin of the model's price, if it has one: a value of `o11y.cost.source`."""
         if model in self._own:
             return schema.COST_CONFIGURED
         return schema.COST_MODEL_NAME if self.guesses else schema.COST_PRICE_LIST
 
     def cost_usd(self, model: str, tokens: Tokens, service_tier: str | None) -> Decimal | None:
-        """US dollars, or None when the price isn't known: an unknown price is never 0."""
+        """The cost in US dollars; None when the price isn't known: an unknown price is never 0."""
         counts = {kind: count for kind in _KEYS if (count := getattr(tokens, kind))}
         key = (model, service_tier, tuple(counts))
         known = self._known.get(key)
@@ -154,8 +154,8 @@ def _lists(pricing: str | None, api_url: str) -> tuple[str | None, ...]:
 
 
 def _names_weights(model: str) -> bool:
-    """True for a name of weights that somebody runs at a cost of their own, as engines write
-    them: `deepseek-ai/DeepSeek-R1` (vLLM), `deepseek-r1:7b` (Ollama).
+    """True for a name of weights that somebody runs at a cost of their own, as engines write it:
+    `deepseek-ai/DeepSeek-R1` (vLLM), `deepseek-r1:7b` (Ollama).
     """
     return "/" in model or ":" in model
 
@@ -165,5 +165,5 @@ def _usage(counts: Mapping[str, int]) -> Usage:
 
 
 def _is_odd(counts: dict[str, int]) -> bool:
-    """True where a part is more than the whole: the library knows what that means for the price."""
+    """True when a part is more than its whole: only the library knows the price of that."""
     return any(counts[part] > counts.get(_PART_OF[part], 0) for part in counts if part in _PART_OF)

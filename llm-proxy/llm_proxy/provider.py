@@ -1,4 +1,4 @@
-"""A provider: where it is, how it is asked, how it is doing."""
+"""A provider of models: its address, its client, and the state it keeps between calls."""
 
 import asyncio
 import logging
@@ -70,7 +70,7 @@ class Provider:
             "inference-svc" if self.is_local else f"the LLM provider at {self.address}:{self.port}"
         )
         own = {model: price.listed for model, price in settings.prices.items()}
-        # local weights may have the name of a model that is sold: they are not priced by it
+        # local weights may have the name of a model that is sold, and don't cost what that does
         pricing = settings.pricing or (NO_LIST if self.is_local else None)
         self.prices = PriceList(pricing, base, own)
         if self.prices.guesses:
@@ -91,7 +91,7 @@ class Provider:
         self._client = self._connected(telemetry, transport)
 
     def model(self, asked: str) -> str:
-        """The name by which this provider knows the model that is asked for."""
+        """The provider's name for the model that is asked for."""
         models = self.settings.models
         return models.get(asked) or models.get(ANY) or asked
 
@@ -112,11 +112,11 @@ class Provider:
         self.chat_model, self.embedding_model = kinds["chat"], kinds["embedding"]
 
     def path(self, path: str) -> str:
-        """The path at the provider of one below its base URL."""
+        """The provider's full path for one below its base URL."""
         return self.url.path.rstrip("/") + path
 
     def shown_url(self, path: str) -> str:
-        """The URL of a path without what the settings add to it, which may be secret."""
+        """The URL of a path without the query that the settings add, which may be secret."""
         return f"{self.url.scheme}://{self.url.netloc.decode('ascii')}{self.path(path)}"
 
     async def send(
@@ -124,8 +124,8 @@ class Provider:
     ) -> httpx2.Response:
         """POST to a path; the response has its head, and must be closed. Raises httpx2.HTTPError.
 
-        The attempt's span is a child of the one in `parent`. Who a request is for stays in the
-        house.
+        The attempt's span is a child of the one in `parent`. Its baggage, with user and session, is
+        sent to the local service only.
         """
         extensions = {CALL: call, RESEND_COUNT: resends}
         token = context.attach(parent if self.is_local else baggage.clear(parent))
@@ -158,7 +158,9 @@ class Provider:
     def _connected(
         self, telemetry: Telemetry, transport: httpx2.AsyncBaseTransport | None
     ) -> httpx2.AsyncClient:
-        """The client: balanced in the house, and outside through the proxies of the environment."""
+        """The HTTP client: balanced for the local service, else through the proxies of the
+        environment.
+        """
         headers = _headers(self.settings)
         name = "inference-svc" if self.is_local else self.name
         attempts = partial(traced, name, telemetry)
@@ -175,7 +177,7 @@ class Provider:
 
 
 def _credentials(url: httpx2.URL) -> httpx2.BasicAuth | None:
-    """The credentials in an address."""
+    """The credentials in a URL, for basic authentication; None without any."""
     return httpx2.BasicAuth(url.username, url.password) if url.userinfo else None
 
 

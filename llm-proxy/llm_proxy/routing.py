@@ -1,4 +1,4 @@
-"""The providers that may answer a call, in order, and the name by which each knows the model."""
+"""The providers that may answer a call, in their order, each with its name for the model."""
 
 import time
 from collections.abc import Sequence
@@ -8,28 +8,34 @@ from llm_proxy.requests import Operation, Request
 from o11y.web.problems import Problem
 
 RELEARN_SECONDS = 5.0
-"""Pause before a provider that didn't tell its models is asked again, while there are others: it
+"""Pause before a provider that didn't list its models is asked again, while there are others: it
 may hang, and every call would wait for it.
 """
 
 Candidate = tuple[Provider, str]
-"""A provider, and what it calls the model."""
+"""A provider, and its name for the model."""
 
 
 class Routing:
+    """Chooses the providers that may answer a call, in the order they are to be tried."""
+
     def __init__(self, providers: Sequence[Provider]) -> None:
         self.providers = providers
         self._silent_until: dict[str, float] = {}
 
     async def candidates(self, request: Request) -> list[Candidate]:
-        """Never empty. Raises Problem when the only provider is the local one and is away."""
+        """The candidates for a call, one at least.
+
+        Raises Problem 422 when no provider has a default model for a call that names none, 503 when
+        the only provider is the local one and can't be reached.
+        """
         await self.learn_models()
         if request.operation is Operation.EMBEDDINGS:
             return self._embedding(request.model)
         return self._generating(request.model)
 
     async def learn_models(self) -> None:
-        """Raises Problem when nobody can say which models there are."""
+        """Ask the providers for their models. Raises Problem when the only one doesn't answer."""
         for provider in self.providers:
             if time.monotonic() < self._silent_until.get(provider.name, 0.0):
                 continue
@@ -41,12 +47,15 @@ class Routing:
                 self._silent_until[provider.name] = time.monotonic() + RELEARN_SECONDS
 
     def _generating(self, asked: str | None) -> list[Candidate]:
-        """All of them: the first as it is asked, the others with a model of their own."""
+        """All providers that have a name for the model.
+
+        The local one of several takes its own model where its `models` have no entry for this one.
+        """
         found: list[Candidate] = []
         for provider in self.providers:
             model = provider.chat_model if asked is None else provider.model(asked)
             if asked == model and provider.is_local and len(self.providers) > 1:
-                model = provider.chat_model  # what others are asked for it hasn't got
+                model = provider.chat_model  # it hasn't got the others' models
             if model is not None:
                 found.append((provider, model))
         if not found:
@@ -56,7 +65,7 @@ class Routing:
         return found
 
     def _embedding(self, asked: str | None) -> list[Candidate]:
-        """The providers that have this very model: vectors of two models can't be compared."""
+        """Providers with this very model, as vectors of two can't be compared; else the first."""
         if asked is None:
             asked = next((one.embedding_model for one in self.providers if one.embedding_model), "")
         if not asked:

@@ -1,4 +1,4 @@
-"""The settings of llm-proxy, from the environment."""
+"""Settings of llm-proxy, read from the environment."""
 
 import re
 from decimal import Decimal
@@ -45,8 +45,8 @@ def _fits_a_header(value: SecretStr | None) -> SecretStr | None:
 
 
 class ModelPrices(BaseModel):
-    """The price of a model: US dollars for a million tokens. Cached input costs what input costs
-    where nothing else is said.
+    """Prices of a model in US dollars for a million tokens. Without `cached`, cached input costs as
+    much as input.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -57,20 +57,20 @@ class ModelPrices(BaseModel):
 
     @property
     def listed(self) -> ModelPrice:
-        """The price as an entry of genai-prices."""
+        """The prices as an entry of genai-prices."""
         cached = self.input if self.cached is None else self.cached
         return ModelPrice(input_mtok=self.input, output_mtok=self.output, cache_read_mtok=cached)
 
 
 class ProviderSettings(BaseModel):
-    """One provider: where it is, how it is asked, how far it is trusted. Times are in seconds.
+    """One provider: its address, key, models, prices and limits. Times are in seconds.
 
-    `models` says what this provider calls a model that is asked for, `*` what it takes for any
+    `models` has the provider's name for each model that callers ask for, under `*` that for any
     other; a name that isn't there goes through as it is. `pricing` names the price list (a provider
-    of genai-prices) for a base URL it doesn't know by itself, where a model would be priced by its
-    name; with "none" no list holds. `prices` are one's own, by the name the provider answers with,
-    and hold before the list. `stream_usage` is false for a provider that
-    refuses `stream_options`.
+    of genai-prices) for a base URL that genai-prices doesn't know, where a model would be priced by
+    its name; with "none" no list is used. `prices` are one's own, by the name the provider answers
+    with, and come before the list. `stream_usage` is false for a provider that refuses
+    `stream_options`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -107,7 +107,7 @@ class ProviderSettings(BaseModel):
 
 
 class Settings(ServiceSettings):
-    """The providers, in their order, and the limits of calls.
+    """The providers in their order, and the proxy's own settings.
 
     `llm_providers` is a JSON list of ProviderSettings. Without it there is one: the OPENAI_*
     variables' and, with neither key nor base URL, the local inference service.
@@ -121,7 +121,7 @@ class Settings(ServiceSettings):
     openai_pricing: str | None = None
     llm_providers: Annotated[list[ProviderSettings] | None, NoDecode] = None
     llm_time_chunks: bool = False
-    """Measure the time between the chunks of streams: a value of each chunk."""
+    """True: the time between the chunks of streams is measured, a value for each chunk."""
     inference_url: HttpUrl = HttpUrl("http://127.0.0.1:8083")
     request_timeout_seconds: float = Field(60, gt=0)
     stream_timeout_seconds: float = Field(600, gt=0)

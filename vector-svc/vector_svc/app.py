@@ -1,4 +1,4 @@
-"""Wires vector-svc."""
+"""Builds the application of vector-svc: database, routes and metrics."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,8 +19,8 @@ from vector_svc.settings import Settings
 
 
 def connect(settings: Settings) -> Connect:
-    """Make Chroma's client: of a server, or of a folder. Raises StartError when there is
-    none.
+    """Try the Chroma server or folder of the settings, and return the function that opens its
+    client. Raises StartError when it can't be opened.
     """
     url = settings.chroma_url
     folder = settings.chroma_persist_directory.expanduser()
@@ -38,9 +38,9 @@ def connect(settings: Settings) -> Connect:
 
 
 async def _of_server(host: str, port: int, secure: bool) -> AsyncClientAPI:
-    """Chroma's clients wait without limit, and have no setting for it: this one can be cancelled.
+    """Open the asynchronous client of a server. Raises Problem 503.
 
-    Raises Problem 503.
+    Chroma's clients wait without limit, and have no setting for it: this one can be cancelled.
     """
     try:
         return await chromadb.AsyncHttpClient(host, port, secure, settings=_options())
@@ -53,7 +53,7 @@ async def _of_folder(client: ClientAPI) -> ClientAPI:
 
 
 def _options() -> chromadb.Settings:
-    # The asynchronous client verifies certificates only when it is told to.
+    # The asynchronous client verifies certificates only with this setting.
     return chromadb.Settings(anonymized_telemetry=False, chroma_server_ssl_verify=True)
 
 

@@ -2,7 +2,7 @@
 
 Chroma checks the dimension of a vector but knows no model: two models of equal dimension would mix
 without a word. The first store writes model and dimension into the collection's metadata; every
-later store and search is held against them.
+later store and search must match them.
 """
 
 import asyncio
@@ -20,25 +20,25 @@ from o11y.web.problems import Problem
 MODEL_KEY = "embedding_model"
 DIMENSION_KEY = "dimension"
 TEXT_KEY = "text_sha256"
-"""Chroma needs at least one entry of metadata for each document: the hash is useful and always
-there.
-"""
+"""Key of a text's hash in its metadata: Chroma needs at least one entry for each document."""
 
 Connect = Callable[[], Awaitable[ClientAPI | AsyncClientAPI]]
-"""Gives Chroma's client, for the event loop that asks."""
+"""Opens Chroma's client, for the event loop that calls it."""
 
 
 @dataclass(frozen=True)
 class Binding:
-    """The model and dimension a collection's vectors have."""
+    """The embedding model and the dimension of all vectors in a collection."""
 
     model: str
     dimension: int
 
 
 class VectorCollection:
-    """Store and search. Calls may run at the same time, and be cancelled: one to a server ends
-    then, one to a folder is left to its thread.
+    """Stores and searches the documents of one collection.
+
+    Calls may run at the same time, and be cancelled: a call to a server then ends, a call to a
+    folder goes on in its thread.
     """
 
     def __init__(self, connect: Connect, name: str) -> None:
@@ -49,7 +49,7 @@ class VectorCollection:
         self._bound: tuple[Any, Binding] | None = None
 
     async def binding(self) -> Binding | None:
-        """The model of the collection; None while nothing was ever stored."""
+        """The model and dimension of the collection; None while nothing was ever stored."""
         opened = await self._open()
         return opened[1] if opened else None
 
@@ -65,7 +65,7 @@ class VectorCollection:
         metadata: Sequence[Metadata] | None,
         ids: Sequence[str] | None,
     ) -> tuple[list[str], int]:
-        """Write documents; return their ids and how many of them are new.
+        """Write documents; return their ids and the number of new ones.
 
         Without ids a document's id is the hash of its text, so that storing it again changes
         nothing. The same id twice in one call is one document, the later one. Raises Problem 409
@@ -143,7 +143,7 @@ class VectorCollection:
         ]
 
     async def _call(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """A method of Chroma's: a coroutine of a server's client; one of a folder's blocks."""
+        """Call a method of Chroma's: a server's client awaits it, a folder's needs a thread."""
         if isinstance(self._client, AsyncClientAPI):
             return await method(*args, **kwargs)
         return await asyncio.to_thread(method, *args, **kwargs)
@@ -161,7 +161,7 @@ class VectorCollection:
         return self._bound
 
     async def _create(self, given: Binding) -> tuple[Any, Binding]:
-        assert self._client  # it was asked for the collection
+        assert self._client  # `_open` has set it
         collection = await self._call(
             self._client.get_or_create_collection,
             self.name,
@@ -169,7 +169,7 @@ class VectorCollection:
             configuration={"hnsw": {"space": "cosine"}},
             embedding_function=None,
         )
-        # Another process may have been first: what the collection says counts.
+        # Another process may have been first: the collection's own metadata counts.
         self._bound = (collection, _binding(collection))
         return self._bound
 
@@ -190,7 +190,7 @@ def text_hash(document: str) -> str:
 
 
 def document_id(document: str) -> str:
-    """The id of a document that was given none."""
+    """The id of a document that is stored without one."""
     return f"doc-{text_hash(document)[:32]}"
 
 
@@ -200,7 +200,7 @@ def _binding(collection: Any) -> Binding:
 
 
 def _conjunction(where: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Chroma wants exactly one key: several conditions are meant to hold together."""
+    """The filter as Chroma takes it, with exactly one key: several conditions must all hold."""
     if not where or len(where) == 1:
         return where or None
     return {"$and": [{key: value} for key, value in where.items()]}

@@ -1,4 +1,4 @@
-"""The settings of vector-svc, from the environment."""
+"""Settings of vector-svc, read from the environment."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from o11y.settings import ServiceSettings
 
 
 class Settings(ServiceSettings):
-    """The collection's place and name (Chroma's rules for names).
+    """Place and name of the collection; the name's pattern is Chroma's.
 
     With `chroma_url` the collection is on a Chroma server and this process holds no data.
     """

@@ -16,13 +16,13 @@ from .store import Store
 
 
 class Server(uvicorn.Server):
-    """Leaves the signals to the process, because two servers share them."""
+    """A server that leaves signals to the process, because two servers share them."""
 
     capture_signals = nullcontext  # type: ignore[assignment]
 
 
 async def serve(store: Store, listeners: list[socket.socket]) -> None:
-    """Serves until SIGTERM or SIGINT; requests then under way have a second to end."""
+    """Serve both APIs until SIGTERM or SIGINT; requests then under way have a second to end."""
     apps = (otlp.create_app(store), tempo.create_app(store))
     configs = (uvicorn.Config(a, log_level="warning", timeout_graceful_shutdown=1) for a in apps)
     servers = [Server(config) for config in configs]

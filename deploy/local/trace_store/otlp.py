@@ -1,7 +1,7 @@
-"""OTLP/HTTP in (opentelemetry.io/docs/specs/otlp, 1.x): traces are kept, other signals dropped.
+"""The OTLP/HTTP receiver (opentelemetry.io/docs/specs/otlp, 1.x), which drops all but traces.
 
-Protobuf and JSON, plain or gzip, at most `MAX_BYTES` before and after decompression. A refusal
-is a google.rpc.Status in the content type of the request.
+Exports are protobuf or JSON, plain or gzip, at most `MAX_BYTES` before and after decompression. A
+refusal is a google.rpc.Status in the content type of the request.
 """
 
 import base64
@@ -32,7 +32,7 @@ REFUSED = (HTTPException, ClientDisconnect, OverflowError, sqlite3.Error)
 
 
 def create_app(store: Store) -> Starlette:
-    """The receiver, for port 4318."""
+    """The receiver's application, for port 4318."""
 
     async def take(request: Request) -> Response:
         content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -67,7 +67,7 @@ async def refuse(request: Request, error: Exception) -> Response:
 
 
 def decode(body: bytes, content_type: str, encoding: str) -> TracesData:
-    """An ExportTraceServiceRequest, in the same form as TracesData. Raises HTTPException."""
+    """Parse an ExportTraceServiceRequest, in the form of TracesData. Raises HTTPException."""
     if encoding not in ("identity", "gzip"):
         raise HTTPException(415, "the content encoding must be gzip or none")
     try:
@@ -87,6 +87,6 @@ def decode(body: bytes, content_type: str, encoding: str) -> TracesData:
 
 
 def hex_to_base64(document: dict[str, str]) -> dict[str, str]:
-    """OTLP's JSON has ids in hexadecimal where protobuf's JSON has bytes in base64."""
+    """Convert the ids of OTLP's JSON, which are hexadecimal, to the base64 of protobuf's JSON."""
     ids = document.keys() & {"traceId", "spanId", "parentSpanId"}
     return document | {key: base64.b64encode(bytes.fromhex(document[key])).decode() for key in ids}

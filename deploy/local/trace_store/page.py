@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 
 
 def routes(store: Store) -> list[Route]:
-    """GET / and GET /trace/{trace_id}."""
+    """The routes GET / and GET /trace/{trace_id}."""
     templates = Jinja2Templates(HERE / "templates")  # they escape whatever they show
     templates.env.filters |= {"parsed": json.loads, "message": Span.FromString, "json": to_json}
     waterfall = (HERE / "waterfall.sql").read_text()

@@ -1,4 +1,4 @@
-"""Traces in one SQLite file that stays below a size by forgetting the oldest."""
+"""Traces in one SQLite file, which stays below a size because the oldest are deleted."""
 
 import base64
 import json
@@ -21,7 +21,7 @@ FORGET_OLDEST = "DELETE FROM trace WHERE id IN oldest AND (SELECT bytes FROM use
 
 
 class Store:
-    """The store of spans: what `add` has returned from survives the end of the process.
+    """Keeps spans on disk: once `add` has returned, they survive the process, however it ends.
 
     Half of `max_bytes` is left to SQLite's write-ahead log. Any thread may call any method.
     Raises OSError or sqlite3.Error where the file can't be used.
@@ -37,13 +37,13 @@ class Store:
         self._writer.executescript(Path(__file__).with_name("schema.sql").read_text())
 
     def close(self) -> None:
-        """Interrupts readers and waits for a write under way."""
+        """Close the file: interrupt readers, and wait for a write under way."""
         self._closed.set()
         with self._lock:
             self._writer.close()
 
     def add(self, export: TracesData) -> None:
-        """Stores all spans or none. Raises IntegrityError or OverflowError for bad ids or times."""
+        """Store all spans or none. Raises IntegrityError or OverflowError for bad ids or times."""
         with self._lock, self._writer:
             self._make_room(2 * export.ByteSize())
             for group in export.resource_spans:
@@ -60,12 +60,12 @@ class Store:
         return int(self._writer.execute(ADD_ORIGIN, values).fetchall()[0][0])
 
     def _make_room(self, needed: int) -> None:
-        """Pages set free are used again, so the file doesn't grow."""
+        """Delete the oldest traces until `needed` bytes fit: SQLite uses freed pages again."""
         while self._writer.execute(FORGET_OLDEST, (needed, self._budget)).rowcount:
             pass
 
     def read(self, sql: str, parameters: Mapping[str, object] | None = None) -> list[sqlite3.Row]:
-        """Rows of the tables and views of schema.sql, with everything added until now."""
+        """Query the tables and views of schema.sql, with everything added until now."""
         with closing(sqlite3.connect(self._path)) as reader:
             reader.row_factory = sqlite3.Row
             reader.create_function("regexp", 2, lambda p, text: re.fullmatch(p, text) is not None)
@@ -85,7 +85,7 @@ class Store:
 
 
 def row(span: Span, origins: tuple[int, int]) -> tuple[object, ...]:
-    """The columns of table `record`, from what a search needs to the span as it came."""
+    """The columns of table `record` for a span: those for searches, then the span as it came."""
     ids = span.trace_id, span.span_id, span.parent_span_id
     times = span.start_time_unix_nano, span.end_time_unix_nano
     searched = span.name, span.kind, span.status.code, *times, to_json(span.attributes)
@@ -97,7 +97,7 @@ def to_json(attributes: Iterable[KeyValue]) -> str:
 
 
 def plain(value: AnyValue) -> object:
-    """A value as Python's: bytes become base64, and NaN and infinities text, as JSON has none."""
+    """A value for JSON: bytes become base64, and NaN and infinities text, since JSON has none."""
     match value.WhichOneof("value"):
         case "array_value":
             return [plain(item) for item in value.array_value.values]

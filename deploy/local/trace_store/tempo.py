@@ -24,7 +24,7 @@ SEARCH = Path(__file__).with_name("search.sql").read_text()
 
 
 def create_app(store: Store) -> Starlette:
-    """The API, for port 3200, and beside it the pages for people."""
+    """The application for port 3200: Tempo's API, and beside it the pages for people."""
 
     def trace(request: Request) -> Response:
         data, v2 = store.trace(page.trace_id(request)), request.url.path.startswith("/api/v2")
@@ -55,7 +55,7 @@ def create_app(store: Store) -> Starlette:
 
 
 def find(store: Store, asked: Mapping[str, str]) -> dict[str, object]:
-    """The answer to a search. Raises ValueError, OverflowError or re.error for a bad question."""
+    """The answer to a search. Raises ValueError, OverflowError or re.error for a bad query."""
     query, tags = asked.get("q"), parse_tags(asked.get("tags", ""))
     condition = Condition(query or "{}")
     start, end = whole(asked, "start", 0), whole(asked, "end", 0)
@@ -87,7 +87,7 @@ def whole(asked: Mapping[str, str], name: str, otherwise: int) -> int:
 
 
 def parse_tags(logfmt: str) -> dict[str, str]:
-    """Tags such as `a=b c="d e"`."""
+    """Parse tags such as `a=b c="d e"`. Raises ValueError."""
     pair = re.compile(rf'\s*([^\s="]+)=({QUOTED}|[^\s"]*)')
     if pair.sub("", logfmt).strip():
         raise ValueError('tags must look like key=value key="another value"')

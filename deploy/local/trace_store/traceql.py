@@ -1,7 +1,7 @@
-"""TraceQL as far as a search here goes: one spanset selector `{ ... }`, as a condition in SQL.
+"""The part of TraceQL that searches support: one spanset selector `{ ... }`, turned into SQL.
 
-Follows grafana.com/docs/tempo/latest/traceql: what is missing or of another type never matches,
-a regular expression matches the whole value, an array matches by any of its elements.
+Follows grafana.com/docs/tempo/latest/traceql: a value that is missing or of another type never
+matches, a regular expression matches the whole value, an array matches by any of its elements.
 """
 
 import re
@@ -25,7 +25,7 @@ COMPARISON = re.compile(
 
 
 class Condition:
-    """A query as `sql` about view `searched_span`. Raises ValueError or re.error, saying why."""
+    """A query, as a condition in `sql` on view `searched_span`. Raises ValueError or re.error."""
 
     def __init__(self, query: str) -> None:
         self.parameters: dict[str, object] = {}
@@ -69,7 +69,7 @@ class Condition:
 
 
 def literal(word: str, keywords: tuple[str, ...]) -> str | bool | int | float:
-    """The value of a word: one of the keywords, a text, a number, a boolean, a duration."""
+    """The value of a word: one of the keywords, a text, a number, a boolean or a duration."""
     if word in keywords:
         return word
     if keywords:
