@@ -13,6 +13,12 @@ _STRING: Schema = {"type": "string"}
 _INTEGER: Schema = {"type": "integer"}
 _OBJECTS: Schema = {"type": "array", "items": {"type": "object"}}
 
+_EVENT: Schema = {
+    "type": "object",
+    "properties": {"event": _STRING, "data": _STRING},
+    "required": ["data"],
+}
+
 _USAGE: Schema = {
     "type": "object",
     "properties": {
@@ -49,7 +55,7 @@ def _operation(
         }
     }
     if streams:
-        content["text/event-stream"] = {"schema": _STRING}
+        content["text/event-stream"] = {"schema": _EVENT}
     refused = {
         str(status): {"description": description}
         for status, description in (

@@ -58,12 +58,19 @@ class OpenAIError(BaseModel):
     error: OpenAIErrorDetails
 
 
-EVENT_STREAM: Responses = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+EVENT: Document = {
+    "type": "object",
+    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+    "required": ["data"],
+}
+"""Schema of an event of a stream."""
+
+EVENT_STREAM: Responses = {200: {"content": {"text/event-stream": {"schema": EVENT}}}}
 """The response of a route that streams when it is asked to."""
 
 _ALWAYS = (503, 504)
 _WITH_PARAMETERS = (422,)
-_WITH_BODY = (413, 422)
+_WITH_BODY = (400, 413, 422)
 
 
 def errors(*statuses: int) -> Responses:
