@@ -8,7 +8,9 @@ import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     FiniteFloat,
@@ -25,6 +27,26 @@ Identity = Annotated[
 ]
 Scalar = str | int | float | bool
 Metadata = dict[str, Scalar]
+
+
+def _storable_key(key: str) -> str:
+    """A key of metadata that Chroma stores and filters can name."""
+    if not key or key.startswith(("$", "chroma:")):
+        raise ValueError("a key is not empty, and begins with neither '$' nor 'chroma:'")
+    return key
+
+
+def _storable_value(value: object) -> object:
+    """A value of metadata that comes back as it is: Chroma's integers have 64 bits."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError("an integer of more than 64 bits")
+    return value
+
+
+NewMetadata = dict[
+    Annotated[str, AfterValidator(_storable_key)],
+    Annotated[Scalar, BeforeValidator(_storable_value)],
+]
 Vector = Annotated[list[FiniteFloat], Field(min_length=1)]
 
 PROVIDER_HEADER = "X-O11y-Provider"
@@ -142,7 +164,7 @@ class EmbedRequest(Body):
     texts: list[Text] = Field(min_length=1, max_length=MAX_TEXTS)
     model: str | None = None
     store_in_vector_db: bool = True
-    metadata: list[Metadata] | None = None
+    metadata: list[NewMetadata] | None = None
     ids: list[Identity] | None = None
     user_id: Identity | None = None
     session_id: Identity | None = None
@@ -187,7 +209,7 @@ class StoreRequest(Body):
     documents: list[Text] = Field(min_length=1, max_length=MAX_TEXTS)
     embeddings: list[list[FiniteFloat]] = Field(min_length=1, max_length=MAX_TEXTS)
     embedding_model: str = Field(min_length=1)
-    metadata: list[Metadata] | None = None
+    metadata: list[NewMetadata] | None = None
     ids: list[Identity] | None = None
 
     @model_validator(mode="after")
