@@ -36,13 +36,13 @@ def _observe_cuda(device: str, telemetry: Telemetry) -> None:
 
         return read
 
-    telemetry.gauge(schema.TORCH_MEMORY, memory)
-    telemetry.total(schema.TORCH_RETRIES, count("num_alloc_retries"))
-    telemetry.total(schema.TORCH_OUT_OF_MEMORY, count("num_ooms"))
+    telemetry.observable_gauge(schema.TORCH_MEMORY, memory)
+    telemetry.observable_counter(schema.TORCH_RETRIES, count("num_alloc_retries"))
+    telemetry.observable_counter(schema.TORCH_OUT_OF_MEMORY, count("num_ooms"))
 
 
 def _observe_mps(device: str, telemetry: Telemetry) -> None:
-    telemetry.gauge(
+    telemetry.observable_gauge(
         schema.TORCH_MEMORY,
         lambda: [
             _point(torch.mps.current_allocated_memory(), device, "allocated"),

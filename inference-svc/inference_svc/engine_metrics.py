@@ -14,14 +14,14 @@ def observe(engine: Engine, telemetry: Telemetry) -> None:
     """Make telemetry see the engine: gauges when they are read, the rest as it happens."""
     model = engine.language_model
     labels = {schema.LABEL_MODEL: model.name, schema.LABEL_DEVICE: model.device}
-    sizes = telemetry.histogram(schema.MODEL_BATCH).of(labels)
+    sizes = telemetry.histogram(schema.MODEL_BATCH).bind(labels)
     failures = telemetry.counter(schema.MODEL_FAILURES)
 
     def gauge(metric: schema.Metric, read: Callable[[], float]) -> None:
         def observed() -> Iterable[Observation]:
             return [Observation(read(), labels)]
 
-        telemetry.gauge(metric, observed)
+        telemetry.observable_gauge(metric, observed)
 
     gauge(schema.MODEL_WAITING, lambda: engine.waiting)
     gauge(schema.MODEL_RUNNING, lambda: engine.running)

@@ -215,9 +215,9 @@ class Gpus:
     def observe(self, telemetry: Telemetry) -> None:
         """Register the metrics, whose values come from the last sample."""
         for register, metrics in (
-            (telemetry.gauge, GAUGES),
-            (telemetry.sum, SUMS),
-            (telemetry.total, TOTALS),
+            (telemetry.observable_gauge, GAUGES),
+            (telemetry.observable_up_down_counter, SUMS),
+            (telemetry.observable_counter, TOTALS),
         ):
             for metric in metrics:
                 register(metric, partial(self._points, metric))

@@ -71,7 +71,7 @@ class Calls:
         self.meters = Meters(telemetry, routing.providers, times_chunks)
         self._retries = telemetry.counter(schema.OPENAI_RETRIES)
         self._fallbacks = telemetry.counter(schema.OPENAI_FALLBACKS)
-        telemetry.gauge(schema.OPENAI_CIRCUIT, self._observe_circuits)
+        telemetry.observable_gauge(schema.OPENAI_CIRCUIT, self._observe_circuits)
 
     async def make(self, request: Request) -> "WholeResponse | Stream":
         """The answer of the first provider that has one.

@@ -75,7 +75,7 @@ class Meters:
         self._times: dict[tuple[object, ...], Times] = {}
         self._bills: dict[tuple[object, ...], Bills] = {}
         self.running = dict.fromkeys((provider.name for provider in providers), 0)
-        telemetry.sum(schema.OPENAI_RUNNING, self._observe_running)
+        telemetry.observable_up_down_counter(schema.OPENAI_RUNNING, self._observe_running)
 
     def times(
         self,
@@ -93,9 +93,9 @@ class Meters:
             self._times = _room(self._times)
             failed: Attributes = {schema.ERROR_TYPE: error} if error else {}
             found = self._times[key] = Times(
-                self._duration.of(labels | failed),
-                self._first_chunk.of(labels),
-                self._chunk.of(labels),
+                self._duration.bind(labels | failed),
+                self._first_chunk.bind(labels),
+                self._chunk.bind(labels),
             )
         return found
 
@@ -128,12 +128,12 @@ class Meters:
             schema.LABEL_TENANT: tenant,
         }
         return Bills(
-            cost=self._cost.of(call | billed),
-            unpriced=self._unpriced.of(call),
-            input_usage=self._usage.of(labels | {schema.TOKEN_TYPE: "input"}),
-            output_usage=self._usage.of(labels | {schema.TOKEN_TYPE: "output"}),
+            cost=self._cost.bind(call | billed),
+            unpriced=self._unpriced.bind(call),
+            input_usage=self._usage.bind(labels | {schema.TOKEN_TYPE: "input"}),
+            output_usage=self._usage.bind(labels | {schema.TOKEN_TYPE: "output"}),
             tokens={
-                kind: self._tokens.of(by_model | {schema.LABEL_TYPE: kind} | billed)
+                kind: self._tokens.bind(by_model | {schema.LABEL_TYPE: kind} | billed)
                 for kind in TOKEN_TYPES
             },
         )

@@ -45,7 +45,7 @@ class Retrieval:
         self._top_similarity = telemetry.histogram(schema.VECTOR_TOP_SIMILARITY)
         self._empty = telemetry.counter(schema.VECTOR_EMPTY)
         self._label = {schema.LABEL_COLLECTION: collection.name}
-        telemetry.gauge(schema.VECTOR_DOCUMENTS, self._observed)
+        telemetry.observable_gauge(schema.VECTOR_DOCUMENTS, self._observed)
 
     def _observed(self) -> list[Observation]:
         """The last count there was: reading one would block the collection of metrics."""

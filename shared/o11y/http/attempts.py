@@ -152,7 +152,7 @@ class AttemptTransport(httpx2.AsyncBaseTransport):
         key = (*labels.values(), *outcome.items())
         found = self._known.get(key)
         if found is None:
-            found = self._known[key] = self._duration.of({**labels, **outcome})
+            found = self._known[key] = self._duration.bind({**labels, **outcome})
         return found
 
 

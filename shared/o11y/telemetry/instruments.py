@@ -63,7 +63,7 @@ class Counter:
     def add(self, amount: float, labels: Labels = NO_LABELS, traced: Traced = None) -> None:
         self._counter.add(amount, labels, _context(traced))
 
-    def of(self, labels: Labels) -> BoundCounter:
+    def bind(self, labels: Labels) -> BoundCounter:
         return BoundCounter(self._counter, labels)
 
 
@@ -81,5 +81,5 @@ class Histogram:
     def record(self, value: float, labels: Labels = NO_LABELS, traced: Traced = None) -> None:
         self._histogram.record(value, labels, _context(traced))
 
-    def of(self, labels: Labels) -> BoundHistogram:
+    def bind(self, labels: Labels) -> BoundHistogram:
         return BoundHistogram(self._histogram, labels)

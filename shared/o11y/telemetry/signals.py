@@ -25,6 +25,10 @@ requests in flight and the engine's 2 s, a stop takes under 10 s.
 """
 
 
+Read = Callable[[], Iterable[Observation]]
+"""Reads the values of an observable instrument. It must not block."""
+
+
 class CpuUsage:
     """CPU time of a process in percent of one core, since the last reading.
 
@@ -103,43 +107,31 @@ class Telemetry:
             found = self._histograms[metric.name] = Histogram(self.meter, metric)
         return found
 
-    def gauge(self, metric: schema.Metric, read: Callable[[], Iterable[Observation]]) -> None:
-        """Register a gauge that is read at each collection. `read` must not block."""
+    def observable_gauge(self, metric: schema.Metric, read: Read) -> None:
+        """Register a value that is read at each collection."""
+        self._observe(self.meter.create_observable_gauge, metric, read)
 
-        def callback(_: CallbackOptions) -> Iterable[Observation]:
-            return read()
-
-        self.meter.create_observable_gauge(metric.name, [callback], metric.unit, metric.description)
-
-    def sum(self, metric: schema.Metric, read: Callable[[], Iterable[Observation]]) -> None:
+    def observable_up_down_counter(self, metric: schema.Metric, read: Read) -> None:
         """Register a sum that goes up and down and is read at each collection."""
+        self._observe(self.meter.create_observable_up_down_counter, metric, read)
 
-        def callback(_: CallbackOptions) -> Iterable[Observation]:
-            return read()
-
-        self.meter.create_observable_up_down_counter(
-            metric.name, [callback], metric.unit, metric.description
-        )
-
-    def total(self, metric: schema.Metric, read: Callable[[], Iterable[Observation]]) -> None:
-        """Register a counter that is kept elsewhere and read at each collection.
-
-        `read` must not block.
-        """
-
-        def callback(_: CallbackOptions) -> Iterable[Observation]:
-            return read()
-
-        self.meter.create_observable_counter(
-            metric.name, [callback], metric.unit, metric.description
-        )
+    def observable_counter(self, metric: schema.Metric, read: Read) -> None:
+        """Register a sum that is kept elsewhere and read at each collection."""
+        self._observe(self.meter.create_observable_counter, metric, read)
 
     def shutdown(self, timeout_seconds: float = SHUTDOWN_SECONDS) -> None:
         """Send what is left, for at most this long."""
         self._providers.shutdown(timeout_seconds)
 
+    @staticmethod
+    def _observe(create: Callable[..., object], metric: schema.Metric, read: Read) -> None:
+        def callback(_: CallbackOptions) -> Iterable[Observation]:
+            return read()
+
+        create(metric.name, [callback], metric.unit, metric.description)
+
     def _observe_process(self) -> None:
         process = psutil.Process()
         usage = CpuUsage(process)
-        self.gauge(schema.CPU_USAGE, lambda: [Observation(usage.percent())])
-        self.gauge(schema.MEMORY_USED, lambda: [Observation(process.memory_info().rss)])
+        self.observable_gauge(schema.CPU_USAGE, lambda: [Observation(usage.percent())])
+        self.observable_gauge(schema.MEMORY_USED, lambda: [Observation(process.memory_info().rss)])

@@ -87,7 +87,7 @@ class ServerSpanMiddleware:
         self._duration = telemetry.histogram(schema.HTTP_SERVER_DURATION)
         self._series: dict[tuple[object, ...], BoundHistogram] = {}
         self._active: Counter[tuple[str, str]] = Counter()
-        telemetry.sum(schema.HTTP_SERVER_ACTIVE, self._observe_active)
+        telemetry.observable_up_down_counter(schema.HTTP_SERVER_ACTIVE, self._observe_active)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in UNOBSERVED:
@@ -170,7 +170,7 @@ class ServerSpanMiddleware:
         key = (*labels.items(),)
         series = self._series.get(key)
         if series is None:
-            series = self._series[key] = self._duration.of(labels)
+            series = self._series[key] = self._duration.bind(labels)
         seconds = exchange.watch.seconds()
         series.record(seconds, context)
         span.set_attributes(outcome)

@@ -17,10 +17,10 @@ LABELS = {schema.LABEL_MODEL: "m"}
 def test_labels_may_be_bound_or_given(recorded: Recorded) -> None:
     counter = recorded.telemetry.counter(TOKENS)
     counter.add(2, LABELS)
-    counter.of(LABELS).add(3)
+    counter.bind(LABELS).add(3)
     histogram = recorded.telemetry.histogram(SECONDS)
     histogram.record(0.1, LABELS)
-    histogram.of(LABELS).record(0.2)
+    histogram.bind(LABELS).record(0.2)
     assert recorded.points(TOKENS.name) == [Point({**LABELS}, 5)]
     assert recorded.points(SECONDS.name) == [Point({**LABELS}, 2)]
 
@@ -47,7 +47,7 @@ def test_an_exemplar_points_at_the_span_a_value_belongs_to(
     telemetry = Telemetry("thing-svc", settings, metric_readers=[reader])
     with telemetry.tracer.start_as_current_span("around") as around:
         span = telemetry.tracer.start_span("work") if by != "current" else around
-        telemetry.histogram(SECONDS).of(LABELS).record(0.5, traced(span, by))
+        telemetry.histogram(SECONDS).bind(LABELS).record(0.5, traced(span, by))
     data = reader.get_metrics_data()
     assert data
     [exemplar] = [

@@ -315,7 +315,7 @@ def test_the_temporality_is_the_one_preferred_and_the_page_stays_cumulative(
         **({variable: preference} if preference else {}),
         OTEL_METRIC_EXPORT_INTERVAL="20",
     )
-    telemetry.sum(schema.HTTP_SERVER_ACTIVE, lambda: [Observation(3)])
+    telemetry.observable_up_down_counter(schema.HTTP_SERVER_ACTIVE, lambda: [Observation(3)])
     tokens = telemetry.counter(schema.MODEL_TOKENS)
     tokens.add(1)
     until(lambda: bool(points(collector, schema.MODEL_TOKENS.name)))

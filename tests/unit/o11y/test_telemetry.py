@@ -94,7 +94,7 @@ def test_prometheus_shows_a_metric_under_the_name_its_users_know(
         case "histogram":
             recorded.telemetry.histogram(metric).record(1)
         case "gauge" if metric not in (schema.CPU_USAGE, schema.MEMORY_USED):
-            recorded.telemetry.gauge(metric, lambda: [Observation(1)])
+            recorded.telemetry.observable_gauge(metric, lambda: [Observation(1)])
     lines = exposed(recorded).splitlines()
     assert any(line.startswith((f"{series} ", f"{series}{{")) for line in lines)
 
@@ -111,7 +111,9 @@ def test_a_histogram_has_the_buckets_of_the_schema(recorded: Recorded) -> None:
 
 def test_a_gauge_is_read_at_each_collection(recorded: Recorded) -> None:
     numbers = iter((3, 4))
-    recorded.telemetry.gauge(schema.VECTOR_DOCUMENTS, lambda: [Observation(next(numbers))])
+    recorded.telemetry.observable_gauge(
+        schema.VECTOR_DOCUMENTS, lambda: [Observation(next(numbers))]
+    )
     read = [recorded.points(schema.VECTOR_DOCUMENTS.name)[0].value for _ in range(2)]
     assert read == [3, 4]
 
