@@ -27,6 +27,7 @@ def observe(engine: Engine, telemetry: Telemetry) -> None:
     gauge(schema.MODEL_RUNNING, lambda: engine.running)
     gauge(schema.MODEL_CACHE_BLOCKS, lambda: engine.cache_blocks)
     gauge(schema.MODEL_CACHE_USED, lambda: engine.cache_used)
+    gauge(schema.MODEL_CACHE_USAGE, lambda: engine.cache_used / engine.cache_blocks)
 
     def on_step(step: Step) -> None:
         sizes.record(step.requests, step.context)

@@ -20,7 +20,7 @@ POWERS = tuple(2**power for power in range(11))
 UNIT_INTERVAL = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 COSINE_DISTANCE = (*UNIT_INTERVAL, 1.5, 2.0)
 
-Kind = Literal["counter", "histogram", "gauge"]
+Kind = Literal["counter", "updowncounter", "histogram", "gauge"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,9 @@ class Emitted:
 
     def counter(self, name: str, unit: str, *labels: str) -> Callable[[str], Metric]:
         return self._metric("counter", name, unit, labels, ())
+
+    def updowncounter(self, name: str, unit: str, *labels: str) -> Callable[[str], Metric]:
+        return self._metric("updowncounter", name, unit, labels, ())
 
     def gauge(self, name: str, unit: str, *labels: str) -> Callable[[str], Metric]:
         return self._metric("gauge", name, unit, labels, ())
@@ -83,7 +86,7 @@ HTTP_SERVER_DURATION = _http.histogram(
     HTTP_SECONDS,
     *(HTTP_METHOD, URL_SCHEME, PROTOCOL_VERSION, HTTP_ROUTE, HTTP_STATUS, ERROR_TYPE),
 )("Duration of a request, until the last byte of its answer.")
-HTTP_SERVER_ACTIVE = _http.gauge(
+HTTP_SERVER_ACTIVE = _http.updowncounter(
     "http.server.active_requests", "{request}", HTTP_METHOD, URL_SCHEME
 )("Requests being answered.")
 
@@ -145,7 +148,9 @@ OPENAI_FALLBACKS = _openai.counter("openai_fallbacks", "{call}", LABEL_NEXT, LAB
 OPENAI_CIRCUIT = _openai.gauge("openai_circuit_state", "")(
     "The provider's circuit breaker: 0 closed, 1 half open, 2 open."
 )
-OPENAI_RUNNING = _openai.gauge("openai_calls_running", "{call}")("Attempts now at the provider.")
+OPENAI_RUNNING = _openai.updowncounter("openai_calls_running", "{call}")(
+    "Attempts now at the provider."
+)
 
 _vector_original = Emitted(_VECTOR_SVC, "original", (LABEL_COLLECTION,))
 _vector = Emitted(_VECTOR_SVC, labels=(LABEL_COLLECTION,))
@@ -195,6 +200,9 @@ MODEL_CACHE_BLOCKS = _model.gauge("model_cache_blocks", "{block}")(
 )
 MODEL_CACHE_USED = _model.gauge("model_cache_blocks_used", "{block}")(
     "Blocks of the key-value cache that sequences hold; those kept for reuse count as free."
+)
+MODEL_CACHE_USAGE = _model.gauge("model_cache_usage", "1")(
+    "Share of the key-value cache's blocks that sequences hold, from 0 to 1."
 )
 MODEL_BATCH = _model.histogram("model_batch_size", "{sequence}", POWERS)(
     "Sequences in a forward step."
@@ -248,33 +256,33 @@ EXPORT_DURATION = _sdk.histogram(
 COLLECTION_DURATION = _sdk.histogram(
     "otel.sdk.metric_reader.collection.duration", "s", FAST_SECONDS
 )("Duration of reading all metrics.")
-SPANS_WAITING = _sdk.gauge("otel.sdk.processor.span.queue.size", "{span}")(
+SPANS_WAITING = _sdk.updowncounter("otel.sdk.processor.span.queue.size", "{span}")(
     "Spans that wait to be exported."
 )
-SPANS_ROOM = _sdk.gauge("otel.sdk.processor.span.queue.capacity", "{span}")(
+SPANS_ROOM = _sdk.updowncounter("otel.sdk.processor.span.queue.capacity", "{span}")(
     "Most spans that may wait."
 )
-LOGS_WAITING = _sdk.gauge("otel.sdk.processor.log.queue.size", "{log_record}")(
+LOGS_WAITING = _sdk.updowncounter("otel.sdk.processor.log.queue.size", "{log_record}")(
     "Log records that wait to be exported."
 )
-LOGS_ROOM = _sdk.gauge("otel.sdk.processor.log.queue.capacity", "{log_record}")(
+LOGS_ROOM = _sdk.updowncounter("otel.sdk.processor.log.queue.capacity", "{log_record}")(
     "Most log records that may wait."
 )
-SPANS_IN_FLIGHT = _sdk.gauge("otel.sdk.exporter.span.inflight", "{span}", *_PEER)(
+SPANS_IN_FLIGHT = _sdk.updowncounter("otel.sdk.exporter.span.inflight", "{span}", *_PEER)(
     "Spans being exported."
 )
-LOGS_IN_FLIGHT = _sdk.gauge("otel.sdk.exporter.log.inflight", "{log_record}", *_PEER)(
+LOGS_IN_FLIGHT = _sdk.updowncounter("otel.sdk.exporter.log.inflight", "{log_record}", *_PEER)(
     "Log records being exported."
 )
-POINTS_IN_FLIGHT = _sdk.gauge(
+POINTS_IN_FLIGHT = _sdk.updowncounter(
     "otel.sdk.exporter.metric_data_point.inflight", "{data_point}", *_PEER
 )("Metric data points being exported.")
 
 _hw = Emitted(_INFERENCE_SVC, "semconv hardware/common", _HW)
 _hw_gpu = Emitted(_INFERENCE_SVC, "semconv hardware/gpu", _HW)
 _hw_temperature = Emitted(_INFERENCE_SVC, "semconv hardware/temperature", _HW)
-HW_GPU_MEMORY_USAGE = _hw_gpu.gauge("hw.gpu.memory.usage", "By")("GPU memory used.")
-HW_GPU_MEMORY_LIMIT = _hw_gpu.gauge("hw.gpu.memory.limit", "By")("Size of the GPU memory.")
+HW_GPU_MEMORY_USAGE = _hw_gpu.updowncounter("hw.gpu.memory.usage", "By")("GPU memory used.")
+HW_GPU_MEMORY_LIMIT = _hw_gpu.updowncounter("hw.gpu.memory.limit", "By")("Size of the GPU memory.")
 HW_GPU_MEMORY_UTILIZATION = _hw_gpu.gauge("hw.gpu.memory.utilization", "1")(
     "Fraction of GPU memory used."
 )
