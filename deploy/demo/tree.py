@@ -128,8 +128,8 @@ def details(span: Span, orphan: bool, replicated: set[str]) -> Text:
     if orphan:
         add("parent missing", "yellow")
     if span.failed:
-        message = span.message or found.get(schema.ERROR_MESSAGE)
-        reasons = [str(reason) for reason in (found.get(schema.ERROR_TYPE), message) if reason]
+        facts = (found.get(schema.ERROR_TYPE), span.message)
+        reasons = [str(reason) for reason in facts if reason]
         add("✗ " + ": ".join(reasons or ["failed"]), "bold red")
     if stage := found.get(schema.PIPELINE_STAGE):
         add(f"stage {stage}", "dim")

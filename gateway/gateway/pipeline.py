@@ -94,7 +94,7 @@ class Pipeline:
             {schema.LABEL_STAGE: stage.name, schema.LABEL_STATUS: stage.status},
         )
         if stage.status == "error":
-            failed = {schema.PIPELINE_STAGE: stage.name, schema.ERROR_MESSAGE: str(problem or "")}
+            failed = {schema.PIPELINE_STAGE: stage.name, schema.STAGE_ERROR: str(problem or "")}
             trace.get_current_span().add_event(schema.EVENT_STAGE_FAILED, failed)
 
 

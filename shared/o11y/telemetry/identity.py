@@ -26,7 +26,7 @@ NO_TENANT = "_none"
 
 _NAMES = {
     schema.USER_ID: (schema.USER_ID, schema.USER_ID_ORIGINAL),
-    schema.SESSION_ID: (schema.SESSION_ID, schema.SESSION_ID_ORIGINAL, schema.CONVERSATION_ID),
+    schema.SESSION_ID: (schema.SESSION_ID, schema.SESSION_ID_ORIGINAL),
     schema.TENANT_ID: (schema.TENANT_ID,),
 }
 _KEY = context.create_key("o11y-who")

@@ -8,9 +8,9 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from opentelemetry import trace
+from opentelemetry.trace import StatusCode
 from starlette.exceptions import HTTPException
 
-from o11y.telemetry import schema
 from o11y.telemetry.logs import trace_ids
 
 logger = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ def from_validation(error: RequestValidationError) -> Problem:
 def report(problem: Problem) -> None:
     """Say in the log and on the span what went wrong, where it is not the caller's fault."""
     if problem.status >= 500 and trace.get_current_span().is_recording():
-        trace.get_current_span().set_attribute(schema.ERROR_MESSAGE, str(problem))
+        trace.get_current_span().set_status(StatusCode.ERROR, str(problem))
         logger.warning("%s", problem, extra={"code": problem.code, "status": problem.status})
 
 

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit
 from opentelemetry import context as otel_context
 from opentelemetry.metrics import Observation
 from opentelemetry.propagate import get_global_textmap
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import (
     Link,
     Span,
@@ -159,7 +160,7 @@ class ServerSpanMiddleware:
             outcome[schema.HTTP_STATUS] = exchange.status
         if error := exchange.error or (str(exchange.status) if exchange.status >= 500 else None):
             outcome[schema.ERROR_TYPE] = error
-            if error != schema.ERROR_CLIENT_GONE:
+            if error != schema.ERROR_CLIENT_GONE and not _has_failed(span):
                 span.set_status(StatusCode.ERROR)
         labels: dict[str, str | int] = {
             schema.HTTP_METHOD: exchange.method,
@@ -179,6 +180,11 @@ class ServerSpanMiddleware:
     def _observe_active(self) -> Iterable[Observation]:
         for (method, scheme), count in list(self._active.items()):
             yield Observation(count, {schema.HTTP_METHOD: method, schema.URL_SCHEME: scheme})
+
+
+def _has_failed(span: Span) -> bool:
+    """True if the span's status says already that it failed, and why."""
+    return isinstance(span, ReadableSpan) and span.status.status_code is StatusCode.ERROR
 
 
 def _attributes(scope: Scope, method: str, host: str | None) -> dict[str, str | int]:

@@ -377,5 +377,5 @@ async def test_a_failed_stage_is_an_event_of_the_workflow(
     assert event.name == schema.EVENT_STAGE_FAILED
     assert dict(event.attributes or {}) == {
         schema.PIPELINE_STAGE: stage,
-        schema.ERROR_MESSAGE: "the disk is full",
+        schema.STAGE_ERROR: "the disk is full",
     }

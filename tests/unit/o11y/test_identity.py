@@ -11,7 +11,7 @@ from tests.support.recorded import Recorded
 from tests.support.whose import identified
 
 ANN = {"user.id": "ann", "user_id": "ann"}
-SESSION = {"session.id": "s1", "session_id": "s1", "gen_ai.conversation.id": "s1"}
+SESSION = {"session.id": "s1", "session_id": "s1"}
 TENANT = {"tenant.id": "acme"}
 
 

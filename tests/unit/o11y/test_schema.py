@@ -33,7 +33,7 @@ def test_labels_are_keys_of_the_schema(metric: Metric) -> None:
 
 @each_metric
 def test_users_and_sessions_are_no_labels(metric: Metric) -> None:
-    people = {schema.USER_ID, schema.SESSION_ID, schema.USER_ID_ORIGINAL, schema.CONVERSATION_ID}
+    people = {schema.USER_ID, schema.SESSION_ID, schema.USER_ID_ORIGINAL}
     assert not people & set(metric.labels)
 
 

@@ -34,9 +34,8 @@ USER_ID = _key("semconv registry/user", "user.id", "The user a request is for.")
 SESSION_ID = _key("semconv registry/session", "session.id", "The user's session.")
 USER_ID_ORIGINAL = _original("user_id", "As `user.id`.")
 SESSION_ID_ORIGINAL = _original("session_id", "As `session.id`.")
-CONVERSATION_ID = _gen_ai("gen_ai.conversation.id", "As `session.id`.")
 TENANT_ID = _ours("tenant.id", "The tenant: `X-Tenant-Id` at the gateway.")
-_PERSON = (USER_ID, SESSION_ID, USER_ID_ORIGINAL, SESSION_ID_ORIGINAL, CONVERSATION_ID)
+_PERSON = (USER_ID, SESSION_ID, USER_ID_ORIGINAL, SESSION_ID_ORIGINAL)
 IDENTITY = (*_PERSON, TENANT_ID)
 """Every span may have these."""
 
@@ -58,7 +57,6 @@ PEER_ADDRESS = _http("network.peer.address", "Address the connection goes to.")
 PEER_PORT = _http("network.peer.port", "Port the connection goes to, unless it is the scheme's.")
 PEER_SERVICE = _key("semconv registry/service", "service.peer.name", "The service that was called.")
 ERROR_TYPE = _key("semconv registry/error", "error.type", "Why it failed: status, code or class.")
-ERROR_MESSAGE = _key("semconv registry/error", "error.message", "Why it failed, as a sentence.")
 
 # Telemetry about telemetry
 COMPONENT_TYPE = _sdk("otel.component.type", "What holds or sends spans or logs, or reads metrics.")
@@ -138,6 +136,7 @@ ATTEMPT_INPUT_TOKENS = _ours("o11y.llm.attempt.input_tokens", "Input tokens it i
 ATTEMPT_OUTPUT_TOKENS = _ours("o11y.llm.attempt.output_tokens", "Output tokens it is billed.")
 ATTEMPT_COST_USD = _ours("o11y.llm.attempt.cost.usd", "What these cost in US dollars.")
 PIPELINE_STAGE = _ours("o11y.pipeline.stage", "Stage of the pipeline this belongs to.")
+STAGE_ERROR = _ours("o11y.pipeline.stage.error", "Why the stage failed, as a sentence.")
 PIPELINE_STEPS = _ours("o11y.pipeline.steps_completed", "Stages that worked.")
 QUEUE_SECONDS = _ours("o11y.queue.seconds", "Seconds until the work began.")
 BATCH_SIZE = _ours("o11y.batch.size", "Texts in the batch, of all callers.")

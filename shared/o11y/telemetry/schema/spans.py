@@ -53,7 +53,7 @@ _ANSWERED = (
 )
 
 EVENTS = (
-    Event(EVENT_STAGE_FAILED, "A stage failed; the others go on.", (PIPELINE_STAGE, ERROR_MESSAGE)),
+    Event(EVENT_STAGE_FAILED, "A stage failed; the others go on.", (PIPELINE_STAGE, STAGE_ERROR)),
     Event(EVENT_ADMITTED, "The call's first forward step began: its time in the queue is over."),
     Event(EVENT_FIRST_TOKEN, "The first token is there."),
     Event(EVENT_CANCELLED, "Its client left, or it was out of time.", (LABEL_REASON, LABEL_STATUS)),
@@ -67,7 +67,7 @@ SPANS = (
         (
             *(HTTP_METHOD, HTTP_METHOD_ORIGINAL, HTTP_ROUTE, HTTP_STATUS, URL_PATH, URL_QUERY),
             *(URL_SCHEME, SERVER_ADDRESS, SERVER_PORT, PROTOCOL_VERSION),
-            *(ERROR_TYPE, ERROR_MESSAGE),
+            ERROR_TYPE,
         ),
     ),
     SpanName(
