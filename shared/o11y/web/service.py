@@ -170,7 +170,7 @@ def run(
         raise SystemExit(1) from None
     gc.collect()
     gc.freeze()  # what is here now stays: collections needn't look at it
-    gc.set_threshold(20_000, 20, 20)  # a request makes many objects, and next to no cycles
+    gc.set_threshold(7_000, 10, 5)  # a request makes many objects, and next to no cycles
     server = uvicorn.Server(
         uvicorn.Config(
             app,
