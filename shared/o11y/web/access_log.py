@@ -5,7 +5,7 @@ import logging
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from o11y.telemetry import schema
-from o11y.web.exchange import Exchange, exchange_of
+from o11y.web.exchange import Exchange, exchange_of, route_of
 
 logger = logging.getLogger("o11y.access")
 
@@ -30,7 +30,7 @@ class AccessLogMiddleware:
             nonlocal written
             if not written:
                 written = True
-                _write(scope["method"], exchange)
+                _write(scope, exchange)
 
         async def send_logged(message: Message) -> None:
             if message["type"] == "http.response.body" and not message.get("more_body"):
@@ -43,10 +43,10 @@ class AccessLogMiddleware:
             write()
 
 
-def _write(method: str, exchange: Exchange) -> None:
+def _write(scope: Scope, exchange: Exchange) -> None:
     left = exchange.error == schema.ERROR_CLIENT_GONE
     status = CLIENT_CLOSED_REQUEST if left else exchange.status
-    route = exchange.route or exchange.path
+    method, route = scope["method"], route_of(scope) or scope["path"]
     logger.info(
         "%s %s %d",
         method,

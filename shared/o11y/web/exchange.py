@@ -12,12 +12,11 @@ class Exchange:
     request's state.
     """
 
-    __slots__ = ("_scope", "error", "method", "path", "started", "status", "watch")
+    __slots__ = ("error", "method", "started", "status", "watch")
 
     def __init__(self, scope: Scope, method: str) -> None:
         self.method = method
         """The method as telemetry names it: `_OTHER` for an unusual one."""
-        self.path: str = scope["path"]
         self.watch = Stopwatch()
         self.status = 500
         """The status that was sent, or 500 where none was."""
@@ -25,14 +24,7 @@ class Exchange:
         """True once a status was sent."""
         self.error: str | None = None
         """The `error.type` of what went wrong beside the status."""
-        self._scope = scope
         scope.setdefault("state", {})[_KEY] = self
-
-    @property
-    def route(self) -> str | None:
-        """The path of the route that matched."""
-        path: str | None = getattr(self._scope.get("route"), "path", None)
-        return path
 
     def fail(self, error: str) -> None:
         """Give the exchange an `error.type`; the first one stays."""
@@ -44,3 +36,9 @@ def exchange_of(scope: Scope) -> Exchange | None:
     """The exchange a scope belongs to; None for a request that is not observed."""
     exchange: Exchange | None = scope.get("state", {}).get(_KEY)
     return exchange
+
+
+def route_of(scope: Scope) -> str | None:
+    """The path of the route that matched a request."""
+    path: str | None = getattr(scope.get("route"), "path", None)
+    return path

@@ -29,7 +29,7 @@ from o11y.telemetry import identity, schema
 from o11y.telemetry.instruments import BoundHistogram
 from o11y.telemetry.signals import Telemetry
 from o11y.web.api_docs import FAVICON
-from o11y.web.exchange import Exchange
+from o11y.web.exchange import Exchange, route_of
 from o11y.web.problems import TRACE_HEADER
 
 UNOBSERVED = frozenset({"/livez", "/readyz", "/metrics", FAVICON})
@@ -152,7 +152,7 @@ class ServerSpanMiddleware:
         self, scope: Scope, exchange: Exchange, span: Span, context: otel_context.Context
     ) -> None:
         outcome: dict[str, str | int] = {}
-        if (route := exchange.route) is not None:
+        if (route := route_of(scope)) is not None:
             outcome[schema.HTTP_ROUTE] = route
             if span.is_recording():
                 span.update_name(f"{exchange.method} {route}")
