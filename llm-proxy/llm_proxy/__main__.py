@@ -1,5 +1,7 @@
 """`python -m llm_proxy`: run the service."""
 
+import gc
+
 from o11y.telemetry import environment
 
 environment.prepare()  # before OpenTelemetry is imported, which reads its variables then
@@ -8,4 +10,5 @@ from llm_proxy.app import build  # noqa: E402
 from llm_proxy.settings import Settings  # noqa: E402
 from o11y.web.service import run  # noqa: E402
 
+gc.set_threshold(20_000, 20, 20)  # a request makes many objects, and no cycles
 run("llm-proxy", Settings, build)

@@ -170,7 +170,6 @@ def run(
         raise SystemExit(1) from None
     gc.collect()
     gc.freeze()  # what is here now stays: collections needn't look at it
-    gc.set_threshold(7_000, 10, 5)  # a request makes many objects, and next to no cycles
     server = uvicorn.Server(
         uvicorn.Config(
             app,
