@@ -201,7 +201,7 @@ MODEL_CACHE_BLOCKS = _model.gauge("model_cache_blocks", "{block}")(
 MODEL_CACHE_USED = _model.gauge("model_cache_blocks_used", "{block}")(
     "Blocks of the key-value cache that sequences hold; those kept for reuse count as free."
 )
-MODEL_CACHE_USAGE = _model.gauge("model_cache_usage", "1")(
+MODEL_CACHE_USAGE = _model.gauge("model_cache_usage_ratio", "1")(
     "Share of the key-value cache's blocks that sequences hold, from 0 to 1."
 )
 MODEL_BATCH = _model.histogram("model_batch_size", "{sequence}", POWERS)(
