@@ -13,7 +13,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    FiniteFloat,
     StringConstraints,
     field_validator,
     model_validator,
@@ -31,8 +30,8 @@ Metadata = dict[str, Scalar]
 
 def _storable_key(key: str) -> str:
     """A key of metadata that Chroma stores and filters can name."""
-    if not key or key.startswith(("$", "chroma:")):
-        raise ValueError("a key is not empty, and begins with neither '$' nor 'chroma:'")
+    if not key or key.startswith(("$", "#", "chroma:")):
+        raise ValueError("a key is not empty, and begins with none of '$', '#' and 'chroma:'")
     return key
 
 
@@ -47,7 +46,13 @@ NewMetadata = dict[
     Annotated[str, AfterValidator(_storable_key)],
     Annotated[Scalar, BeforeValidator(_storable_value)],
 ]
-Vector = Annotated[list[FiniteFloat], Field(min_length=1)]
+LARGEST = 3.4028234663852886e38
+"""Largest number of 32 bits, as vectors are stored."""
+
+Vector = Annotated[
+    list[Annotated[float, Field(ge=-LARGEST, le=LARGEST)]],
+    Field(min_length=1),
+]
 
 PROVIDER_HEADER = "X-O11y-Provider"
 """Answer header of the LLM proxy: who answered."""
@@ -207,7 +212,7 @@ class StoreRequest(Body):
     """Documents with their vectors; equal documents without ids get equal ids."""
 
     documents: list[Text] = Field(min_length=1, max_length=MAX_TEXTS)
-    embeddings: list[list[FiniteFloat]] = Field(min_length=1, max_length=MAX_TEXTS)
+    embeddings: list[Vector] = Field(min_length=1, max_length=MAX_TEXTS)
     embedding_model: str = Field(min_length=1)
     metadata: list[NewMetadata] | None = None
     ids: list[Identity] | None = None
