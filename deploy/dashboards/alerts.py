@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from deploy.dashboards import names, others, slo
-from deploy.dashboards.boards import retrieval
+from deploy.dashboards.boards import retrieval, telemetry
 from deploy.dashboards.promql import Where, happened, increase, rate, summed
 from o11y.telemetry import schema
 
@@ -200,16 +200,7 @@ ALERTS = [
         "TelemetryLost",
         " or ".join(
             [
-                *(
-                    _lost(metric)
-                    for metric in (
-                        schema.SPANS_PROCESSED,
-                        schema.SPANS_EXPORTED,
-                        schema.LOGS_PROCESSED,
-                        schema.LOGS_EXPORTED,
-                        schema.POINTS_EXPORTED,
-                    )
-                ),
+                *(_lost(metric) for metric in telemetry.COUNTED),
                 _lost(schema.EXPORT_DURATION, {schema.HTTP_STATUS: '!=""'}),
             ]
         ),

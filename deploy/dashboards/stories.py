@@ -22,7 +22,7 @@ from deploy.dashboards.prometheus import PrometheusError, prometheus
 from deploy.dashboards.querying import Curve, curves, figure
 from deploy.dashboards.trouble import TROUBLES, Request, Trouble
 from deploy.demo import tempo, tree
-from deploy.demo.addresses import gateway_url, tempo_url
+from deploy.demo.addresses import add_arguments
 from deploy.demo.runner import Runner
 from deploy.demo.scenarios import CALL_SECONDS
 from deploy.demo.workload import mixed
@@ -141,11 +141,8 @@ async def tell(asked: argparse.Namespace, folder: Path, console: Console) -> Non
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="deploy.dashboards.stories", description=__doc__)
     parser.add_argument("--seconds", type=float, default=40.0, help="of each time")
-    parser.add_argument("--gateway-url", default=gateway_url())
-    parser.add_argument("--tempo-url", default=tempo_url())
+    add_arguments(parser)
     asked = parser.parse_args(arguments)
-    asked.gateway_url = asked.gateway_url.rstrip("/")
-    asked.tempo_url = asked.tempo_url.rstrip("/")
     with tempfile.TemporaryDirectory(prefix="stories-") as folder:
         try:
             asyncio.run(tell(asked, Path(folder), tree.console()))

@@ -14,7 +14,7 @@ import httpx2
 from rich.console import Console
 
 from deploy.demo import tempo, tree
-from deploy.demo.addresses import gateway_url, tempo_url
+from deploy.demo.addresses import add_arguments
 from deploy.demo.runner import Runner
 from deploy.demo.scenarios import CALL_SECONDS, SERVICES, SETTLE_SECONDS
 from deploy.demo.workload import SCENARIOS
@@ -81,11 +81,10 @@ async def draw(gateway: str, store: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="deploy.demo.picture", description=__doc__)
-    parser.add_argument("--gateway-url", default=gateway_url())
-    parser.add_argument("--tempo-url", default=tempo_url())
+    add_arguments(parser)
     asked = parser.parse_args(arguments)
     try:
-        asyncio.run(draw(asked.gateway_url.rstrip("/"), asked.tempo_url.rstrip("/")))
+        asyncio.run(draw(asked.gateway_url, asked.tempo_url))
     except tempo.TraceError as error:
         print(error, file=sys.stderr)
         return 1

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from deploy.demo import tempo, tree
-from deploy.demo.addresses import gateway_url, tempo_url
+from deploy.demo.addresses import add_arguments
 from deploy.demo.requests import Health, Stats
 from deploy.demo.runner import Runner
 from deploy.demo.summary import ScenarioResult, failures, slow, slowest, table
@@ -146,11 +146,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="deploy.demo.scenarios", description=__doc__)
     parser.add_argument("--scenario", choices=["all", *SCENARIOS, "load"], default="all")
     parser.add_argument("--load-duration", type=float, default=1.0, metavar="MINUTES")
-    parser.add_argument("--gateway-url", default=gateway_url())
-    parser.add_argument("--tempo-url", default=tempo_url())
+    add_arguments(parser)
     asked = parser.parse_args(arguments)
-    asked.gateway_url = asked.gateway_url.rstrip("/")
-    asked.tempo_url = asked.tempo_url.rstrip("/")
     try:
         return asyncio.run(run(asked, tree.console()))
     except KeyboardInterrupt:

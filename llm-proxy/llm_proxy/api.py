@@ -34,17 +34,11 @@ from o11y.web.routes import PlainRoute
 
 MODELS_SECONDS = 5.0
 
-PATHS = {
-    "/v1/chat/completions": Operation.CHAT,
-    "/v1/completions": Operation.COMPLETION,
-    "/v1/embeddings": Operation.EMBEDDINGS,
-}
-
 
 def routes(calls: Calls, stream_timeout_seconds: float) -> list[PlainRoute]:
     """The calls to models."""
 
-    def route(path: str, operation: Operation) -> PlainRoute:
+    def route(operation: Operation, path: str) -> PlainRoute:
         async def answer(request: Request) -> Response:
             call = requests.read(operation, await request.body())
             if call.stream:
@@ -62,7 +56,7 @@ def routes(calls: Calls, stream_timeout_seconds: float) -> list[PlainRoute]:
 
         return PlainRoute(path, answer, OPERATIONS[path])
 
-    return [route(path, operation) for path, operation in PATHS.items()]
+    return [route(operation, f"/v1{path}") for operation, (path, _) in requests.PATHS.items()]
 
 
 def _whole(whole: WholeResponse) -> Response:

@@ -17,7 +17,7 @@ from llm_proxy.settings import LOCAL, ProviderSettings
 from o11y.http.attempts import CALL, Call, traced
 from o11y.http.balancer import RESEND_COUNT, Balancer, BalancingTransport, as_is, resolve
 from o11y.http.client import JSON, UNTRACED, USER_AGENT
-from o11y.http.transport import NetworkTransport, no_cookies, port_of, proxies
+from o11y.http.transport import NetworkTransport, no_cookies, port_of, proxies, read_and_close
 from o11y.telemetry import schema
 from o11y.telemetry.signals import Telemetry
 from o11y.web.problems import unavailable
@@ -146,10 +146,7 @@ class Provider:
     async def get(self, path: str) -> httpx2.Response:
         """The whole response of a GET outside any trace. Raises httpx2.HTTPError."""
         response = await self._send("GET", path, {}, headers=UNTRACED)
-        try:
-            await response.aread()
-        finally:
-            await response.aclose()
+        await read_and_close(response)
         return response
 
     async def aclose(self) -> None:

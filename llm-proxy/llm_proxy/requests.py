@@ -100,16 +100,17 @@ class Request(msgspec.Struct, frozen=True):
         return msgspec.json.encode(values)
 
 
-_PATHS = {
+PATHS = {
     Operation.CHAT: ("/chat/completions", "messages"),
     Operation.COMPLETION: ("/completions", "prompt"),
     Operation.EMBEDDINGS: ("/embeddings", "input"),
 }
+"""The path of each operation below `/v1`, and the field it can't be without."""
 
 
 def read(operation: Operation, body: bytes) -> Request:
     """Raises Problem 422 that names the field at fault."""
-    path, required = _PATHS[operation]
+    path, required = PATHS[operation]
     try:
         fields = _body.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -20,8 +20,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from o11y.telemetry import schema
-from tests.support import tiny_model
-from tests.support.llm import NO_EXPORT, gateway, llm_proxy
+from tests.support.llm import NO_EXPORT, gateway, llm_proxy, tiny_inference
 from tests.support.processes import service
 
 CASES = settings(
@@ -46,14 +45,7 @@ UNCHECKED: list[CheckFunction] = [
 def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
     folder = tmp_path_factory.mktemp("openapi")
     with (
-        service(
-            "inference_svc",
-            folder,
-            LOCAL_MODEL_NAME=str(tiny_model.save(folder / "tiny", 1024, ends=False)),
-            USE_GPU="false",
-            ENGINE_MAX_CONTEXT="1024",
-            **NO_EXPORT,
-        ) as inference,
+        tiny_inference(folder, **NO_EXPORT) as inference,
         service("vector_svc", folder, **NO_EXPORT) as vectors,
         llm_proxy(folder, {"name": "o11y-local"}, INFERENCE_URL=inference.url, **NO_EXPORT) as llm,
         gateway(

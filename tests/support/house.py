@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from tests.support import tempo, tiny_model
-from tests.support.llm import gateway, llm_proxy, provider
+from tests.support import tempo
+from tests.support.llm import gateway, llm_proxy, provider, tiny_inference
 from tests.support.openai_standin import Standin
 from tests.support.processes import free_ports, service
 from tests.support.span_cases import Case
@@ -55,17 +55,7 @@ def services(
     models = {"chat_model": "gpt-4o-mini", "embedding_model": "text-embedding-3-small"}
     settings = {**PATIENCE, **models, "breaker_failures": 1000}
     with ExitStack() as stack:
-        inference = stack.enter_context(
-            service(
-                "inference_svc",
-                folder,
-                LOCAL_MODEL_NAME=str(tiny_model.save(folder / "tiny", 1024, ends=False)),
-                USE_GPU="false",
-                ENGINE_MAX_CONTEXT="1024",
-                ENGINE_MAX_WAITING="4",
-                **exports,
-            )
-        )
+        inference = stack.enter_context(tiny_inference(folder, ENGINE_MAX_WAITING="4", **exports))
         vectors = stack.enter_context(service("vector_svc", folder, **exports))
         outside = stack.enter_context(
             llm_proxy(

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx2
 
+from tests.support import tiny_model
 from tests.support.openai_standin import Standin, Step, scripted
 from tests.support.processes import Service, free_ports, service
 
@@ -27,6 +28,20 @@ def provider(name: str, standin: Standin, **settings: Any) -> dict[str, Any]:
     """An entry of LLM_PROVIDERS: the stand-in with OpenAI's prices."""
     address = {"name": name, "base_url": standin.url, "api_key": KEY, "pricing": "openai"}
     return {**address, **settings}
+
+
+@contextmanager
+def tiny_inference(folder: Path, **settings: str) -> Iterator[Service]:
+    """inference-svc with a tiny model that generates as many tokens as it may, on the CPU."""
+    with service(
+        "inference_svc",
+        folder,
+        LOCAL_MODEL_NAME=str(tiny_model.save(folder / "tiny", 1024, ends=False)),
+        USE_GPU="false",
+        ENGINE_MAX_CONTEXT="1024",
+        **settings,
+    ) as running:
+        yield running
 
 
 @contextmanager

@@ -13,6 +13,14 @@ REFUSED = {schema.HTTP_STATUS: '!=""'}
 """Exports over HTTP that were answered by an error: their records have no error.type."""
 TRACES = "processor_tail_sampling_global_count_traces_sampled_total"
 SAMPLED = 'sampled="true"'
+COUNTED = (
+    schema.SPANS_PROCESSED,
+    schema.SPANS_EXPORTED,
+    schema.LOGS_PROCESSED,
+    schema.LOGS_EXPORTED,
+    schema.POINTS_EXPORTED,
+)
+"""The SDK's counters of what it handles; with an error.type they count what is lost."""
 SIGNALS = ("spans", "metric_points", "log_records")
 
 
@@ -52,16 +60,7 @@ DASHBOARD = Dashboard(
             "and exports that were answered by an error.",
             "short",
             query(
-                " + ".join(
-                    f"({rate(metric, where=LOST)} or vector(0))"
-                    for metric in (
-                        schema.SPANS_PROCESSED,
-                        schema.SPANS_EXPORTED,
-                        schema.LOGS_PROCESSED,
-                        schema.LOGS_EXPORTED,
-                        schema.POINTS_EXPORTED,
-                    )
-                )
+                " + ".join(f"({rate(metric, where=LOST)} or vector(0))" for metric in COUNTED)
                 + f" + ({rate(schema.EXPORT_DURATION, where=REFUSED)} or vector(0))"
             ),
             width=6,

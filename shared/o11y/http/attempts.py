@@ -24,7 +24,7 @@ from opentelemetry.trace import INVALID_SPAN, Span, StatusCode, Tracer, TracerPr
 
 from o11y.http import deadline
 from o11y.http.balancer import RESEND_COUNT
-from o11y.http.transport import port_of
+from o11y.http.transport import port_of, read_and_close
 from o11y.telemetry import schema
 from o11y.telemetry.environment import opt_into_stable_names
 from o11y.telemetry.error_types import error_type
@@ -169,10 +169,7 @@ class _ReadingTransport(httpx2.AsyncBaseTransport):
                 return await self._inner.handle_async_request(request)
         response = await self._inner.handle_async_request(request)
         if call.whole:
-            try:
-                await response.aread()
-            finally:
-                await response.aclose()
+            await read_and_close(response)
         return response
 
     async def aclose(self) -> None:

@@ -157,6 +157,14 @@ class _Body(httpx2.AsyncByteStream):
         await self._stream.aclose()
 
 
+async def read_and_close(response: httpx2.Response) -> None:
+    """Read the whole body of a response. Raises httpx2.HTTPError."""
+    try:
+        await response.aread()
+    finally:
+        await response.aclose()
+
+
 def port_of(url: httpx2.URL) -> int:
     """The port of a URL, the scheme's where it names none."""
     return url.port or (443 if url.scheme == "https" else 80)

@@ -1,6 +1,6 @@
 """Headers of an LLM provider's answer that its caller reads: limits, waits, the id for support."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 _NAMES = frozenset({"retry-after", "retry-after-ms", "x-request-id"})
 _PREFIXES = ("x-ratelimit-", "openai-")
@@ -13,8 +13,3 @@ def passed(headers: Mapping[str, str]) -> dict[str, str]:
         for given, value in headers.items()
         if (name := given.lower()) in _NAMES or name.startswith(_PREFIXES)
     }
-
-
-def raw(headers: Mapping[str, str]) -> Iterable[tuple[bytes, bytes]]:
-    """Headers in the form ASGI sends them in."""
-    return ((name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items())

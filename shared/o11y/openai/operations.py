@@ -7,17 +7,13 @@ OpenAI's API reference has may be there as well.
 from collections.abc import Mapping
 from typing import Any
 
+from o11y.web.openapi import EVENT
+
 Schema = dict[str, Any]
 
 _STRING: Schema = {"type": "string"}
 _INTEGER: Schema = {"type": "integer"}
 _OBJECTS: Schema = {"type": "array", "items": {"type": "object"}}
-
-_EVENT: Schema = {
-    "type": "object",
-    "properties": {"event": _STRING, "data": _STRING},
-    "required": ["data"],
-}
 
 _USAGE: Schema = {
     "type": "object",
@@ -55,7 +51,7 @@ def _operation(
         }
     }
     if streams:
-        content["text/event-stream"] = {"schema": _EVENT}
+        content["text/event-stream"] = {"schema": EVENT}
     refused = {
         str(status): {"description": description}
         for status, description in (

@@ -5,7 +5,7 @@ collected: cardinality limits, exemplars and temporality are those of the record
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -23,9 +23,17 @@ _OWN = {alias.recorded.name: {*alias.recorded.labels, OVERFLOW} for alias in sch
 
 def with_aliases(data: export.MetricsData) -> export.MetricsData:
     """The metrics, and those that `schema.ALIASES` makes of them."""
+    return with_metrics(data, _shown)
+
+
+def with_metrics(
+    data: export.MetricsData,
+    change: Callable[[Sequence[export.Metric]], Iterable[export.Metric]],
+) -> export.MetricsData:
+    """The data with other metrics in each scope: what `change` makes of those there are."""
     resources = []
     for resource in data.resource_metrics:
-        scopes = [replace(each, metrics=[*_shown(each.metrics)]) for each in resource.scope_metrics]
+        scopes = [replace(each, metrics=[*change(each.metrics)]) for each in resource.scope_metrics]
         resources.append(replace(resource, scope_metrics=scopes))
     return export.MetricsData(resources)
 

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from o11y.telemetry.aliases import with_aliases
+from o11y.telemetry.aliases import with_aliases, with_metrics
 
 _PREFERENCES = {
     "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "cumulative",
@@ -99,14 +99,7 @@ class _Exemplars:
             kept, self._kept = self._kept, {}
         if not kept:
             return data
-        resources = []
-        for resource in data.resource_metrics:
-            scopes = [
-                replace(scope, metrics=[_with_exemplars(each, kept) for each in scope.metrics])
-                for scope in resource.scope_metrics
-            ]
-            resources.append(replace(resource, scope_metrics=scopes))
-        return export.MetricsData(resources)
+        return with_metrics(data, lambda metrics: (_with_exemplars(each, kept) for each in metrics))
 
 
 def _with_exemplars(

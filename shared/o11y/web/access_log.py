@@ -5,7 +5,7 @@ import logging
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from o11y.telemetry import schema
-from o11y.web.exchange import Exchange, exchange_of, route_of
+from o11y.web.exchange import Exchange, exchange_of, is_last, route_of
 
 logger = logging.getLogger("o11y.access")
 
@@ -14,16 +14,13 @@ CLIENT_CLOSED_REQUEST = 499
 
 
 class AccessLogMiddleware:
-    """Writes a line for each request that is observed, when its response is complete."""
+    """Writes a line for each request, when its response is complete."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = exchange_of(scope)
-        if exchange is None:
-            await self._app(scope, receive, send)
-            return
         written = False
 
         def write() -> None:
@@ -33,7 +30,7 @@ class AccessLogMiddleware:
                 _write(scope, exchange)
 
         async def send_logged(message: Message) -> None:
-            if message["type"] == "http.response.body" and not message.get("more_body"):
+            if is_last(message):
                 write()
             await send(message)
 

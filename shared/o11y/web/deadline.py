@@ -25,9 +25,6 @@ class DeadlineMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = exchange_of(scope)
-        if exchange is None:
-            await self._app(scope, receive, send)
-            return
         header = next((value for key, value in scope["headers"] if key == _HEADER), None)
         given = deadline.parse(None if header is None else header.decode("latin-1"))
         if given is None:

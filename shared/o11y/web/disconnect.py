@@ -6,7 +6,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from o11y.telemetry import schema
 from o11y.web import problems
-from o11y.web.exchange import Exchange, exchange_of
+from o11y.web.exchange import Exchange, exchange_of, is_last
 from o11y.web.problems import unavailable
 
 
@@ -22,9 +22,6 @@ class DisconnectMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = exchange_of(scope)
-        if exchange is None:
-            await self._app(scope, receive, send)
-            return
         client = _Client(exchange, receive, send)
         try:
             await self._app(scope, client.receive, client.send)
@@ -66,7 +63,7 @@ class _Client:
         return message
 
     async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.body" and not message.get("more_body"):
+        if is_last(message):
             self._answered = True
             self.unwatch()
         await self._send(message)

@@ -70,8 +70,8 @@ class EventStream(Response):
             async with asyncio.timeout(None if left is None else left + 1):
                 await send(start)
                 last = await self._send_events(send)
-                if isinstance(last, LastError) and (exchange := exchange_of(scope)):
-                    exchange.fail(schema.ERROR_STREAM_BROKEN)
+                if isinstance(last, LastError):
+                    exchange_of(scope).fail(schema.ERROR_STREAM_BROKEN)
                 await self._close()
                 await send({"type": "http.response.body", "body": last})
         except TimeoutError:

@@ -1,6 +1,6 @@
 """A request and how far its response is, as the middlewares around an application share it."""
 
-from starlette.types import Scope
+from starlette.types import Message, Scope
 
 from o11y.telemetry.stopwatch import Stopwatch
 
@@ -32,10 +32,15 @@ class Exchange:
             self.error = error
 
 
-def exchange_of(scope: Scope) -> Exchange | None:
-    """The exchange a scope belongs to; None for a request that is not observed."""
-    exchange: Exchange | None = scope.get("state", {}).get(_KEY)
+def exchange_of(scope: Scope) -> Exchange:
+    """The exchange a scope belongs to."""
+    exchange: Exchange = scope["state"][_KEY]
     return exchange
+
+
+def is_last(message: Message) -> bool:
+    """True for the message that completes a response."""
+    return message["type"] == "http.response.body" and not message.get("more_body")
 
 
 def route_of(scope: Scope) -> str | None:

@@ -9,10 +9,9 @@ from copy import deepcopy
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.routing import BaseRoute
 
 from o11y.web.problems import TRACE_HEADER
 from o11y.web.routes import PlainRoute
@@ -78,25 +77,15 @@ def errors(*statuses: int) -> Responses:
     return {status: {"description": HTTPStatus(status).phrase} for status in statuses}
 
 
-def install(app: FastAPI, parameters: Sequence[Mapping[str, Any]] = ()) -> None:
-    """Describe all routes of an application; every operation has these parameters besides."""
+def complete(
+    document: Document, routes: Iterable[BaseRoute], parameters: Sequence[Mapping[str, Any]]
+) -> None:
+    """Add to FastAPI's description of an application what it doesn't know of its routes.
 
-    def openapi() -> Document:
-        if app.openapi_schema is None:
-            document = get_openapi(
-                title=app.title, version=app.version, routes=app.routes, tags=app.openapi_tags
-            )
-            app.openapi_schema = _completed(document, app, parameters)
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign] # as FastAPI's documentation does
-
-
-def _completed(
-    document: Document, app: FastAPI, parameters: Iterable[Mapping[str, Any]]
-) -> Document:
+    Every operation has these parameters besides its own.
+    """
     paths = document.setdefault("paths", {})
-    for route in app.routes:
+    for route in routes:
         if isinstance(route, PlainRoute) and route.operation:
             paths[route.path] = {"post": deepcopy(dict(route.operation))}
     for path, operations in paths.items():
@@ -114,7 +103,6 @@ def _completed(
     models = [(ProblemDetails, "serialization"), (OpenAIError, "serialization")]
     _, definitions = models_json_schema(models, ref_template=_SCHEMAS + "{model}")  # type: ignore[arg-type]
     schemas.update(definitions["$defs"])
-    return document
 
 
 def _add_parameters(operation: Document, parameters: Iterable[Mapping[str, Any]]) -> None:
@@ -129,11 +117,11 @@ def _add_errors(path: str, operation: Document) -> None:
     """Give every error its body; those that any route can have are added."""
     responses = operation["responses"]
     default = responses.pop("422", None)  # FastAPI's own body
-    statuses = {*_ALWAYS}
+    statuses = set(_ALWAYS)
     if default or "parameters" in operation:
-        statuses |= {*_WITH_PARAMETERS}
+        statuses.update(_WITH_PARAMETERS)
     if "requestBody" in operation:
-        statuses |= {*_WITH_BODY}
+        statuses.update(_WITH_BODY)
     for status in sorted(statuses):
         responses.setdefault(str(status), {"description": HTTPStatus(status).phrase})
     for status, response in responses.items():

@@ -28,12 +28,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from o11y.telemetry import identity, schema
 from o11y.telemetry.instruments import BoundHistogram
 from o11y.telemetry.signals import Telemetry
-from o11y.web.api_docs import FAVICON
-from o11y.web.exchange import Exchange, route_of
+from o11y.web.exchange import Exchange, is_last, route_of
 from o11y.web.problems import TRACE_HEADER
-
-UNOBSERVED = frozenset({"/livez", "/readyz", "/metrics", FAVICON})
-"""Paths that machines ask for by themselves, browsers too: no span, no metric, no access line."""
 
 METHODS = frozenset(
     {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"}
@@ -91,9 +87,6 @@ class ServerSpanMiddleware:
         telemetry.observable_up_down_counter(schema.HTTP_SERVER_ACTIVE, self._observe_active)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in UNOBSERVED:
-            await self._app(scope, receive, send)
-            return
         method = scope["method"] if scope["method"] in METHODS else "_OTHER"
         headers = {
             name: value.decode("latin-1")
@@ -128,7 +121,7 @@ class ServerSpanMiddleware:
             if message["type"] == "http.response.start":
                 exchange.status, exchange.started = message["status"], True
                 message["headers"] = [*message.get("headers", ()), trace_header]
-            elif message["type"] == "http.response.body" and not message.get("more_body"):
+            elif is_last(message):
                 end()
             await send(message)
 

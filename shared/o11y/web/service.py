@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import uvicorn
 from fastapi import APIRouter, FastAPI, Request, Response
 from prometheus_client import CollectorRegistry
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from o11y.settings import ServiceSettings, load
 from o11y.telemetry import distribution, logs
@@ -34,6 +34,12 @@ DRAIN_SECONDS = 5
 KEEP_ALIVE_SECONDS = 75
 """Longer than clients keep an unused connection: the one that closes it must be the client."""
 
+MAX_BODY = 64 << 20
+"""Largest body of a request in bytes."""
+
+UNOBSERVED = frozenset({"/livez", "/readyz", "/metrics", api_docs.FAVICON})
+"""Paths that machines ask for by themselves, browsers too: no span, no metric, no access line."""
+
 logger = logging.getLogger(__name__)
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -44,22 +50,26 @@ class StartError(Exception):
     """The service can't start; its message is the one line the person at the terminal sees."""
 
 
-MAX_BODY = 64 << 20
-"""Largest body of a request in bytes."""
-
-
 class Service(FastAPI):
     """An application whose requests run within `surrounding`, the outermost first: around its own
-    handling of errors, which `add_middleware` would leave outside.
+    handling of errors, which `add_middleware` would leave outside. What machines ask for by
+    themselves (`UNOBSERVED`) passes them by. `parameters` are those of every operation.
     """
-
-    def __init__(self, surrounding: Iterable[Callable[[ASGIApp], ASGIApp]], **options: Any) -> None:
-        super().__init__(**options)
-        self._surrounding = list(surrounding)
 
     failed = False
     end: Callable[[], None]
     """Begins the stop of the process; set by `run`."""
+
+    def __init__(
+        self,
+        surrounding: Iterable[Callable[[ASGIApp], ASGIApp]],
+        parameters: Sequence[Mapping[str, Any]],
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self._surrounding = list(surrounding)
+        self._parameters = parameters
+        self._described: dict[str, Any] | None = None
 
     def fail(self, reason: str) -> None:
         """End this process, which can't do its work any more: its supervisor starts another."""
@@ -69,10 +79,23 @@ class Service(FastAPI):
 
     def build_middleware_stack(self) -> ASGIApp:
         """The application within its middleware, and that within `surrounding`."""
-        app = super().build_middleware_stack()
+        plain = surrounded = super().build_middleware_stack()
         for middleware in reversed(self._surrounding):
-            app = middleware(app)
+            surrounded = middleware(surrounded)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            observed = scope["type"] == "http" and scope["path"] not in UNOBSERVED
+            await (surrounded if observed else plain)(scope, receive, send)
+
         return app
+
+    def openapi(self) -> dict[str, Any]:
+        """The description of all routes, which FastAPI makes anew when they change."""
+        document = super().openapi()
+        if document is not self._described:
+            openapi.complete(document, self.routes, self._parameters)
+            self._described = document
+        return document
 
 
 def create_app(
@@ -111,6 +134,7 @@ def create_app(
             DisconnectMiddleware,
             partial(BodyLimitMiddleware, max_bytes=MAX_BODY),
         ],
+        parameters,
         title=title,
         version=version("o11y"),
         lifespan=until_flushed,
@@ -122,7 +146,6 @@ def create_app(
     app.routes.extend(routes)
     problems.install(app)
     api_docs.install(app)
-    openapi.install(app, parameters)
     for router in routers:
         app.include_router(router)
 

@@ -14,6 +14,7 @@ from llm_proxy.failures import BUSY
 from llm_proxy.settings import LOCAL
 from o11y.http import deadline
 from o11y.telemetry import schema
+from o11y.web.exchange import Exchange
 from o11y.web.problems import Problem
 from tests.support.near import Streamed
 from tests.support.upstream import (
@@ -151,6 +152,8 @@ async def leave_after(steps: int, caller: Caller, fields: dict[str, Any]) -> boo
     content = json.dumps({"model": "m", **CHAT, **fields}).encode()
     headers = [(b"x-o11y-stream-summary", b"1")]
     scope = {"type": "http", "method": "POST", "path": CHAT_PATH, "headers": headers}
+
+    Exchange(scope, "POST")
 
     async def receive() -> dict[str, Any]:
         await asyncio.sleep(0)
