@@ -16,6 +16,13 @@ Sources: a clause of the OpenTelemetry semantic conventions (`semconv …`), the
 original know (`original`), or this project (`o11y`).
 """
 
+FORMER = """\
+## Former names
+
+With `OTEL_SEMCONV_STABILITY_OPT_IN=gen_ai_latest_experimental/dup` these are shown as well, as the
+conventions had them before v0.1.0 of semantic-conventions-genai.
+"""
+
 
 def page() -> str:
     """The whole page as Markdown."""
@@ -36,6 +43,11 @@ def _metrics() -> Iterator[str]:
             )
             for each in schema.METRICS
         ),
+    )
+    yield FORMER
+    yield _table(
+        ("Former name", "Today's"),
+        sorted({(_code(each.shown.name), _code(each.recorded.name)) for each in schema.FORMER}),
     )
 
 

@@ -59,7 +59,7 @@ class Pipeline:
     def __init__(self, backends: Backends, telemetry: Telemetry) -> None:
         self._backends = backends
         self._tracer = telemetry.tracer
-        self._workflow_duration = telemetry.histogram(schema.GEN_AI_WORKFLOW_DURATION)
+        self._workflow_duration = telemetry.histogram(schema.GEN_AI_AGENT_DURATION)
         self._stage_duration = telemetry.histogram(schema.PIPELINE_STAGE_DURATION)
 
     async def run(self, request: PipelineRequest) -> PipelineAnswer:
@@ -79,7 +79,7 @@ class Pipeline:
         return answer
 
     def _workflow(self) -> Operation:
-        name = {schema.WORKFLOW_NAME: schema.SPAN_WORKFLOW}
+        name = {schema.AGENT_NAME: schema.SPAN_WORKFLOW}
         return Operation(
             self._tracer,
             f"{WORKFLOW} {schema.SPAN_WORKFLOW}",

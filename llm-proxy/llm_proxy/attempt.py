@@ -48,11 +48,12 @@ class Attempt:
             seconds=seconds,
             idle_seconds=provider.settings.idle_seconds,
             attributes={
-                schema.PROVIDER: provider.name,
+                schema.PROVIDER: provider.kind,
+                schema.LLM_PROVIDER: provider.name,
                 schema.REQUEST_MODEL: self._model,
                 schema.LLM_ATTEMPT: self._number,
             },
-            labels={schema.PROVIDER: provider.name},
+            labels={schema.LABEL_PROVIDER: provider.name},
             internal=provider.is_local,
             billed=True,
         )
@@ -95,25 +96,21 @@ class Attempt:
         """Count the tokens and what they cost; the attributes that tell it."""
         context = self.inference.context
         bills = self._meters.bills(
-            self._request.operation,
+            self._request,
             self._provider,
             self._model,
             info.model,
             tokens.estimated,
             self._tenant,
         )
-        for kind, total in bills.tokens.items():
-            if count := getattr(tokens, kind):
+        for total, count in zip(bills.tokens, tokens.by_type(), strict=True):
+            if count:
                 total.add(count, context)
         told: Attributes = {schema.ATTEMPT_INPUT_TOKENS: tokens.input}
         if self.inference.generates:
             told[schema.ATTEMPT_OUTPUT_TOKENS] = tokens.output
         if tokens.estimated:
             told[schema.USAGE_ESTIMATED] = True
-        else:
-            bills.input_usage.record(tokens.input, context)
-            if self.inference.generates:
-                bills.output_usage.record(tokens.output, context)
         usd, source = self._price(info, tokens)
         if usd is None:
             bills.unpriced.add(1, context)

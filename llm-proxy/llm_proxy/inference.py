@@ -41,6 +41,7 @@ class Inference(genai.Operation):
             {
                 schema.OPERATION: request.operation.value,
                 **provider.attributes,
+                schema.LLM_PROVIDER: provider.name,
                 schema.REQUEST_MODEL: model,
                 **request.attributes,
             },
@@ -56,12 +57,14 @@ class Inference(genai.Operation):
         """Another provider is asked."""
         self._provider, self._model = provider, model
         self.span.update_name(f"{self._request.operation.value} {model}")
-        self.span.set_attributes({**provider.attributes, schema.REQUEST_MODEL: model})
+        named = {schema.LLM_PROVIDER: provider.name, schema.REQUEST_MODEL: model}
+        self.span.set_attributes({**provider.attributes, **named})
 
     def listener(self) -> Answer | None:
         """The accumulator of an attempt's answer, where telemetry may hold it."""
-        captures = self._meters.capture and self.generates and self.span.is_recording()
-        self._answer = Answer() if captures else None
+        capture = self._meters.capture
+        listens = capture and capture.has_content and self.generates and self.span.is_recording()
+        self._answer = Answer() if listens else None
         return self._answer
 
     def bill(self, tokens: Tokens, usd: Decimal | None, source: str) -> None:
@@ -89,14 +92,21 @@ class Inference(genai.Operation):
             self._request.operation, self._provider, self._model, self._info.model, self.error
         )
         times.duration.record(seconds, self.context)
+        if self._tokens and not self._tokens.estimated:
+            times.input_tokens.record(self._tokens.input, self.context)
+            if times.output_tokens:
+                times.output_tokens.record(self._tokens.output, self.context)
         if self.arrivals:
             times.first_chunk.record(self.arrivals[0], self.context)
             if self._meters.times_chunks:
                 for before, after in pairwise(self.arrivals):
                     times.chunk.record(after - before, self.context)
-        if self._meters.capture and self._answer:
-            said_by = self._answer.messages()
-            self._meters.capture.record(self.span, asked(self._request.body), said_by)
+        if self._meters.capture and self.generates:
+            if self._answer:
+                messages = self._answer.messages()
+                self._meters.capture.record(self.span, asked(self._request.body), messages)
+            else:
+                self._meters.capture.record(self.span)
         super().end()
 
     def _found(self) -> Attributes:

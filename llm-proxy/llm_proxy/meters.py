@@ -1,12 +1,12 @@
 """The instruments of calls to models; the labels of each set that comes are looked up once."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
 from opentelemetry.metrics import Observation
 
 from llm_proxy.provider import Provider
-from llm_proxy.requests import Operation
+from llm_proxy.requests import Operation, Request
 from o11y.telemetry import schema
 from o11y.telemetry.bounded import Bounded
 from o11y.telemetry.identity import Tenants
@@ -19,15 +19,17 @@ MAX_MODELS = 200
 MAX_LABELS = 2000
 """Sets of labels kept ready."""
 
+TEXT, AUDIO, UNKNOWN = "text", "audio", "unknown"
+
 TOKEN_TYPES = (
-    "input",
-    "output",
-    "cached",
-    "cache_write",
-    "input_audio",
-    "output_audio",
-    "reasoning",
+    *(("input", None), ("input", AUDIO), ("output", TEXT), ("output", AUDIO)),
+    *(("cached", None), ("cache_write", None), ("reasoning", TEXT)),
+    *(("input_audio", AUDIO), ("output_audio", AUDIO)),
 )
+"""The `type` and `gen_ai.token.modality` of tokens that are counted; None is the prompt's modality.
+
+Providers say how much of a prompt is audio and how much was cached, but not how much is images.
+"""
 
 Attributes = dict[str, Value]
 Ready = TypeVar("Ready")
@@ -39,6 +41,9 @@ class Times(NamedTuple):
     duration: BoundHistogram
     first_chunk: BoundHistogram
     chunk: BoundHistogram
+    input_tokens: BoundHistogram
+    output_tokens: BoundHistogram | None
+    """None for embeddings, which generate nothing."""
 
 
 class Bills(NamedTuple):
@@ -46,9 +51,8 @@ class Bills(NamedTuple):
 
     cost: BoundCounter
     unpriced: BoundCounter
-    input_usage: BoundHistogram
-    output_usage: BoundHistogram
-    tokens: Mapping[str, BoundCounter]
+    tokens: Sequence[BoundCounter]
+    """A counter for each of TOKEN_TYPES."""
 
 
 class Meters:
@@ -64,8 +68,11 @@ class Meters:
         self.tracer = telemetry.tracer
         self.capture = telemetry.capture
         self.tenants = Tenants()
-        self._duration = telemetry.histogram(schema.GEN_AI_DURATION)
-        self._usage = telemetry.histogram(schema.GEN_AI_TOKENS)
+        self._duration = telemetry.histogram(schema.GEN_AI_INFERENCE_DURATION)
+        self._input_tokens = telemetry.histogram(schema.GEN_AI_INPUT_TOKENS)
+        self._output_tokens = telemetry.histogram(schema.GEN_AI_OUTPUT_TOKENS)
+        self._embeddings_duration = telemetry.histogram(schema.GEN_AI_EMBEDDINGS_DURATION)
+        self._embeddings_tokens = telemetry.histogram(schema.GEN_AI_EMBEDDINGS_TOKENS)
         self._first_chunk = telemetry.histogram(schema.GEN_AI_FIRST_CHUNK)
         self._chunk = telemetry.histogram(schema.GEN_AI_CHUNK)
         self._cost = telemetry.counter(schema.OPENAI_COST)
@@ -87,21 +94,25 @@ class Meters:
     ) -> Times:
         """The instruments of an operation whose last attempt was at this provider."""
         labels = self._labels(operation, provider, model, answered)
-        key = (*labels.values(), error)
+        key = (provider.name, *labels.values(), error)
         found = self._times.get(key)
         if found is None:
             self._times = _room(self._times)
-            failed: Attributes = {schema.ERROR_TYPE: error} if error else {}
+            ended = labels | ({schema.ERROR_TYPE: error} if error else {})
+            embeds = operation is Operation.EMBEDDINGS
+            duration = self._embeddings_duration if embeds else self._duration
             found = self._times[key] = Times(
-                self._duration.bind(labels | failed),
+                duration.bind(ended | {schema.LABEL_PROVIDER: provider.name}),
                 self._first_chunk.bind(labels),
                 self._chunk.bind(labels),
+                self._embeddings_tokens.bind(labels) if embeds else self._input_tokens.bind(ended),
+                None if embeds else self._output_tokens.bind(ended),
             )
         return found
 
     def bills(
         self,
-        operation: Operation,
+        request: Request,
         provider: Provider,
         model: str,
         answered: str | None,
@@ -109,33 +120,38 @@ class Meters:
         tenant: str,
     ) -> Bills:
         """The instruments of an attempt at this provider, made for a tenant."""
-        labels = self._labels(operation, provider, model, answered)
-        key = (*labels.values(), estimated, tenant)
+        labels = self._labels(request.operation, provider, model, answered)
+        is_text = provider.is_local or request.is_text
+        key = (provider.name, *labels.values(), is_text, estimated, tenant)
         found = self._bills.get(key)
         if found is None:
             self._bills = _room(self._bills)
-            found = self._bills[key] = self._bills_of(labels, estimated, tenant)
+            found = self._bills[key] = self._bills_of(
+                labels | {schema.LABEL_PROVIDER: provider.name},
+                TEXT if is_text else UNKNOWN,
+                {
+                    schema.LABEL_ESTIMATED: "true" if estimated else "false",
+                    schema.LABEL_TENANT: tenant,
+                },
+            )
         return found
 
-    def _bills_of(self, labels: Attributes, estimated: bool, tenant: str) -> Bills:
-        by_model = {
-            schema.LABEL_PROVIDER: labels[schema.PROVIDER],
+    def _bills_of(self, labels: Attributes, prompt: str, billed: Attributes) -> Bills:
+        call = {
+            schema.LABEL_PROVIDER: labels[schema.LABEL_PROVIDER],
             schema.LABEL_MODEL: labels[schema.REQUEST_MODEL],
+            schema.LABEL_OPERATION: labels[schema.OPERATION],
         }
-        call = by_model | {schema.LABEL_OPERATION: labels[schema.OPERATION]}
-        billed = {
-            schema.LABEL_ESTIMATED: "true" if estimated else "false",
-            schema.LABEL_TENANT: tenant,
-        }
+        counted = {**labels, schema.LABEL_MODEL: labels[schema.REQUEST_MODEL], **billed}
         return Bills(
             cost=self._cost.bind(call | billed),
             unpriced=self._unpriced.bind(call),
-            input_usage=self._usage.bind(labels | {schema.TOKEN_TYPE: "input"}),
-            output_usage=self._usage.bind(labels | {schema.TOKEN_TYPE: "output"}),
-            tokens={
-                kind: self._tokens.bind(by_model | {schema.LABEL_TYPE: kind} | billed)
-                for kind in TOKEN_TYPES
-            },
+            tokens=[
+                self._tokens.bind(
+                    {**counted, schema.LABEL_TYPE: kind, schema.TOKEN_MODALITY: modality or prompt}
+                )
+                for kind, modality in TOKEN_TYPES
+            ],
         )
 
     def _labels(

@@ -67,6 +67,8 @@ class PriceList:
     ) -> None:
         self._own = own or {}
         self._lists = _lists(pricing, api_url)
+        self.seller = _seller(api_url)
+        """The price list's id of who sells at the address; None at one that no list knows."""
         self.guesses = self._lists == _BY_NAME
         """True: a model that is not in `own` is priced by its name."""
         self._known: dict[tuple[str, str | None, tuple[str, ...]], _Known] = {}
@@ -146,11 +148,16 @@ def _lists(pricing: str | None, api_url: str) -> tuple[str | None, ...]:
         return ()
     if pricing is not None:
         return (pricing,)
+    seller = _seller(api_url)
+    return _BY_NAME if seller is None else (seller,)
+
+
+def _seller(api_url: str) -> str | None:
     try:
         known = DataSnapshot(price_lists, from_auto_update=False)
-        return (known.find_provider(None, None, api_url).id,)
+        return known.find_provider(None, None, api_url).id
     except LookupError:
-        return _BY_NAME
+        return None
 
 
 def _names_weights(model: str) -> bool:

@@ -27,6 +27,19 @@ logger = logging.getLogger(__name__)
 MODELS_SECONDS = 2.0
 ANY = "*"
 
+WELL_KNOWN = {
+    **{name: name for name in ("anthropic", "cohere", "deepseek", "groq", "openai", "perplexity")},
+    "aws": "aws.bedrock",
+    "azure": "azure.ai.openai",
+    "google": "gcp.gen_ai",
+    "mistral": "mistral_ai",
+    "moonshotai": "moonshot_ai",
+    "x-ai": "x_ai",
+}
+"""Values of `gen_ai.provider.name` that the conventions list (semconv gen-ai/client-inference), by
+the ids that genai-prices has for the same.
+"""
+
 
 class _Model(msgspec.Struct):
     id: str
@@ -60,8 +73,14 @@ class Provider:
         self.url = self.url.copy_with(userinfo=b"")
         self.address = self.url.host
         self.port = port_of(self.url)
+        own = {model: price.listed for model, price in settings.prices.items()}
+        # local weights may have the name of a model that is sold, and don't cost what that does
+        pricing = settings.pricing or (NO_LIST if self.is_local else None)
+        self.prices = PriceList(pricing, base, own)
+        self.kind = WELL_KNOWN.get(self.prices.seller or self.name, self.name)
+        """`gen_ai.provider.name`: the conventions' word for who is at the address, or our name."""
         self.attributes: Mapping[str, str | int] = {
-            schema.PROVIDER: self.name,
+            schema.PROVIDER: self.kind,
             schema.SERVER_ADDRESS: self.address,
             schema.SERVER_PORT: self.port,
         }
@@ -69,10 +88,6 @@ class Provider:
         self.title = (
             "inference-svc" if self.is_local else f"the LLM provider at {self.address}:{self.port}"
         )
-        own = {model: price.listed for model, price in settings.prices.items()}
-        # local weights may have the name of a model that is sold, and don't cost what that does
-        pricing = settings.pricing or (NO_LIST if self.is_local else None)
-        self.prices = PriceList(pricing, base, own)
         if self.prices.guesses:
             logger.info(
                 "%s is in no price list: its models cost what those sold under their names do; "

@@ -3,16 +3,21 @@
 The body goes to the provider byte for byte as it came, but for the values of the keys set here.
 """
 
+import re
 from enum import StrEnum
 from typing import Any
 
 import msgspec
 
+from llm_proxy.answers import MAX_CHOICES
 from o11y.telemetry import schema
 from o11y.web.problems import Problem
 
 _INT64 = 1 << 63
 """Telemetry has no room for larger numbers."""
+
+_OTHER_PARTS = re.compile(rb'"type"\s*:\s*"(?:image_url|image|file|video_url|video)"')
+"""The parts of messages whose tokens are neither text nor, as providers count them, audio."""
 
 _EMPTY = (b"", b"[]", b'""', b"{}", b"null")
 
@@ -48,6 +53,7 @@ class _Body(msgspec.Struct):
 
 _body = msgspec.json.Decoder(_Body)
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_list = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -63,10 +69,14 @@ class Request(msgspec.Struct, frozen=True):
     """True if the caller wants to see the usage of a stream."""
     input_bytes: int
     """Length of the prompt as JSON, for an estimate where nobody counted its tokens."""
+    is_text: bool
+    """True if the prompt has text and audio at most, and no images or files."""
     temperature: float | None
     top_p: float | None
     max_tokens: int | None
     choices: int | None
+    answers: int
+    """The choices that an answer has: so many for each prompt."""
     seed: int | None
 
     @property
@@ -133,12 +143,22 @@ def read(operation: Operation, body: bytes) -> Request:
         stream=bool(fields.stream) and operation is not Operation.EMBEDDINGS,
         include_usage=bool(options and options.get("include_usage")),
         input_bytes=len(bytes(content)),
+        is_text=_OTHER_PARTS.search(content) is None,
         temperature=_number(fields.temperature),
         top_p=_number(fields.top_p),
         max_tokens=_whole(fields.max_completion_tokens) or _whole(fields.max_tokens),
-        choices=_whole(fields.n),
+        choices=(choices := _whole(fields.n)),
+        answers=min(MAX_CHOICES, max(1, choices or 1) * _prompts(operation, content)),
         seed=_whole(fields.seed),
     )
+
+
+def _prompts(operation: Operation, content: msgspec.Raw) -> int:
+    """The number of prompts: a completion may have a list of texts, or of lists of tokens."""
+    if operation is not Operation.COMPLETION or not bytes(content).startswith(b"["):
+        return 1
+    prompts = _list.decode(content)
+    return len(prompts) if prompts and bytes(prompts[0])[:1] in (b'"', b"[") else 1
 
 
 def _invalid(field: str, reason: str) -> Problem:

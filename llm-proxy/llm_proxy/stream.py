@@ -50,7 +50,7 @@ class Stream:
         self._response = response
         self._chunks = response.aiter_bytes()
         self._done = done
-        self._accumulator = StreamAccumulator(request.choices or 1)
+        self._accumulator = StreamAccumulator(request.answers)
         self._splitter = Splitter()
         self._first: list[bytes] = []
         self._ending: list[bytes] = []
@@ -146,7 +146,7 @@ class Stream:
             usage=usage,
             usage_estimated=tokens.estimated,
             cost_usd=None if self.cost_usd is None else float(self.cost_usd),
-            finish_reason=info.finish_reasons[0] if info.finish_reasons else None,
+            finish_reason=next(iter(self._accumulator.reasons.values()), None),
         )
         chat = self._request.operation is Operation.CHAT
         chunk: dict[str, object] = {
@@ -161,6 +161,7 @@ class Stream:
         return event(chunk)
 
     def _end(self, error: str | None) -> None:
+        self._accumulator.end(broken=bool(error))
         reported = self.info.tokens
         if isinstance(self._broken, ProviderFailed) and not self._accumulator.text_bytes:
             self.tokens = reported  # nobody bills an error in an answer's place

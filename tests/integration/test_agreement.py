@@ -302,10 +302,14 @@ ERROR = "error.type"
 HTTP = ("http.request.method", "http.route", "http.response.status_code", ERROR)
 HOP = (
     *("http.request.method", "url.template", "server.address", "server.port"),
-    *("http.response.status_code", ERROR, "gen_ai.provider.name"),
+    *("http.response.status_code", ERROR, "provider"),
 )
 GEN_AI = ("gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model", ERROR)
 GENERATION = ("gen_ai.operation.name", "gen_ai.request.model", ERROR)
+
+
+SPAN_KEYS = {"provider": "o11y.llm.provider"}
+"""Attributes of spans that are labels by another name."""
 
 
 @dataclass(frozen=True)
@@ -329,6 +333,14 @@ def _is_call(span: Span) -> bool:
     return "o11y.llm.attempts" in span.attributes
 
 
+def _embeds(span: Span) -> bool:
+    return _is_call(span) and span.attributes["gen_ai.operation.name"] == "embeddings"
+
+
+def _generates(span: Span) -> bool:
+    return _is_call(span) and not _embeds(span)
+
+
 def _is_attempt(span: Span) -> bool:
     return "o11y.llm.attempt.number" in span.attributes
 
@@ -346,10 +358,11 @@ RULES = [
         HOP,
         _seconds,
     ),
-    Rule("gen_ai.client.operation.duration", "llm-proxy", _is_call, GEN_AI, _seconds),
+    Rule("gen_ai.client.inference.duration", "llm-proxy", _generates, GEN_AI, _seconds),
+    Rule("gen_ai.client.embeddings.duration", "llm-proxy", _embeds, GEN_AI, _seconds),
     Rule("openai_api_duration", "llm-proxy", _is_call, (), _seconds),
     Rule(
-        "gen_ai.client.operation.time_to_first_chunk",
+        "gen_ai.client.inference.time_to_first_chunk",
         "llm-proxy",
         lambda one: "gen_ai.response.time_to_first_chunk" in one.attributes,
         GEN_AI[:-1],
@@ -379,7 +392,8 @@ def test_a_histogram_counts_what_the_spans_last(told: Told, rule: Rule) -> None:
     values: defaultdict[Key, list[float]] = defaultdict(list)
     for span in told.sent.spans:
         if rule.service in (None, span.service) and rule.which(span):
-            key = (span.service, *(span.attributes.get(name) for name in rule.by))
+            keys = (SPAN_KEYS.get(name, name) for name in rule.by)
+            key = (span.service, *map(span.attributes.get, keys))
             values[key].append(rule.value(span))
     counted: dict[Key, Counter[int]] = defaultdict(Counter)
     sums: Counter[Key] = Counter()
@@ -462,7 +476,7 @@ def test_tokens_and_dollars_of_the_llm_are_those_of_its_spans(told: Told) -> Non
     for span in filter(_is_attempt, told.sent.spans):
         found = span.attributes
         estimated = "true" if found.get("o11y.usage.estimated") else "false"
-        name, model = found["gen_ai.provider.name"], found["gen_ai.request.model"]
+        name, model = found["o11y.llm.provider"], found["gen_ai.request.model"]
         for kind, attribute in BILLED.items():
             tokens[name, model, kind, estimated] += found.get(attribute, 0)
         if "o11y.llm.attempt.cost.usd" in found:
@@ -470,7 +484,7 @@ def test_tokens_and_dollars_of_the_llm_are_those_of_its_spans(told: Told) -> Non
             dollars[name, model, operation, estimated] += found["o11y.llm.attempt.cost.usd"]
     for span in calls.values():
         found = span.attributes
-        name, model = found["gen_ai.provider.name"], found["gen_ai.request.model"]
+        name, model = found["o11y.llm.provider"], found["gen_ai.request.model"]
         for kind, attribute in READ.items():
             tokens[name, model, kind, "false"] += found.get(attribute, 0)
     together = sum(span.attributes.get("o11y.cost.usd", 0.0) for span in calls.values())

@@ -234,7 +234,7 @@ def test_every_request_to_a_provider_has_its_span(books: Books) -> None:
         for one in standin.requests
     )
     told = Counter(
-        (span.attributes["gen_ai.provider.name"], span.attributes["gen_ai.request.model"])
+        (span.attributes["o11y.llm.provider"], span.attributes["gen_ai.request.model"])
         for span in books.attempts
     )
     assert told == asked
@@ -271,7 +271,7 @@ def test_the_dollars_are_those_that_are_billed(books: Books) -> None:
         told = [
             span.attributes.get(ATTEMPT_COST, 0.0)
             for span in books.attempts_billed(estimated=False)
-            if span.attributes["gen_ai.provider.name"] == name
+            if span.attributes["o11y.llm.provider"] == name
         ]
         assert sum(told) == pytest.approx(billed, abs=1e-9)
 

@@ -235,7 +235,7 @@ CASES = [
         gateway SERVER POST /chat ERROR http=200 error=stream_broken
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/chat/completions ERROR http=200 error=stream_broken
-              llm-proxy CLIENT chat gpt-4o-mini ERROR error=connection_lost attempts=1 provider=first tokens=~11→2 cost=0.00000285 price=price_list
+              llm-proxy CLIENT chat gpt-4o-mini ERROR error=connection_lost attempts=1 provider=first tokens=~11→2 cost=0.00000285 price=price_list finish=error
                 llm-proxy CLIENT POST /v1/chat/completions ERROR http=200 error=connection_lost to=first provider=first attempt=1 tokens=~11→2 cost=0.00000285
         """,
         first=(HALF_CUT,),
@@ -248,7 +248,7 @@ CASES = [
         gateway SERVER POST /chat ERROR http=200 error=stream_broken
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/chat/completions ERROR http=200 error=stream_broken
-              llm-proxy CLIENT chat gpt-4o-mini ERROR error=timeout attempts=1 provider=first tokens=~11→2 cost=0.00000285 price=price_list
+              llm-proxy CLIENT chat gpt-4o-mini ERROR error=timeout attempts=1 provider=first tokens=~11→2 cost=0.00000285 price=price_list finish=error
                 llm-proxy CLIENT POST /v1/chat/completions ERROR http=200 error=timeout to=first provider=first attempt=1 tokens=~11→2 cost=0.00000285
         """,
         first=(HALF_SILENT,),
@@ -261,7 +261,7 @@ CASES = [
         gateway SERVER POST /chat http=200 error=client_disconnected
           gateway CLIENT POST /v1/chat/completions ERROR http=200 error=cancelled to=llm-proxy
             llm-proxy SERVER POST /v1/chat/completions http=200 error=client_disconnected
-              llm-proxy CLIENT chat gpt-4o-mini ERROR error=cancelled attempts=1 provider=first tokens=~11→2 cost=0.00000285 price=price_list
+              llm-proxy CLIENT chat gpt-4o-mini ERROR error=cancelled attempts=1 provider=first tokens=~11→2 cost=0.00000285 price=price_list finish=error
                 llm-proxy CLIENT POST /v1/chat/completions ERROR http=200 error=cancelled to=first provider=first attempt=1 tokens=~11→2 cost=0.00000285
         """,
         first=(HALF_SILENT,),
@@ -444,7 +444,7 @@ CASES = [
         gateway SERVER POST /v1/chat/completions ERROR http=200 error=stream_broken
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/chat/completions ERROR http=200 error=stream_broken
-              llm-proxy CLIENT chat gpt-4o-mini ERROR error=connection_lost attempts=1 provider=first tokens=~12→2 cost=0.000003 price=price_list
+              llm-proxy CLIENT chat gpt-4o-mini ERROR error=connection_lost attempts=1 provider=first tokens=~12→2 cost=0.000003 price=price_list finish=error
                 llm-proxy CLIENT POST /v1/chat/completions ERROR http=200 error=connection_lost to=first provider=first attempt=1 tokens=~12→2 cost=0.000003
         """,
         first=(HALF_CUT,),
@@ -457,7 +457,7 @@ CASES = [
         gateway SERVER POST /v1/chat/completions ERROR http=200 error=stream_broken
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/chat/completions ERROR http=200 error=stream_broken
-              llm-proxy CLIENT chat gpt-4o-mini ERROR error=timeout attempts=1 provider=first tokens=~12→2 cost=0.000003 price=price_list
+              llm-proxy CLIENT chat gpt-4o-mini ERROR error=timeout attempts=1 provider=first tokens=~12→2 cost=0.000003 price=price_list finish=error
                 llm-proxy CLIENT POST /v1/chat/completions ERROR http=200 error=timeout to=first provider=first attempt=1 tokens=~12→2 cost=0.000003
         """,
         first=(HALF_SILENT,),
@@ -470,7 +470,7 @@ CASES = [
         gateway SERVER POST /v1/chat/completions http=200 error=client_disconnected
           gateway CLIENT POST /v1/chat/completions ERROR http=200 error=cancelled to=llm-proxy
             llm-proxy SERVER POST /v1/chat/completions http=200 error=client_disconnected
-              llm-proxy CLIENT chat gpt-4o-mini ERROR error=cancelled attempts=1 provider=first tokens=~12→2 cost=0.000003 price=price_list
+              llm-proxy CLIENT chat gpt-4o-mini ERROR error=cancelled attempts=1 provider=first tokens=~12→2 cost=0.000003 price=price_list finish=error
                 llm-proxy CLIENT POST /v1/chat/completions ERROR http=200 error=cancelled to=first provider=first attempt=1 tokens=~12→2 cost=0.000003
         """,
         first=(HALF_SILENT,),
@@ -514,10 +514,10 @@ CASES = [
         gateway SERVER POST /v1/chat/completions http=200 error=client_disconnected
           gateway CLIENT POST /v1/chat/completions ERROR http=200 error=cancelled to=llm-proxy
             llm-proxy SERVER POST /v1/chat/completions http=200 error=client_disconnected
-              llm-proxy CLIENT chat tiny ERROR error=cancelled attempts=1 provider=o11y-local tokens=* cost=0 price=free
+              llm-proxy CLIENT chat tiny ERROR error=cancelled attempts=1 provider=o11y-local tokens=* cost=0 price=free finish=error
                 llm-proxy CLIENT POST /v1/chat/completions ERROR http=200 error=cancelled to=inference-svc provider=o11y-local attempt=1 tokens=* cost=0
                   inference-svc SERVER POST /v1/chat/completions http=200 error=client_disconnected
-                    inference-svc INTERNAL chat tiny ERROR error=cancelled provider=o11y-local tokens=*
+                    inference-svc INTERNAL chat tiny ERROR error=cancelled provider=o11y-local tokens=* finish=error
         """,
         leaves=2,
         local=True,
@@ -614,7 +614,7 @@ CASES = [
         gateway SERVER POST /v1/completions ERROR http=200 error=stream_broken
           gateway CLIENT POST /v1/completions http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/completions ERROR http=200 error=stream_broken
-              llm-proxy CLIENT text_completion gpt-3.5-turbo-instruct ERROR error=connection_lost attempts=1 provider=first tokens=~5→2 cost=0.0000115 price=price_list
+              llm-proxy CLIENT text_completion gpt-3.5-turbo-instruct ERROR error=connection_lost attempts=1 provider=first tokens=~5→2 cost=0.0000115 price=price_list finish=error
                 llm-proxy CLIENT POST /v1/completions ERROR http=200 error=connection_lost to=first provider=first attempt=1 tokens=~5→2 cost=0.0000115
         """,
         first=(HALF_CUT,),
@@ -627,7 +627,7 @@ CASES = [
         gateway SERVER POST /v1/completions http=200 error=client_disconnected
           gateway CLIENT POST /v1/completions ERROR http=200 error=cancelled to=llm-proxy
             llm-proxy SERVER POST /v1/completions http=200 error=client_disconnected
-              llm-proxy CLIENT text_completion gpt-3.5-turbo-instruct ERROR error=cancelled attempts=1 provider=first tokens=~5→2 cost=0.0000115 price=price_list
+              llm-proxy CLIENT text_completion gpt-3.5-turbo-instruct ERROR error=cancelled attempts=1 provider=first tokens=~5→2 cost=0.0000115 price=price_list finish=error
                 llm-proxy CLIENT POST /v1/completions ERROR http=200 error=cancelled to=first provider=first attempt=1 tokens=~5→2 cost=0.0000115
         """,
         first=(HALF_SILENT,),
@@ -759,7 +759,7 @@ CASES = [
               llm-proxy CLIENT embeddings all-MiniLM-L6-v2 attempts=1 provider=o11y-local tokens=6 cost=0 price=free
                 llm-proxy CLIENT POST /v1/embeddings http=200 to=inference-svc provider=o11y-local attempt=1 tokens=6 cost=0
                   inference-svc SERVER POST /v1/embeddings http=200
-                    inference-svc INTERNAL embeddings all-MiniLM-L6-v2 provider=o11y-local tokens=6 documents=2
+                    inference-svc CLIENT embeddings all-MiniLM-L6-v2 provider=o11y-local tokens=6 documents=2
         """,
         local=True,
     ),
@@ -914,7 +914,7 @@ CASES = [
               llm-proxy CLIENT embeddings all-MiniLM-L6-v2 attempts=1 provider=o11y-local tokens=6 cost=0 price=free
                 llm-proxy CLIENT POST /v1/embeddings http=200 to=inference-svc provider=o11y-local attempt=1 tokens=6 cost=0
                   inference-svc SERVER POST /v1/embeddings http=200
-                    inference-svc INTERNAL embeddings all-MiniLM-L6-v2 provider=o11y-local tokens=6 documents=1
+                    inference-svc CLIENT embeddings all-MiniLM-L6-v2 provider=o11y-local tokens=6 documents=1
           gateway CLIENT POST /search ERROR error=connect_error to=vector-svc
           gateway CLIENT POST /search ERROR error=connect_error to=vector-svc resend=1
           gateway CLIENT POST /search ERROR error=connect_error to=vector-svc resend=2
@@ -966,7 +966,7 @@ CASES = [
         gateway SERVER POST /local-inference http=200 error=client_disconnected
           gateway CLIENT POST /local-inference ERROR http=200 error=cancelled to=inference-svc
             inference-svc SERVER POST /local-inference http=200 error=client_disconnected
-              inference-svc INTERNAL text_completion tiny ERROR error=cancelled provider=o11y-local tokens=*
+              inference-svc INTERNAL text_completion tiny ERROR error=cancelled provider=o11y-local tokens=* finish=error
         """,
         leaves=2,
     ),
@@ -1099,7 +1099,7 @@ CASES = [
                 llm-proxy CLIENT embeddings all-MiniLM-L6-v2 attempts=1 provider=o11y-local tokens=8 cost=0 price=free
                   llm-proxy CLIENT POST /v1/embeddings http=200 to=inference-svc provider=o11y-local attempt=1 tokens=8 cost=0
                     inference-svc SERVER POST /v1/embeddings http=200
-                      inference-svc INTERNAL embeddings all-MiniLM-L6-v2 provider=o11y-local tokens=8 documents=1
+                      inference-svc CLIENT embeddings all-MiniLM-L6-v2 provider=o11y-local tokens=8 documents=1
             gateway CLIENT POST /search ERROR error=connect_error to=vector-svc stage=search
             gateway CLIENT POST /search ERROR error=connect_error to=vector-svc resend=1 stage=search
             gateway CLIENT POST /search ERROR error=connect_error to=vector-svc resend=2 stage=search
@@ -1114,7 +1114,7 @@ CASES = [
                 llm-proxy CLIENT embeddings all-MiniLM-L6-v2 attempts=1 provider=o11y-local tokens=* cost=0 price=free
                   llm-proxy CLIENT POST /v1/embeddings http=200 to=inference-svc provider=o11y-local attempt=1 tokens=* cost=0
                     inference-svc SERVER POST /v1/embeddings http=200
-                      inference-svc INTERNAL embeddings all-MiniLM-L6-v2 provider=o11y-local tokens=* documents=1
+                      inference-svc CLIENT embeddings all-MiniLM-L6-v2 provider=o11y-local tokens=* documents=1
             gateway CLIENT POST /documents ERROR error=connect_error to=vector-svc stage=store
             gateway CLIENT POST /documents ERROR error=connect_error to=vector-svc resend=1 stage=store
             gateway CLIENT POST /documents ERROR error=connect_error to=vector-svc resend=2 stage=store
@@ -1130,7 +1130,7 @@ CASES = [
           gateway INTERNAL invoke_workflow full-pipeline ERROR error=cancelled
             gateway CLIENT POST /local-inference ERROR error=cancelled to=inference-svc stage=local_inference
               inference-svc SERVER POST /local-inference error=client_disconnected
-                inference-svc INTERNAL text_completion tiny ERROR error=cancelled provider=o11y-local tokens=*
+                inference-svc INTERNAL text_completion tiny ERROR error=cancelled provider=o11y-local tokens=* finish=error
             gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy stage=embed_query
               llm-proxy SERVER POST /v1/embeddings http=200
                 llm-proxy CLIENT embeddings text-embedding-3-small attempts=1 provider=first tokens=2 cost=0.00000004 price=price_list

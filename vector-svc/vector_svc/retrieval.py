@@ -38,7 +38,7 @@ class Retrieval:
         self.documents: int | None = None
         self._tracer = telemetry.tracer
         self._capture = telemetry.capture
-        self._operation_duration = telemetry.histogram(schema.GEN_AI_DURATION)
+        self._operation_duration = telemetry.histogram(schema.GEN_AI_RETRIEVAL_DURATION)
         self._duration = telemetry.histogram(schema.VECTOR_OPERATION_DURATION)
         self._similarity = telemetry.histogram(schema.VECTOR_SIMILARITY)
         self._distance = telemetry.histogram(schema.VECTOR_DISTANCE)

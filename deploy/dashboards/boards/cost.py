@@ -129,17 +129,14 @@ DASHBOARD = Dashboard(
         ),
         timeseries(
             "Input tokens a call",
-            "Half of the attempts, and nineteen of twenty, have fewer.",
+            "Half of the calls, and nineteen of twenty, have fewer.",
             "short",
             *(
                 query(
                     quantile(
                         share,
-                        schema.GEN_AI_TOKENS,
-                        where={
-                            schema.TOKEN_TYPE: '="input"',
-                            schema.RESPONSE_MODEL: '=~"$model"',
-                        },
+                        schema.GEN_AI_INPUT_TOKENS,
+                        where={schema.RESPONSE_MODEL: '=~"$model"'},
                     ),
                     legend,
                 )
@@ -185,10 +182,10 @@ DASHBOARD = Dashboard(
                 share(
                     schema.HTTP_CLIENT_DURATION,
                     {schema.ERROR_TYPE: f'!~"|{schema.ERROR_CANCELLED}"'},
-                    [schema.PROVIDER],
-                    {schema.PROVIDER: '!=""'},
+                    [schema.LABEL_PROVIDER],
+                    {schema.LABEL_PROVIDER: '!=""'},
                 ),
-                "{{gen_ai_provider_name}}",
+                "{{provider}}",
             ),
         ),
         timeseries(

@@ -1,7 +1,7 @@
 """Other names of metrics that are recorded once.
 
-`schema.ALIASES` says which histogram shows what another one records. It is made of what the SDK
-collected: cardinality limits, exemplars and temporality are those of the recorded one.
+`schema.ALIASES` says which counter or histogram shows what another one records. It is made of what
+the SDK collected: cardinality limits, exemplars and temporality are those of the recorded one.
 """
 
 from collections import Counter, defaultdict
@@ -17,13 +17,39 @@ from o11y.telemetry import schema
 OVERFLOW = "otel.metric.overflow"
 """The only attribute of the point that counts what a cardinality limit keeps out."""
 
-_OWN = {alias.recorded.name: {*alias.recorded.labels, OVERFLOW} for alias in schema.ALIASES}
-"""The labels of a recorded metric; it may be recorded with more, for another name alone."""
 
+class Aliases:
+    """Adds to the metrics of a collection those that nothing records."""
 
-def with_aliases(data: export.MetricsData) -> export.MetricsData:
-    """The metrics, and those that `schema.ALIASES` makes of them."""
-    return with_metrics(data, _shown)
+    def __init__(self, aliases: Iterable[schema.Alias]) -> None:
+        self._aliases: defaultdict[str, list[schema.Alias]] = defaultdict(list)
+        self._own: dict[str, set[str]] = {}
+        """The labels of a recorded metric; it may be recorded with more, for another name alone."""
+        for alias in aliases:
+            self._aliases[alias.recorded.name].append(alias)
+            self._own[alias.recorded.name] = {*alias.recorded.labels, OVERFLOW}
+
+    def added(self, data: export.MetricsData) -> export.MetricsData:
+        """The metrics, and those that the aliases make of them."""
+        return with_metrics(data, self._shown)
+
+    def _shown(self, metrics: Iterable[export.Metric]) -> Iterator[export.Metric]:
+        others: dict[str, tuple[schema.Metric, Any, list[Any]]] = {}
+        for metric in metrics:
+            aliases = self._aliases.get(metric.name)
+            if not aliases:
+                yield metric
+                continue
+            data: Any = metric.data
+            own = self._own[metric.name]
+            yield replace(metric, data=_with_points(data, (_own(own, p) for p in data.data_points)))
+            for alias in aliases:
+                _, _, points = others.setdefault(alias.shown.name, (alias.shown, data, []))
+                points += _other(alias, data.data_points)
+        for shown, data, points in others.values():
+            if points:
+                data = _with_points(data, points)
+                yield export.Metric(shown.name, shown.description, shown.unit, data)
 
 
 def with_metrics(
@@ -38,41 +64,33 @@ def with_metrics(
     return export.MetricsData(resources)
 
 
-def _shown(metrics: Iterable[export.Metric]) -> Iterator[export.Metric]:
-    recorded: dict[str, Any] = {}
-    for metric in metrics:
-        data: Any = metric.data
-        if metric.name in _OWN and isinstance(data, export.Histogram | export.ExponentialHistogram):
-            recorded[metric.name] = data
-            data = _with_points(data, (_own(metric.name, each) for each in data.data_points))
-        yield replace(metric, data=data)
-    others: dict[schema.Metric, tuple[Any, list[Any]]] = {}
-    for alias in schema.ALIASES:
-        if data := recorded.get(alias.recorded.name):
-            points = [each for point in data.data_points if (each := _other(alias, point))]
-            others.setdefault(alias.shown, (data, []))[1].extend(points)
-    for shown, (data, points) in others.items():
-        if points:
-            data = _with_points(data, points)
-            yield export.Metric(shown.name, shown.description, shown.unit, data)
-
-
-def _own(name: str, point: Any) -> Any:
-    kept = {key: value for key, value in point.attributes.items() if key in _OWN[name]}
+def _own(keys: set[str], point: Any) -> Any:
+    kept = {key: value for key, value in point.attributes.items() if key in keys}
     return replace(point, attributes=kept)
 
 
-def _other(alias: schema.Alias, point: Any) -> Any:
-    """The point under the other name, or None where that doesn't show it."""
-    given: Mapping[str, Any] = point.attributes
-    if OVERFLOW in given:
-        return point
-    if given.get(schema.OPERATION) == alias.not_of:
-        return None
+def _other(alias: schema.Alias, points: Iterable[Any]) -> Iterator[Any]:
+    """The points that the other name shows.
+
+    What a cardinality limit keeps out may be of any kind: only a name for all kinds shows it.
+    """
+    for point in points:
+        given: Mapping[str, Any] = point.attributes
+        if OVERFLOW in given:
+            if not alias.where:
+                yield point
+        elif all(given.get(key) in values for key, values in alias.where.items()):
+            yield replace(point, attributes=_labels(alias, given))
+
+
+def _labels(alias: schema.Alias, given: Mapping[str, Any]) -> dict[str, Any]:
     labels = {label: given[key] for label, key in alias.labels.items() if key in given}
-    error = given.get(schema.ERROR_TYPE)
-    status = "cancelled" if error == schema.ERROR_CANCELLED else "error" if error else "ok"
-    return replace(point, attributes={**labels, schema.LABEL_STATUS: status})
+    labels.update(alias.fixed)
+    if schema.LABEL_STATUS in alias.shown.labels:
+        error = given.get(schema.ERROR_TYPE)
+        cancelled = error == schema.ERROR_CANCELLED
+        labels[schema.LABEL_STATUS] = "cancelled" if cancelled else "error" if error else "ok"
+    return labels
 
 
 def _with_points(data: Any, points: Iterable[Any]) -> Any:
@@ -91,6 +109,11 @@ def _sum(points: Sequence[Any]) -> Any:
         points[0],
         start_time_unix_nano=min(each("start_time_unix_nano")),
         exemplars=[*chain(*each("exemplars"))],
+    )
+    if isinstance(joined, export.NumberDataPoint):
+        return replace(joined, value=sum(each("value")))
+    joined = replace(
+        joined,
         count=sum(each("count")),
         sum=sum(each("sum")),
         min=min(each("min")),

@@ -10,7 +10,7 @@ from dataclasses import asdict, fields, replace
 from importlib.metadata import version
 from typing import Any, TypeVar
 
-from opentelemetry._logs import LoggerProvider, LogRecord
+from opentelemetry._logs import LoggerProvider, LogRecord, SeverityNumber
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import Span, set_span_in_context
 from opentelemetry.util.genai.types import (
@@ -44,35 +44,40 @@ Message = TypeVar("Message", InputMessage, OutputMessage)
 
 
 class Capture:
-    """Tells of the content of calls where the mode says, of those that are sampled."""
+    """Tells of calls that are sampled: their content where the mode says, and in an event of its
+    own each where the mode says or `debug` is set.
+    """
 
-    def __init__(self, mode: ContentCapturingMode, logs: LoggerProvider) -> None:
+    def __init__(
+        self, mode: ContentCapturingMode, logs: LoggerProvider, *, debug: bool = False
+    ) -> None:
+        self.has_content = mode is not ContentCapturingMode.NO_CONTENT
+        """True where prompts and answers are told somewhere."""
         self._on_spans = mode in _ON_SPANS
-        self._logger = logs.get_logger("o11y", version("o11y")) if mode in _IN_EVENTS else None
+        self._in_events = mode in _IN_EVENTS
+        logger = logs.get_logger("o11y", version("o11y"), schema.SCHEMA_URL)
+        self._logger = logger if self._in_events or debug else None
 
     def record(
-        self, span: Span, asked: Sequence[InputMessage], answered: Sequence[OutputMessage]
+        self,
+        span: Span,
+        asked: Sequence[InputMessage] = (),
+        answered: Sequence[OutputMessage] = (),
     ) -> None:
-        """Put a call's content on its `span`, which has all other attributes and is about to end.
+        """Tell of a call whose `span` has all other attributes and is about to end.
 
         What `asked` has of the roles system and developer are the instructions.
         """
         if not isinstance(span, ReadableSpan) or not span.is_recording():
             return
-        instructions = [message for message in asked if message.role in _INSTRUCTIONS]
-        others = [message for message in asked if message.role not in _INSTRUCTIONS]
-        kept: tuple[tuple[str, Iterable[Any]], ...] = (
-            (schema.SYSTEM_INSTRUCTIONS, [p for each in _cut(instructions) for p in each.parts]),
-            (schema.INPUT_MESSAGES, _cut(others[::-1])[::-1]),
-            (schema.OUTPUT_MESSAGES, _cut(answered)),
-        )
-        told = {key: [asdict(item) for item in items] for key, items in kept if items}
+        told = _content(asked, answered) if self.has_content else {}
         if self._logger:
             self._logger.emit(
                 LogRecord(
                     timestamp=time.time_ns(),
+                    severity_number=SeverityNumber.DEBUG,
                     event_name=schema.EVENT_INFERENCE,
-                    attributes={**(span.attributes or {}), **told},
+                    attributes={**(span.attributes or {}), **(told if self._in_events else {})},
                     context=set_span_in_context(span),
                 )
             )
@@ -83,6 +88,20 @@ class Capture:
         """Put the ids and scores that a search found on its span; they are in no event."""
         if self._on_spans and span.is_recording():
             span.set_attribute(schema.RETRIEVAL_DOCUMENTS, gen_ai_json_dumps(found))
+
+
+def _content(
+    asked: Sequence[InputMessage], answered: Sequence[OutputMessage]
+) -> dict[str, list[dict[str, Any]]]:
+    """The attributes that hold the content of a call."""
+    instructions = [message for message in asked if message.role in _INSTRUCTIONS]
+    others = [message for message in asked if message.role not in _INSTRUCTIONS]
+    kept: tuple[tuple[str, Iterable[Any]], ...] = (
+        (schema.SYSTEM_INSTRUCTIONS, [p for each in _cut(instructions) for p in each.parts]),
+        (schema.INPUT_MESSAGES, _cut(others[::-1])[::-1]),
+        (schema.OUTPUT_MESSAGES, _cut(answered)),
+    )
+    return {key: [asdict(item) for item in items] for key, items in kept if items}
 
 
 def _cut(messages: Sequence[Message]) -> list[Message]:

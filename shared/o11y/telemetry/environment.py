@@ -24,6 +24,8 @@ SIGNALS = ("TRACES", "METRICS", "LOGS")
 HTTP = "http/protobuf"
 GRPC = "grpc"
 OPT_IN = "OTEL_SEMCONV_STABILITY_OPT_IN"
+FORMER_NAMES = "gen_ai_latest_experimental/dup"
+"""In OPT_IN: metrics that the GenAI conventions have renamed are shown under both names."""
 DISABLED = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
 CONFIG_FILE = "OTEL_CONFIG_FILE"
 NAME = "o11y"
@@ -291,9 +293,17 @@ def opt_into_stable_names() -> None:
 
     Instrumentations read the variable once in a process, when the first of them is made.
     """
-    asked = os.environ.get(OPT_IN, "")
-    if not {"http", "http/dup"} & {name.strip() for name in asked.split(",")}:
-        os.environ[OPT_IN] = f"{asked},http".lstrip(",")
+    if not {"http", "http/dup"} & _opted_in():
+        os.environ[OPT_IN] = f"{os.environ.get(OPT_IN, '')},http".lstrip(",")
+
+
+def wants_former_names() -> bool:
+    """True where the environment asks for the former names of the GenAI metrics as well."""
+    return FORMER_NAMES in _opted_in()
+
+
+def _opted_in() -> set[str]:
+    return {name.strip() for name in os.environ.get(OPT_IN, "").split(",")}
 
 
 def prepare() -> None:

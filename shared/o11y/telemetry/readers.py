@@ -17,7 +17,9 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from o11y.telemetry.aliases import with_aliases, with_metrics
+from o11y.telemetry import schema
+from o11y.telemetry.aliases import Aliases, with_metrics
+from o11y.telemetry.environment import wants_former_names
 
 _PREFERENCES = {
     "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "cumulative",
@@ -27,12 +29,17 @@ _PREFERENCES = {
 
 
 class Aliased(export.MetricReader):
-    """Mixed into a reader: it receives all names."""
+    """Mixed into a reader: it receives all names, the former ones where the environment asks."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        former = schema.FORMER if wants_former_names() else ()
+        self._aliases = Aliases((*schema.ALIASES, *former))
+        super().__init__(*args, **options)
 
     def _receive_metrics(
         self, metrics_data: export.MetricsData, timeout_millis: float = 10_000, **kwargs: Any
     ) -> None:
-        shown = with_aliases(metrics_data)
+        shown = self._aliases.added(metrics_data)
         super()._receive_metrics(shown, timeout_millis, **kwargs)  # type: ignore[safe-super]
 
 

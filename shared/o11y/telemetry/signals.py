@@ -85,12 +85,15 @@ class Telemetry:
         self.logger_provider = self._providers.loggers
         self.exports_logs = self._providers.exports_logs
         mode = ContentCapturingMode[settings.otel_instrumentation_genai_capture_message_content]
-        self.capture = (
-            None if mode is ContentCapturingMode.NO_CONTENT else Capture(mode, self.logger_provider)
-        )
-        """Tells of prompts and answers; None where nothing may."""
-        self.tracer: Tracer = self.tracer_provider.get_tracer("o11y", version("o11y"))
-        self.meter: Meter = self.meter_provider.get_meter("o11y", version("o11y"))
+        debug = settings.log_level == "DEBUG"
+        tells = debug or mode is not ContentCapturingMode.NO_CONTENT
+        self.capture = Capture(mode, self.logger_provider, debug=debug) if tells else None
+        """Tells of calls to models, prompts and answers where it may; None where there is nothing
+        to tell.
+        """
+        scope = ("o11y", version("o11y"))
+        self.tracer: Tracer = self.tracer_provider.get_tracer(*scope, schema_url=schema.SCHEMA_URL)
+        self.meter: Meter = self.meter_provider.get_meter(*scope, schema_url=schema.SCHEMA_URL)
         self._counters: dict[str, Counter] = {}
         self._histograms: dict[str, Histogram] = {}
         self._observe_process()

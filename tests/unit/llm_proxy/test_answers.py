@@ -5,7 +5,15 @@ from typing import Any
 
 import pytest
 
-from llm_proxy.answers import NotReadable, ProviderFailed, StreamAccumulator, Tokens, estimate, read
+from llm_proxy.answers import (
+    MAX_CHOICES,
+    NotReadable,
+    ProviderFailed,
+    StreamAccumulator,
+    Tokens,
+    estimate,
+    read,
+)
 from tests.support.upstream import CHAT_ANSWER, MODEL
 
 TOKENS = Tokens(input=10, output=5)
@@ -148,11 +156,18 @@ def test_the_arguments_of_tools_are_text_too() -> None:
 # Streams
 
 
-def tally(*events: dict[str, Any] | bytes) -> StreamAccumulator:
-    found = StreamAccumulator()
+def tally(
+    *events: dict[str, Any] | bytes, choices: int = 1, broken: bool = False
+) -> StreamAccumulator:
+    found = StreamAccumulator(choices)
     for each in events:
         found.add(each if isinstance(each, bytes) else json.dumps(each).encode())
+    found.end(broken=broken)
     return found
+
+
+def ending(index: object, reason: str = "stop") -> dict[str, Any]:
+    return {"choices": [{"index": index, "delta": {}, "finish_reason": reason}]}
 
 
 def test_a_tally_adds_up_what_the_events_say() -> None:
@@ -191,12 +206,47 @@ def test_an_event_that_only_tells_the_usage_is_known(
     assert StreamAccumulator().add(json.dumps(event).encode()) is only_usage
 
 
-def test_the_choices_of_a_stream_end_one_by_one() -> None:
-    found = tally(
-        {"choices": [{"index": 1, "delta": {}, "finish_reason": "length"}]},
-        {"choices": [{"index": 0, "text": "", "finish_reason": "stop"}]},
-    )
-    assert found.info.finish_reasons == ("length", "stop")
+def test_reasons_are_in_the_order_of_their_choices() -> None:
+    found = tally(ending(1, "length"), ending(0), choices=2)
+    assert (found.info.finish_reasons, found.finished) == (("stop", "length"), True)
+
+
+@pytest.mark.parametrize(
+    ("events", "choices", "finished"),
+    [
+        ([ending(0), ending(0)], 2, False),
+        ([ending(0), ending(0, "length"), ending(0)], 3, False),
+        ([ending(0), ending(1)], 3, False),
+        ([ending(0), ending(0)], 1, True),
+        ([ending(0), ending(0), ending(1)], 2, True),
+        ([ending("a"), ending(None)], 2, False),
+        ([ending(0), b"[DONE]"], 2, True),
+    ],
+)
+def test_a_stream_is_whole_when_each_choice_has_ended_or_the_provider_says_so(
+    events: list[Any], choices: int, finished: bool
+) -> None:
+    assert tally(*events, choices=choices).finished is finished
+
+
+@pytest.mark.parametrize(
+    ("events", "choices", "reasons"),
+    [
+        ([], 1, ("error",)),
+        ([], 3, ("error", "error", "error")),
+        ([ending(1)], 2, ("error", "stop")),
+        ([ending(0), ending(0)], 2, ("stop", "error")),
+        ([ending(4, "length")], 2, ("error", "error", "length")),
+    ],
+)
+def test_choices_of_a_broken_stream_that_did_not_end_broke(
+    events: list[Any], choices: int, reasons: tuple[str, ...]
+) -> None:
+    assert tally(*events, choices=choices, broken=True).info.finish_reasons == reasons
+
+
+def test_no_more_choices_are_told_apart_than_a_call_may_have() -> None:
+    assert len(tally(*map(ending, range(1000))).info.finish_reasons) == MAX_CHOICES
 
 
 @pytest.mark.parametrize(

@@ -211,7 +211,7 @@ async def test_tokens_and_costs_are_counted_by_tenant(proxy: Proxy) -> None:
         key[-1]: n for key, n in counted(proxy, schema.OPENAI_TOKENS).items() if key[2] == "input"
     }
     assert inputs == {"acme": 2000, "zoo": 1000, "_none": 1000}
-    assert len(proxy.recorded.points(schema.GEN_AI_DURATION.name)) == 1
+    assert len(proxy.recorded.points(schema.GEN_AI_INFERENCE_DURATION.name)) == 1
 
 
 async def test_a_tenant_too_many_shares_a_label(proxy: Proxy) -> None:

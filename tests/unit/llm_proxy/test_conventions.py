@@ -1,4 +1,6 @@
-"""A call's span and metrics are those of OpenTelemetry's GenAI utilities, and a few of ours."""
+"""A call's span is that of OpenTelemetry's GenAI utilities, and a little of ours; so are its
+metrics under their former names, which the utilities still give them.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,12 +20,13 @@ from llm_proxy.meters import Meters
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Operation, read
 from llm_proxy.settings import Settings
-from o11y.telemetry import schema
+from o11y.telemetry import environment, schema
 from tests.support.recorded import Recorded, attributes
 from tests.support.upstream import INFERENCE, provider_settings
 
 OURS = {
     schema.LLM_ATTEMPTS,
+    schema.LLM_PROVIDER,
     schema.COST_USD,
     schema.COST_SOURCE,
     schema.PROMPT_TOKENS_ORIGINAL,
@@ -145,7 +148,8 @@ class Both:
 
 
 @pytest.fixture
-def both() -> Iterator[Both]:
+def both(monkeypatch: pytest.MonkeyPatch) -> Iterator[Both]:
+    monkeypatch.setenv(environment.OPT_IN, environment.FORMER_NAMES)
     both = Both()
     yield both
     both.close()
@@ -185,11 +189,12 @@ def series(recorded: Recorded) -> dict[str, Any]:
 
 
 @each_call
-def test_the_metrics_are_theirs(call: Call, both: Both) -> None:
+def test_the_metrics_under_their_former_names_are_theirs(call: Call, both: Both) -> None:
     both.write_ours(call)
     both.write_theirs(call)
     ours, theirs = series(both.ours), series(both.theirs)
-    assert {name: unit for name, (unit, _) in ours.items()} == {
+    former = {alias.shown.name for alias in schema.FORMER}
+    assert {name: unit for name, (unit, _) in ours.items() if name in former} == {
         name: unit for name, (unit, _) in theirs.items()
     }
     for name, (_, points) in theirs.items():
@@ -198,16 +203,97 @@ def test_the_metrics_are_theirs(call: Call, both: Both) -> None:
         ]
 
 
-def test_a_failure_that_was_billed_is_no_label_of_its_tokens(both: Both) -> None:
-    """The utilities put `error.type` there; the conventions list no such attribute."""
+def test_a_failure_that_was_billed_is_no_label_of_its_tokens_former_name(both: Both) -> None:
+    """The utilities put `error.type` there; the conventions listed no such attribute."""
     call = Call(info=SAID, tokens=Tokens(3, 1), error=schema.ERROR_TIMEOUT)
     assert both.write_ours(call).status.status_code is StatusCode.ERROR
-    tokens = both.ours.points(schema.GEN_AI_TOKENS.name)
-    assert all(set(point.labels) <= set(schema.GEN_AI_TOKENS.labels) for point in tokens)
-    assert len(tokens) == 2
+    tokens = both.ours.points("gen_ai.client.token.usage")
+    assert [schema.ERROR_TYPE in point.labels for point in tokens] == [False, False]
+
+
+def usage(recorded: Recorded) -> dict[tuple[str, str], float]:
+    """The counters of tokens, by name below `gen_ai.client.inference.usage` and modality."""
+    prefix = "gen_ai.client.inference.usage."
+    return {
+        (metric.name.removeprefix(prefix), str(point.labels[schema.TOKEN_MODALITY])): point.value
+        for metric in schema.METRICS
+        if metric.name.startswith(prefix)
+        for point in recorded.points(metric.name)
+    }
+
+
+IMAGE = b'{"messages": [{"content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}'
+
+
+@pytest.mark.parametrize(
+    ("body", "prompt"),
+    [
+        (b'{"messages": [{"content": "\\"type\\": \\"image_url\\""}]}', "text"),
+        (IMAGE, "unknown"),
+        (IMAGE.replace(b"image_url", b"file"), "unknown"),
+        (IMAGE.replace(b"image_url", b"input_audio"), "text"),
+    ],
+)
+def test_tokens_are_counted_by_modality(body: bytes, prompt: str, both: Both) -> None:
+    both.write_ours(Call(body=body, info=SAID, tokens=MANY))
+    assert usage(both.ours) == {
+        ("input_tokens", prompt): 96,
+        ("input_tokens", "audio"): 4,
+        ("output_tokens", "text"): 47,
+        ("output_tokens", "audio"): 3,
+        ("cache_read.input_tokens", prompt): 10,
+        ("cache_write.input_tokens", prompt): 5,
+        ("reasoning.output_tokens", "text"): 2,
+    }
+
+
+def test_tokens_of_embeddings_are_no_usage_of_inference(both: Both) -> None:
+    both.write_ours(CALLS["embedding"])
+    assert usage(both.ours) == {}
+    [point] = both.ours.points(schema.GEN_AI_EMBEDDINGS_TOKENS.name)
+    assert point.value == 1
+
+
+@each_call
+def test_metrics_have_the_names_of_today(call: Call, both: Both) -> None:
+    both.write_ours(call)
+    embeds = call.operation is Operation.EMBEDDINGS
+    durations = (schema.GEN_AI_INFERENCE_DURATION, schema.GEN_AI_EMBEDDINGS_DURATION)
+    counts = [sum(point.value for point in both.ours.points(each.name)) for each in durations]
+    assert counts == [not embeds, embeds]
+    for metric in (*durations, schema.GEN_AI_INPUT_TOKENS, schema.GEN_AI_OUTPUT_TOKENS):
+        for point in both.ours.points(metric.name):
+            assert set(point.labels) <= set(metric.labels)
+            assert point.labels.get(schema.ERROR_TYPE) == call.error
 
 
 def test_an_estimate_is_in_no_convention(both: Both) -> None:
     call = Call(tokens=Tokens(3, 1, estimated=True))
     assert attributes(both.write_ours(call))[schema.USAGE_ESTIMATED] is True
-    assert both.ours.points(schema.GEN_AI_TOKENS.name) == []
+    assert usage(both.ours) == {}
+    assert both.ours.points(schema.GEN_AI_INPUT_TOKENS.name) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://api.openai.com/v1", "openai"),
+        ("https://me.openai.azure.com/openai", "azure.ai.openai"),
+        ("https://api.mistral.ai/v1", "mistral_ai"),
+        ("https://api.x.ai/v1", "x_ai"),
+        ("https://openrouter.ai/api/v1", "b"),
+        ("http://127.0.0.1:9/v1", "b"),
+    ],
+)
+def test_a_provider_has_the_name_the_conventions_list(url: str, name: str, both: Both) -> None:
+    settings = provider_settings("b", {"base_url": url})
+    provider = Provider(settings, INFERENCE, both.ours.telemetry)
+    assert (provider.kind, provider.name) == (name, "b")
+
+
+def test_former_names_are_shown_to_who_asks_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(environment.OPT_IN, raising=False)
+    both = Both()
+    both.write_ours(CALLS["stream"])
+    assert [both.ours.points(alias.shown.name) for alias in schema.FORMER] == [[]] * 8
+    both.close()

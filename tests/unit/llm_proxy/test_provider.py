@@ -228,7 +228,9 @@ async def test_the_span_names_the_replica_that_answered(
     assert [each[schema.SERVER_ADDRESS] for each in told] == ["10.0.0.2", *["10.0.0.1"] * 3]
     assert [each.get(schema.HTTP_RESEND_COUNT) for each in told] == [None, 1, None, None]
     assert [each[schema.LLM_ATTEMPT] for each in told] == [1, 1, 1, 1]
-    labels = [point.labels for point in local.recorded.points(schema.GEN_AI_DURATION.name)]
+    labels = [
+        point.labels for point in local.recorded.points(schema.GEN_AI_INFERENCE_DURATION.name)
+    ]
     assert [each[schema.SERVER_ADDRESS] for each in labels] == ["127.0.0.1"]
 
 

@@ -176,3 +176,25 @@ def test_usage_is_asked_of_streams_of_providers_that_tell_it(
     assert bool(asked) is request.stream
     assert request.for_provider("m", False) == body
     assert request.stream is (operation is Operation.CHAT and fields["stream"])
+
+
+@pytest.mark.parametrize(
+    ("operation", "body", "answers"),
+    [
+        (Operation.CHAT, b'{"messages": [{}, {}, {}]}', 1),
+        (Operation.CHAT, b'{"messages": [{}], "n": 3}', 3),
+        (Operation.CHAT, b'{"messages": [{}], "n": 0}', 1),
+        (Operation.CHAT, b'{"messages": [{}], "n": -3}', 1),
+        (Operation.CHAT, b'{"messages": [{}], "n": "3"}', 1),
+        (Operation.CHAT, b'{"messages": [{}], "n": 1000000000}', 128),
+        (Operation.COMPLETION, b'{"prompt": "a"}', 1),
+        (Operation.COMPLETION, b'{"prompt": ["a", "b", "c"], "n": 2}', 6),
+        (Operation.COMPLETION, b'{"prompt": [1, 2, 3]}', 1),
+        (Operation.COMPLETION, b'{"prompt": [[1, 2], [3]]}', 2),
+        (Operation.COMPLETION, b'{"prompt": [ ]}', 1),
+    ],
+)
+def test_an_answer_has_so_many_choices_for_each_prompt(
+    operation: Operation, body: bytes, answers: int
+) -> None:
+    assert read(operation, body).answers == answers

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.sdk.metrics import Counter as SdkCounter
 from opentelemetry.sdk.metrics import Histogram as SdkHistogram
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import (
@@ -18,16 +19,19 @@ from prometheus_client import REGISTRY
 
 from o11y.settings import ServiceSettings
 from o11y.telemetry import schema
-from o11y.telemetry.instruments import Histogram
+from o11y.telemetry.instruments import Counter, Histogram
 from o11y.telemetry.signals import Telemetry
 from tests.support.collectors import HttpCollector
 from tests.support.processes import ROOT
 from tests.support.recorded import InMemoryReader, Recorded
 from tests.support.telemetry_variables import set_variables
 
-RECORDED, SHOWN = schema.GEN_AI_DURATION, schema.OPENAI_API_DURATION
+RECORDED, SHOWN = schema.GEN_AI_INFERENCE_DURATION, schema.OPENAI_API_DURATION
 CHAT = {schema.OPERATION: "chat", schema.PROVIDER: "openai", schema.REQUEST_MODEL: "gpt"}
-CALL = {"operation": "chat", "provider": "openai", "model": "gpt"}
+NAMED = {"provider": "openai-eu"}
+"""What the recorded histogram is told for the other name alone."""
+
+CALL = {"operation": "chat", "model": "gpt", **NAMED}
 
 
 class Reader:
@@ -66,7 +70,7 @@ def span(number: int) -> SpanContext:
 def test_the_other_name_has_labels_of_its_own(error: str | None, status: str) -> None:
     reader = Reader()
     ended = {schema.ERROR_TYPE: error} if error else {}
-    reader.histogram.record(0.03, CHAT | ended)
+    reader.histogram.record(0.03, CHAT | ended | NAMED)
     [point] = reader.points()
     assert point.attributes == CALL | {"status": status}
     [point] = reader.points(RECORDED)
@@ -131,11 +135,75 @@ def test_what_the_limit_keeps_out_is_kept_out_under_both_names() -> None:
         assert overflow.count + sum(each.count for each in found if each is not overflow) == 4
 
 
-def test_a_search_is_no_call_of_a_provider() -> None:
-    reader = Reader()
-    reader.histogram.record(1, CHAT | {schema.OPERATION: "retrieval"})
-    assert not reader.points()
-    assert len(reader.points(RECORDED)) == 1
+def test_what_another_name_is_not_for_is_not_in_it() -> None:
+    reader = Reader(schema.MODEL_REQUEST_DURATION)
+    reader.histogram.record(1, CHAT | {schema.OPERATION: "embeddings"})
+    assert not reader.points(schema.MODEL_DURATION)
+    assert len(reader.points(schema.MODEL_REQUEST_DURATION)) == 1
+
+
+class Tokens:
+    """A reader of all names, and the counter of tokens."""
+
+    def __init__(self, limit: int = 2000, **options: Any) -> None:
+        limits: CardinalityLimits = {SdkCounter: limit}
+        self.reader = InMemoryReader(cardinality_limits=limits, **options)
+        provider = MeterProvider([self.reader], shutdown_on_exit=False)
+        self._counter = Counter(provider.get_meter("test"), schema.OPENAI_TOKENS)
+
+    def add(self, amount: int, **labels: str) -> None:
+        told = {"type": "input", "estimated": "false", "tenant": "a", "model": "gpt", **NAMED}
+        told |= {key: value for key, value in labels.items() if key in told}
+        modality = {schema.TOKEN_MODALITY: labels.get("modality", "text")}
+        operation = {schema.OPERATION: labels.get("operation", "chat")}
+        self._counter.add(amount, {**CHAT, **told, **modality, **operation})
+
+    def counts(self, metric: schema.Metric, *labels: str) -> dict[tuple[Any, ...], float]:
+        """Values by the values of these labels."""
+        return {
+            tuple(map(point.attributes.get, labels)): point.value
+            for point in points(self.reader, metric)
+        }
+
+
+def test_tokens_are_counted_by_modality_and_not_by_tenant() -> None:
+    tokens = Tokens()
+    tokens.add(1, tenant="a")
+    tokens.add(2, tenant="b")
+    tokens.add(4, modality="audio")
+    tokens.add(8, type="output")
+    modality = schema.TOKEN_MODALITY
+    assert tokens.counts(schema.GEN_AI_USAGE_INPUT, modality) == {("text",): 3, ("audio",): 4}
+    assert tokens.counts(schema.GEN_AI_USAGE_OUTPUT, modality) == {("text",): 8}
+    own = tokens.counts(schema.OPENAI_TOKENS, "type", "tenant", modality)
+    assert own == {("input", "a", None): 5, ("input", "b", None): 2, ("output", "a", None): 8}
+    for metric in (schema.GEN_AI_USAGE_INPUT, schema.OPENAI_TOKENS):
+        assert set(metric.labels) >= set(points(tokens.reader, metric)[0].attributes)
+
+
+@pytest.mark.parametrize("labels", [{"estimated": "true"}, {"operation": "embeddings"}])
+def test_tokens_that_nobody_counted_or_generated_with_are_no_usage(labels: dict[str, str]) -> None:
+    tokens = Tokens()
+    tokens.add(1, **labels)
+    assert tokens.counts(schema.GEN_AI_USAGE_INPUT) == {}
+    assert tokens.counts(schema.OPENAI_TOKENS) == {(): 1}
+
+
+def test_what_the_limit_keeps_out_may_be_of_any_type_and_is_in_none() -> None:
+    tokens = Tokens(limit=2)
+    for model in "abcd":
+        tokens.add(1, model=model)
+    [usage] = tokens.counts(schema.GEN_AI_USAGE_INPUT).values()
+    assert usage < 4
+    assert sum(point.value for point in points(tokens.reader, schema.OPENAI_TOKENS)) == 4
+
+
+def test_tokens_since_the_last_export_are_those_under_the_other_name() -> None:
+    tokens = Tokens(preferred_temporality={SdkCounter: AggregationTemporality.DELTA})
+    tokens.add(1)
+    assert tokens.counts(schema.GEN_AI_USAGE_INPUT) == {(): 1}
+    tokens.add(2)
+    assert tokens.counts(schema.GEN_AI_USAGE_INPUT) == {(): 2}
 
 
 def test_the_device_is_a_label_of_the_original_name_alone() -> None:
@@ -150,7 +218,7 @@ def test_the_device_is_a_label_of_the_original_name_alone() -> None:
 def test_the_page_shows_both_names(recorded: Recorded) -> None:
     for answered in ("gpt-1", "gpt-2"):
         recorded.telemetry.histogram(RECORDED).record(
-            0.03, CHAT | {schema.RESPONSE_MODEL: answered}
+            0.03, {**CHAT, **NAMED, schema.RESPONSE_MODEL: answered}
         )
     read = recorded.telemetry.registry.get_sample_value
     by = CALL | {"status": "ok"}
@@ -169,7 +237,7 @@ def test_otlp_sends_both_names(
         OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
     )
     telemetry = Telemetry("thing-svc", settings)
-    telemetry.histogram(RECORDED).record(0.03, CHAT, span(1))
+    telemetry.histogram(RECORDED).record(0.03, CHAT | NAMED, span(1))
     telemetry.shutdown()
     sent = {
         metric.name: metric.histogram.data_points
@@ -196,21 +264,27 @@ def test_a_reader_that_a_package_brings_has_both_names(
     telemetry.histogram(RECORDED).record(0.03, CHAT)
     names = {family.name for family in REGISTRY.collect()}
     telemetry.shutdown()
-    assert {"gen_ai_client_operation_duration_seconds", "openai_api_duration_seconds"} <= names
+    assert {"gen_ai_client_inference_duration_seconds", "openai_api_duration_seconds"} <= names
 
 
-@pytest.mark.parametrize("alias", schema.ALIASES, ids=lambda alias: alias.shown.name)
+EVERY = (*schema.ALIASES, *schema.FORMER)
+
+
+@pytest.mark.parametrize("alias", EVERY, ids=lambda alias: alias.shown.name)
 def test_both_names_are_of_one_measurement(alias: schema.Alias) -> None:
-    assert (alias.shown.kind, alias.recorded.kind) == ("histogram", "histogram")
+    assert alias.shown.kind == alias.recorded.kind
+    assert alias.shown.kind in ("counter", "histogram")
     assert alias.shown.unit == alias.recorded.unit
     assert alias.shown.buckets == alias.recorded.buckets
-    assert {*alias.labels, schema.LABEL_STATUS} == set(alias.shown.labels)
+    shown = {*alias.labels, *alias.fixed}
+    assert set(alias.shown.labels) - shown <= {schema.LABEL_STATUS}
+    assert shown <= set(alias.shown.labels)
 
 
 def test_nothing_records_what_another_metric_shows() -> None:
     shown = {id(alias.shown) for alias in schema.ALIASES}
     names = [name for name, value in vars(schema).items() if id(value) in shown]
-    instrument = re.compile(rf"histogram\(schema\.({'|'.join(names)})\)")
+    instrument = re.compile(rf"(?:histogram|counter)\(schema\.({'|'.join(names)})\)")
     services = ("gateway", "llm-proxy", "vector-svc", "inference-svc", "shared")
     sources = (path for folder in services for path in (ROOT / folder).rglob("*.py"))
     assert not [path for path in sources if instrument.search(path.read_text(encoding="utf-8"))]

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from opentelemetry._logs import SeverityNumber
 from opentelemetry.util.genai.handler import TelemetryHandler
 from opentelemetry.util.genai.types import (
     InputMessage,
@@ -90,6 +91,21 @@ def test_an_event_belongs_to_its_span_and_has_its_attributes() -> None:
     assert (event.trace_id, event.span_id) == (context.trace_id, context.span_id)
     assert event.timestamp
     assert (event.attributes or {})[schema.REQUEST_MODEL] == "m"
+
+
+@pytest.mark.parametrize("mode", ["NO_CONTENT", "SPAN_ONLY", "EVENT_ONLY", "SPAN_AND_EVENT"])
+def test_the_log_level_debug_asks_for_an_event_of_each_call(mode: str) -> None:
+    variable = {"otel_instrumentation_genai_capture_message_content": mode}
+    settings = {"app_port": 1, "log_level": "DEBUG", **variable}
+    found = Recorded("thing-svc", ServiceSettings.model_validate(settings))
+    assert found.telemetry.capture
+    assert found.telemetry.capture.has_content is (mode != "NO_CONTENT")
+    with found.telemetry.tracer.start_as_current_span("call", attributes={"a": 1}) as span:
+        found.telemetry.capture.record(span, ASKED, ANSWERED)
+    [event] = found.events()
+    assert event.severity_number is SeverityNumber.DEBUG
+    told = set(event.attributes or ())
+    assert told == {"a", *(CONTENT if mode in ("EVENT_ONLY", "SPAN_AND_EVENT") else ())}
 
 
 def test_what_is_not_sampled_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ unit as suffix and `_total` on counters: `model_inference_duration` in `s` is re
 `model_inference_duration_seconds`.
 """
 
+from o11y.telemetry.schema.aliases import *
 from o11y.telemetry.schema.attributes import *
 from o11y.telemetry.schema.metrics import *
 from o11y.telemetry.schema.spans import *

@@ -13,6 +13,11 @@ class Attribute:
     note: str
 
 
+SCHEMA_URL = "https://opentelemetry.io/schemas/gen-ai/0.1.0"
+"""The conventions that all names follow: semantic-conventions-genai v0.1.0, with those of v1.45.0
+that it stands on.
+"""
+
 _attributes: list[Attribute] = []
 
 
@@ -65,7 +70,11 @@ RPC_STATUS = _key("semconv registry/rpc", "rpc.response.status_code", "Status of
 
 # Generation and retrieval
 OPERATION = _gen_ai("gen_ai.operation.name", "`chat`, `embeddings`, `retrieval` …")
-PROVIDER = _gen_ai("gen_ai.provider.name", "Who does the work: `openai`, `o11y-local`, `chroma` …")
+PROVIDER = _gen_ai(
+    "gen_ai.provider.name",
+    "Who does the work: `openai`, `o11y-local`, `chroma` …, the conventions' word where they have "
+    "one; the name in the settings is the label `provider`.",
+)
 REQUEST_MODEL = _gen_ai("gen_ai.request.model", "The model asked for.")
 RESPONSE_MODEL = _gen_ai("gen_ai.response.model", "The model that answered.")
 REQUEST_MAX_TOKENS = _gen_ai("gen_ai.request.max_tokens", "Most tokens to generate.")
@@ -84,14 +93,19 @@ OUTPUT_TOKENS = _gen_ai("gen_ai.usage.output_tokens", "Tokens generated, all att
 CACHE_READ_TOKENS = _gen_ai(
     "gen_ai.usage.cache_read.input_tokens", "Input tokens the provider had cached."
 )
-CACHE_WRITE_TOKENS = _ours(
+CACHE_WRITE_TOKENS = _gen_ai(
     "gen_ai.usage.cache_write.input_tokens", "Input tokens the provider put in its cache."
 )
 REASONING_TOKENS = _gen_ai("gen_ai.usage.reasoning.output_tokens", "Output tokens of reasoning.")
-AUDIO_INPUT_TOKENS = _ours("gen_ai.usage.audio.input_tokens", "Input tokens of audio.")
-AUDIO_OUTPUT_TOKENS = _ours("gen_ai.usage.audio.output_tokens", "Output tokens of audio.")
-TOKEN_TYPE = _key("semconv gen-ai/gen-ai-metrics", "gen_ai.token.type", "`input` or `output`.")
-WORKFLOW_NAME = _gen_ai("gen_ai.workflow.name", "Name of the workflow.")
+AUDIO_INPUT_TOKENS = _gen_ai("gen_ai.usage.audio.input_tokens", "Input tokens of audio.")
+AUDIO_OUTPUT_TOKENS = _gen_ai("gen_ai.usage.audio.output_tokens", "Output tokens of audio.")
+TOKEN_MODALITY = _key(
+    "semconv gen-ai/gen-ai-token-metrics",
+    "gen_ai.token.modality",
+    "`text` or `audio`; `unknown` of a prompt with images or files, since no provider says how "
+    "many of its tokens these are.",
+)
+AGENT_NAME = _gen_ai("gen_ai.agent.name", "Name of the pipeline.")
 DATA_SOURCE = _gen_ai("gen_ai.data_source.id", "Collection that was searched.")
 RETRIEVAL_TOP_K = _gen_ai("gen_ai.retrieval.top_k", "Most documents to return.")
 RETRIEVAL_DOCUMENTS = _gen_ai(
@@ -130,6 +144,7 @@ COST_SOURCE = _ours(
     "`model_name`, a guess by the model's name at an address that no list knows.",
 )
 USAGE_ESTIMATED = _ours("o11y.usage.estimated", "Whether tokens are an estimate; absent if not.")
+LLM_PROVIDER = _ours("o11y.llm.provider", "The provider's name in the settings.")
 LLM_ATTEMPTS = _ours("o11y.llm.attempts", "Attempts the call took.")
 LLM_ATTEMPT = _ours("o11y.llm.attempt.number", "Which attempt of the call this is, from 1.")
 ATTEMPT_INPUT_TOKENS = _ours("o11y.llm.attempt.input_tokens", "Input tokens it is billed.")
@@ -179,6 +194,10 @@ LABEL_TENANT = "tenant"
 
 ATTRIBUTES = tuple(_attributes)
 
+# Labels of metrics under the names they had before (`aliases.FORMER`)
+TOKEN_TYPE = "gen_ai.token.type"
+WORKFLOW_NAME = "gen_ai.workflow.name"
+
 # Values of error.type for calls without an answer, or without all of it
 ERROR_CONNECT = "connect_error"
 ERROR_CONNECTION_LOST = "connection_lost"
@@ -192,6 +211,9 @@ half of the time that requests have.
 """
 ERROR_STREAM_BROKEN = "stream_broken"
 """The error of a SERVER span whose answer was a stream that ended with an error event."""
+
+FINISH_ERROR = "error"
+"""The finish reason of an answer that broke off before it had one."""
 
 # Values of o11y.cost.source
 COST_FREE = "free"

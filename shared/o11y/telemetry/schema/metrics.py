@@ -1,6 +1,6 @@
 """Metrics: what each says, its labels and buckets, and which services emit it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -11,7 +11,7 @@ EVERY_SERVICE = ("gateway", "llm-proxy", "vector-svc", "inference-svc")
 
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 HTTP_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
-WORKFLOW_SECONDS = (1, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200)
+AGENT_SECONDS = tuple(0.1 * 2**power for power in range(13))
 FAST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 TO_FIRST_TOKEN = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, *HTTP_SECONDS[5:])
 PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
@@ -95,7 +95,7 @@ HTTP_CLIENT_DURATION = _http_client.histogram(
     "http.client.request.duration",
     "s",
     HTTP_SECONDS,
-    *(HTTP_METHOD, URL_TEMPLATE, *_PEER, HTTP_STATUS, ERROR_TYPE, PROVIDER),
+    *(HTTP_METHOD, URL_TEMPLATE, *_PEER, HTTP_STATUS, ERROR_TYPE, LABEL_PROVIDER),
 )("Duration of one attempt of a call to another service, or at an LLM provider.")
 
 _gateway = Emitted(("gateway",))
@@ -106,23 +106,50 @@ SERVICE_UP = _gateway.gauge("o11y_service_up", "", LABEL_SERVICE, LABEL_INSTANCE
     "Whether a service behind the gateway answered this scrape; only on the gateway's /metrics."
 )
 
-_gen_ai_calls = Emitted((*_LLM_PROXY, *_VECTOR_SVC), _GEN_AI, (*_MODEL, *_PEER))
-_gen_ai_client = Emitted(_LLM_PROXY, _GEN_AI, (*_MODEL, *_PEER))
-_workflow = Emitted(("gateway",), _GEN_AI)
-GEN_AI_DURATION = _gen_ai_calls.histogram(
-    "gen_ai.client.operation.duration", "s", SECONDS, ERROR_TYPE
-)("Duration of a call to a model, retries and fallbacks included, or of a search.")
-GEN_AI_TOKENS = _gen_ai_client.histogram(
-    "gen_ai.client.token.usage", "{token}", TOKENS, TOKEN_TYPE
-)("Tokens of one attempt, as the LLM provider counted them.")
-GEN_AI_FIRST_CHUNK = _gen_ai_client.histogram(
-    "gen_ai.client.operation.time_to_first_chunk", "s", SECONDS
+_inference = Emitted(_LLM_PROXY, "semconv gen-ai/client-inference", (*_MODEL, *_PEER))
+_tokens = Emitted(_LLM_PROXY, "semconv gen-ai/gen-ai-token-metrics", (*_MODEL, *_PEER))
+_embeddings = Emitted(_LLM_PROXY, "semconv gen-ai/client-embeddings", (*_MODEL, *_PEER))
+GEN_AI_INFERENCE_DURATION = _inference.histogram(
+    "gen_ai.client.inference.duration", "s", SECONDS, ERROR_TYPE
+)("Duration of a chat or text completion, retries and fallbacks included.")
+GEN_AI_FIRST_CHUNK = _inference.histogram(
+    "gen_ai.client.inference.time_to_first_chunk", "s", SECONDS
 )("Time until the first event of a stream.")
-GEN_AI_CHUNK = _gen_ai_client.histogram(
-    "gen_ai.client.operation.time_per_output_chunk", "s", SECONDS
-)("Time between two arrivals of a stream, after the first.")
-GEN_AI_WORKFLOW_DURATION = _workflow.histogram(
-    "gen_ai.invoke_workflow.duration", "s", WORKFLOW_SECONDS, WORKFLOW_NAME, ERROR_TYPE
+GEN_AI_CHUNK = _inference.histogram("gen_ai.client.inference.time_per_output_chunk", "s", SECONDS)(
+    "Time between two arrivals of a stream, after the first; only with `LLM_TIME_CHUNKS`."
+)
+GEN_AI_INPUT_TOKENS = _tokens.histogram(
+    "gen_ai.client.inference.operation.input_tokens", "{token}", TOKENS, ERROR_TYPE
+)("Input tokens of a chat or text completion, all attempts', as the provider counted them.")
+GEN_AI_OUTPUT_TOKENS = _tokens.histogram(
+    "gen_ai.client.inference.operation.output_tokens", "{token}", TOKENS, ERROR_TYPE
+)("Output tokens of a chat or text completion, all attempts', as the provider counted them.")
+GEN_AI_USAGE_INPUT = _tokens.counter(
+    "gen_ai.client.inference.usage.input_tokens", "{token}", TOKEN_MODALITY
+)("Input tokens of attempts, as the provider counted them, cached ones included.")
+GEN_AI_USAGE_OUTPUT = _tokens.counter(
+    "gen_ai.client.inference.usage.output_tokens", "{token}", TOKEN_MODALITY
+)("Output tokens of attempts, as the provider counted them, those of reasoning included.")
+GEN_AI_USAGE_CACHE_READ = _tokens.counter(
+    "gen_ai.client.inference.usage.cache_read.input_tokens", "{token}", TOKEN_MODALITY
+)("Input tokens of attempts that the provider had cached.")
+GEN_AI_USAGE_CACHE_WRITE = _tokens.counter(
+    "gen_ai.client.inference.usage.cache_write.input_tokens", "{token}", TOKEN_MODALITY
+)("Input tokens of attempts that the provider put in its cache.")
+GEN_AI_USAGE_REASONING = _tokens.counter(
+    "gen_ai.client.inference.usage.reasoning.output_tokens", "{token}", TOKEN_MODALITY
+)("Output tokens of attempts that the model spent on reasoning.")
+GEN_AI_EMBEDDINGS_DURATION = _embeddings.histogram(
+    "gen_ai.client.embeddings.duration", "s", SECONDS, ERROR_TYPE
+)("Duration of a call for embeddings, retries and fallbacks included.")
+GEN_AI_EMBEDDINGS_TOKENS = _embeddings.histogram(
+    "gen_ai.client.embeddings.operation.input_tokens", "{token}", TOKENS
+)("Input tokens of a call for embeddings, all attempts', as the provider counted them.")
+GEN_AI_RETRIEVAL_DURATION = Emitted(
+    _VECTOR_SVC, _GEN_AI, (OPERATION, PROVIDER, REQUEST_MODEL)
+).histogram("gen_ai.client.operation.duration", "s", SECONDS, ERROR_TYPE)("Duration of a search.")
+GEN_AI_AGENT_DURATION = Emitted(("gateway",), _GEN_AI).histogram(
+    "gen_ai.invoke_agent.duration", "s", AGENT_SECONDS, AGENT_NAME, ERROR_TYPE
 )("Duration of a pipeline call.")
 
 _openai_original = Emitted(_LLM_PROXY, "original", (LABEL_PROVIDER,))
@@ -317,34 +344,4 @@ TORCH_OUT_OF_MEMORY = _torch.counter("torch_out_of_memory", "{error}")(
 )
 
 METRICS = tuple(value for value in globals().copy().values() if isinstance(value, Metric))
-"""Every metric of our own, and those the SDK writes."""
-
-
-@dataclass(frozen=True)
-class Alias:
-    """A metric that nothing records: it is another name of what `recorded` measures.
-
-    `labels` says which attribute each label is, but for its `status`: that is `ok`, `cancelled` or
-    `error`, by `error.type`. Of the operation `not_of` it shows nothing.
-    """
-
-    shown: Metric
-    recorded: Metric
-    labels: Mapping[str, str]
-    not_of: str
-
-
-ALIASES = (
-    Alias(
-        OPENAI_API_DURATION,
-        GEN_AI_DURATION,
-        {LABEL_PROVIDER: PROVIDER, LABEL_MODEL: REQUEST_MODEL, LABEL_OPERATION: OPERATION},
-        not_of="retrieval",
-    ),
-    Alias(
-        MODEL_DURATION,
-        MODEL_REQUEST_DURATION,
-        {LABEL_MODEL: REQUEST_MODEL, LABEL_DEVICE: MODEL_DEVICE},
-        not_of="embeddings",
-    ),
-)
+"""Every metric of our own, and those the SDK writes; the former names of some are in `FORMER`."""

@@ -42,6 +42,9 @@ class Event:
 
 _HTTP = "semconv http/http-spans"
 _GEN_AI = "semconv gen-ai/gen-ai-spans"
+_AGENT = "semconv gen-ai/gen-ai-agent-spans#invoke-agent-internal-span"
+_INFERENCE = "semconv gen-ai/client-inference#span-gen_aiclientinference"
+_EMBEDDINGS = "semconv gen-ai/client-embeddings#span-gen_aiclientembeddings"
 _DB = "semconv db/database-spans"
 
 _SAID = (INPUT_MESSAGES, OUTPUT_MESSAGES, SYSTEM_INSTRUCTIONS)
@@ -57,7 +60,12 @@ EVENTS = (
     Event(EVENT_ADMITTED, "The call's first forward step began: its time in the queue is over."),
     Event(EVENT_FIRST_TOKEN, "The first token is there."),
     Event(EVENT_CANCELLED, "Its client left, or it was out of time.", (LABEL_REASON, LABEL_STATUS)),
-    Event(EVENT_INFERENCE, "With capture, a log record: the attributes of a call's span.", _SAID),
+    Event(
+        EVENT_INFERENCE,
+        "A log record of severity DEBUG: the attributes of a call's span; with `LOG_LEVEL=DEBUG`, "
+        "or with capture.",
+        _SAID,
+    ),
 )
 
 SPANS = (
@@ -76,30 +84,32 @@ SPANS = (
         (
             *(HTTP_METHOD, HTTP_STATUS, HTTP_RESEND_COUNT, URL_FULL, URL_TEMPLATE),
             *(SERVER_ADDRESS, SERVER_PORT, PEER_ADDRESS, PEER_PORT, PROTOCOL_VERSION),
-            *(PEER_SERVICE, PIPELINE_STAGE, ERROR_TYPE, PROVIDER, REQUEST_MODEL, LLM_ATTEMPT),
-            *(ATTEMPT_INPUT_TOKENS, ATTEMPT_OUTPUT_TOKENS, ATTEMPT_COST_USD, USAGE_ESTIMATED),
+            *(PEER_SERVICE, PIPELINE_STAGE, ERROR_TYPE, PROVIDER, REQUEST_MODEL, LLM_PROVIDER),
+            *(LLM_ATTEMPT, ATTEMPT_INPUT_TOKENS, ATTEMPT_OUTPUT_TOKENS, ATTEMPT_COST_USD),
+            USAGE_ESTIMATED,
         ),
     ),
     SpanName(
-        *(_WORKFLOW, "INTERNAL", ("gateway",), f"{_GEN_AI}#invoke-workflow-span"),
+        *(_WORKFLOW, "INTERNAL", ("gateway",), _AGENT),
         "A pipeline call.",
-        (OPERATION, WORKFLOW_NAME, PIPELINE_STEPS, COST_USD, ERROR_TYPE),
+        (OPERATION, AGENT_NAME, PIPELINE_STEPS, COST_USD, ERROR_TYPE),
         (EVENT_STAGE_FAILED,),
     ),
     SpanName(
         SPAN_CORPUS, "INTERNAL", ("gateway",), "o11y", "The packaged texts are stored, at start."
     ),
     SpanName(
-        *("{operation} {model}", "CLIENT", ("llm-proxy",), f"{_GEN_AI}#inference"),
+        *("{operation} {model}", "CLIENT", ("llm-proxy",), _INFERENCE),
         "A call to a model, retries and fallbacks included; a stream's lasts until it ends.",
         (
             *(*_ANSWERED, RESPONSE_ID, FIRST_CHUNK_SECONDS, CACHE_READ_TOKENS, CACHE_WRITE_TOKENS),
-            *(REASONING_TOKENS, AUDIO_INPUT_TOKENS, AUDIO_OUTPUT_TOKENS, LLM_ATTEMPTS),
-            *(SERVER_ADDRESS, SERVER_PORT, COST_USD, COST_SOURCE, USAGE_ESTIMATED, *_SAID),
+            *(REASONING_TOKENS, AUDIO_INPUT_TOKENS, AUDIO_OUTPUT_TOKENS, LLM_PROVIDER),
+            *(LLM_ATTEMPTS, SERVER_ADDRESS, SERVER_PORT, COST_USD, COST_SOURCE, USAGE_ESTIMATED),
+            *_SAID,
         ),
     ),
     SpanName(
-        *("{operation} {model}", "INTERNAL", ("inference-svc",), f"{_GEN_AI}#inference"),
+        *("{operation} {model}", "INTERNAL", ("inference-svc",), _INFERENCE),
         "A generation by the local model, queue included.",
         (
             *(*_ANSWERED, REQUEST_TOP_K, REQUEST_STOP, MODEL_NAME, MODEL_DEVICE, MODEL_PARAMETERS),
@@ -109,7 +119,7 @@ SPANS = (
         (EVENT_ADMITTED, EVENT_FIRST_TOKEN, EVENT_CANCELLED),
     ),
     SpanName(
-        *("embeddings {model}", "INTERNAL", ("inference-svc",), f"{_GEN_AI}#embeddings"),
+        *("embeddings {model}", "CLIENT", ("inference-svc",), _EMBEDDINGS),
         "Embeddings by the local model, queue included.",
         (
             *(*_CALLED, MODEL_NAME, MODEL_DEVICE, INPUT_TOKENS, PROMPT_TOKENS_ORIGINAL),
