@@ -15,10 +15,11 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from llm_proxy import requests
-from llm_proxy.calls import Calls, WholeResponse
+from llm_proxy.calls import Calls
 from llm_proxy.failures import AttemptFailed, CallRejected, classify_response, client_error
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Operation
+from llm_proxy.sending import WholeResponse
 from llm_proxy.stream import Stream
 from o11y.contracts import COST_HEADER, PROVIDER_HEADER, SUMMARY_HEADER, ServiceHealth
 from o11y.http import deadline

@@ -27,8 +27,8 @@ class Attempt:
         inference.attempts += 1
         self._meters = meters
         self._request = request
-        self._provider = provider
-        self._model = model
+        self.provider = provider
+        self.model = model
         self._tenant = meters.tenants.label()
         self._http: attempts.Attempt | None = None
         self._status: int | None = None
@@ -41,7 +41,7 @@ class Attempt:
 
     def call(self, seconds: float) -> Call:
         """The call as the HTTP client knows it, with the seconds that its head may take."""
-        provider = self._provider
+        provider = self.provider
         return Call(
             path=provider.path(self._request.path),
             url=provider.shown_url(self._request.path),
@@ -50,7 +50,7 @@ class Attempt:
             attributes={
                 schema.PROVIDER: provider.kind,
                 schema.LLM_PROVIDER: provider.name,
-                schema.REQUEST_MODEL: self._model,
+                schema.REQUEST_MODEL: self.model,
                 schema.LLM_ATTEMPT: self._number,
             },
             labels={schema.LABEL_PROVIDER: provider.name},
@@ -86,7 +86,7 @@ class Attempt:
         if self._ended:
             return
         self._ended = True
-        self._meters.running[self._provider.name] -= 1
+        self._meters.running[self.provider.name] -= 1
         self.inference.hears(info)
         billed = self._bill(info, tokens) if tokens else {}
         if self._http:
@@ -97,8 +97,8 @@ class Attempt:
         context = self.inference.context
         bills = self._meters.bills(
             self._request,
-            self._provider,
-            self._model,
+            self.provider,
+            self.model,
             info.model,
             tokens.estimated,
             self._tenant,
@@ -122,7 +122,7 @@ class Attempt:
 
     def _price(self, info: ResponseInfo, tokens: Tokens) -> tuple[Decimal | None, str]:
         """USD, None when the price isn't known; and where the price is from."""
-        if self._provider.is_free:
+        if self.provider.is_free:
             return Decimal(0), schema.COST_FREE
-        model, prices = info.model or self._model, self._provider.prices
+        model, prices = info.model or self.model, self.provider.prices
         return prices.cost_usd(model, tokens, info.service_tier), prices.source(model)

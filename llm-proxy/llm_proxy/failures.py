@@ -1,13 +1,18 @@
-"""Why an attempt gave no answer, and what the caller is raw when no attempt did."""
+"""Why an attempt gave no answer, and what the caller is told when no attempt did."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from llm_proxy.answers import ProviderFailed
+import httpx2
+
+from llm_proxy.answers import NotReadable, ProviderFailed
 from llm_proxy.backoff import asked_for
+from o11y.http.sse import TooLong
+from o11y.http.transport import nothing_was_sent
 from o11y.openai.headers import passed
 from o11y.telemetry import schema
+from o11y.telemetry.error_types import error_type
 from o11y.web.problems import Problem, out_of_time, unavailable
 
 CREDENTIALS = (401, 403)
@@ -87,6 +92,35 @@ def classify_error_body(
     raw = {name.lower(): value for name, value in headers.items()}
     raw["content-type"] = "application/json"
     return classify_response(provider, error.status, error.content, raw)
+
+
+def classify_exception(provider: str, error: BaseException) -> BaseException:
+    """Classify what went wrong on the way; what is no failure of the provider's stays as it is."""
+    match error:
+        case _ if nothing_was_sent(error):
+            detail, again = f"{provider} can't be reached", True
+        case httpx2.NetworkError():
+            detail, again = f"{provider} closed the connection", True
+        case TimeoutError() | httpx2.TimeoutException():
+            detail, again = f"{provider} did not answer in time", False
+        case NotReadable() | httpx2.HTTPError() | TooLong():
+            detail, again = f"{provider}'s answer can't be read: {error}", False
+        case _:
+            return error
+    return AttemptFailed(provider, reason(error), detail, again=again)
+
+
+def reason(error: BaseException) -> str:
+    """The `error.type` of an attempt that ended so."""
+    match error:
+        case AttemptFailed():
+            return error.error
+        case CallRejected():
+            return str(error.status)
+        case NotReadable() | TooLong():
+            return NOT_READABLE
+    found = error_type(error)
+    return NOT_READABLE if found == schema.ERROR_UNREADABLE else found
 
 
 def client_error(failures: Sequence[AttemptFailed]) -> Exception:

@@ -2,12 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from decimal import Decimal
 
 import httpx2
 import msgspec
 
+from llm_proxy.admission import Place
 from llm_proxy.answers import (
     NotReadable,
     ProviderFailed,
@@ -18,7 +19,6 @@ from llm_proxy.answers import (
 )
 from llm_proxy.attempt import Attempt
 from llm_proxy.failures import NOT_READABLE
-from llm_proxy.provider import Provider
 from llm_proxy.requests import Operation, Request
 from o11y.contracts import SUMMARY_FIELD, StreamSummary, Usage
 from o11y.http.client import END_SECONDS
@@ -36,20 +36,15 @@ class Stream:
     """
 
     def __init__(
-        self,
-        provider: Provider,
-        request: Request,
-        response: httpx2.Response,
-        attempt: Attempt,
-        done: Callable[[str | None], None],
+        self, request: Request, response: httpx2.Response, attempt: Attempt, place: Place
     ) -> None:
-        self.provider = provider
+        self.provider = attempt.provider
         self.headers = response.headers
         self.attempt = attempt
         self._request = request
         self._response = response
         self._chunks = response.aiter_bytes()
-        self._done = done
+        self._place = place
         self._accumulator = StreamAccumulator(request.answers)
         self._splitter = Splitter()
         self._first: list[bytes] = []
@@ -128,7 +123,7 @@ class Stream:
             await self._chunks.aclose()
             await self._response.aclose()
         finally:
-            self._done(error)
+            self._place.leave(error)
             if self._begun:
                 self._end_call(error)
 

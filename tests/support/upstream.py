@@ -12,11 +12,12 @@ from opentelemetry.sdk.trace import ReadableSpan
 
 from llm_proxy import requests
 from llm_proxy.app import build
-from llm_proxy.calls import Calls, WholeResponse
+from llm_proxy.calls import Calls
 from llm_proxy.failures import CallRejected
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Operation
 from llm_proxy.routing import Routing
+from llm_proxy.sending import WholeResponse
 from llm_proxy.settings import ProviderSettings, Settings
 from llm_proxy.stream import Stream
 from o11y.telemetry import schema

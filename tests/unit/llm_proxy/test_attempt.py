@@ -11,8 +11,8 @@ from httpx2 import Response
 from opentelemetry import baggage, propagate
 from opentelemetry.trace import SpanKind, StatusCode
 
-from llm_proxy.calls import WholeResponse
 from llm_proxy.meters import MAX_MODELS
+from llm_proxy.sending import WholeResponse
 from llm_proxy.settings import LOCAL
 from llm_proxy.stream import Stream
 from o11y.telemetry import schema

@@ -1,0 +1,124 @@
+"""An attempt on its way: sent to its provider, and its answer read, whole or as a stream."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+
+import httpx2
+
+from llm_proxy import answers
+from llm_proxy.admission import Place
+from llm_proxy.answers import NotReadable, ProviderFailed, ResponseInfo, Tokens
+from llm_proxy.attempt import Attempt
+from llm_proxy.failures import (
+    AttemptFailed,
+    CallRejected,
+    classify_error_body,
+    classify_exception,
+    classify_response,
+    reason,
+)
+from llm_proxy.provider import Provider
+from llm_proxy.requests import Request
+from llm_proxy.stream import Stream
+from o11y.http import deadline
+
+
+@dataclass
+class WholeResponse:
+    """An answer, its body untouched."""
+
+    provider: Provider
+    content: bytes
+    headers: Mapping[str, str]
+    """Headers of the provider's response."""
+    cost_usd: Decimal | None
+
+
+class Sending:
+    """One attempt from its first byte until there is an answer, or none."""
+
+    def __init__(self, request: Request, attempt: Attempt, place: Place) -> None:
+        self._request = request
+        self._attempt = attempt
+        self._place = place
+        self._provider = attempt.provider
+        self._received = bytearray()
+        """The body of a whole answer, as far as it has come."""
+
+    async def answer(self, seconds: float, resends: int) -> WholeResponse | Stream:
+        """Send the request, `seconds` at most for the head of the response, and read the answer.
+
+        Raises AttemptFailed and CallRejected, and what is no failure of the provider's.
+        """
+        try:
+            response = await self._send(seconds, resends)
+            if self._request.stream:
+                return await self._stream(response)
+            return await self._whole(response)
+        except BaseException as error:
+            ended = reason(error)
+            self._attempt.end(ResponseInfo(), self._billed_of_partial(error), ended)
+            self._place.leave(ended)
+            failure = classify_exception(self._provider.title, error)
+            if failure is error:
+                raise
+            raise failure from error
+
+    async def _send(self, seconds: float, resends: int) -> httpx2.Response:
+        """A good response's head. Raises what another status means."""
+        attempt, provider, request = self._attempt, self._provider, self._request
+        body = request.for_provider(attempt.model, provider.settings.stream_usage)
+        call, parent = attempt.call(seconds), attempt.inference.context
+        response = await provider.send(request.path, body, call, parent, resends)
+        attempt.answered(response)
+        if attempt.accepted:
+            return response
+        content = await self._read(response)
+        raise classify_response(provider.title, response.status_code, content, response.headers)
+
+    async def _read(self, response: httpx2.Response) -> bytes:
+        try:
+            async for chunk in response.aiter_bytes():
+                self._received += chunk
+        finally:
+            await response.aclose()
+        return bytes(self._received)
+
+    async def _whole(self, response: httpx2.Response) -> WholeResponse:
+        content = await self._read(response)
+        try:
+            info = answers.read(content)
+        except ProviderFailed as failed:
+            raise classify_error_body(self._provider.title, failed, response.headers) from failed
+        attempt = self._attempt
+        if attempt.answer:
+            attempt.answer.add(content)
+        attempt.end(info, info.tokens or answers.estimate(content, self._request.input_bytes))
+        self._place.leave(None)
+        attempt.inference.end()
+        return WholeResponse(self._provider, content, response.headers, attempt.inference.usd)
+
+    async def _stream(self, response: httpx2.Response) -> Stream:
+        provider = self._provider
+        stream = Stream(self._request, response, self._attempt, self._place)
+        try:
+            if "event-stream" not in response.headers.get("content-type", ""):
+                raise NotReadable(f"{provider.title} does not stream")
+            async with asyncio.timeout(deadline.limit(provider.settings.first_byte_seconds)):
+                await stream.begin()
+        except ProviderFailed as failed:
+            error = classify_error_body(provider.title, failed, response.headers)
+            await stream.aclose(reason(error))
+            raise error from failed
+        except BaseException as error:
+            await stream.aclose(reason(error))
+            raise
+        return stream
+
+    def _billed_of_partial(self, error: BaseException) -> Tokens | None:
+        """The tokens that a provider bills for a good answer that did not come whole."""
+        if not self._attempt.accepted or isinstance(error, AttemptFailed | CallRejected):
+            return None
+        return answers.guess(self._request.input_bytes, len(self._received))
