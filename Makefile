@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile -c constraints.txt
 PARTS := shared gateway llm-proxy vector-svc inference-svc
 SOURCES := $(PARTS) deploy tests
+GRAFANA := tests/unit/dashboards/grafana
 SCENARIO ?= all
 LITE := -f docker-compose.yml -f deploy/compose.lite.yml
 REPLICAS ?= --scale inference-svc=3 --scale vector-svc=2 --scale llm-proxy=2
@@ -116,9 +117,11 @@ $(VENV)/.installed: constraints.txt requirements-tools.txt $(addsuffix /pyprojec
 	  wait $$prepared
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt requirements-litellm.txt
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt requirements-litellm.txt $(GRAFANA)/package-lock.json
 	@echo "installing the tools for tests"
 	@$(PIP) -r requirements-dev.txt
 	@[ -x $(VENV)/litellm/bin/python ] || $(PYTHON) -m venv $(VENV)/litellm
 	@$(VENV)/litellm/bin/python -m pip --disable-pip-version-check install --quiet --no-compile -r requirements-litellm.txt
+	@npm ci --silent --no-audit --no-fund --prefix $(GRAFANA) || \
+	 echo "Grafana's types could not be installed by npm: their test will be skipped"
 	@touch $@
