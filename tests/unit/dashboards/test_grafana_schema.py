@@ -41,8 +41,9 @@ type Some<T> = T extends (infer U)[] ? Some<U>[]
   : T extends object ? { [K in keyof T]?: Some<T[K]> } : T;
 
 // Prometheus' annotations have fields of their own beside what all annotations have.
-type Annotations = { list: (NonNullable<Dashboard['annotations']>['list'] extends
-  (infer A)[] | undefined ? Plain<A> & { expr: string; titleFormat: string; textFormat: string } : never)[] };
+type List = NonNullable<NonNullable<Dashboard['annotations']>['list']>;
+type Own = { expr: string; titleFormat: string; textFormat: string };
+type Annotations = { list: (Plain<List[number]> & Own)[] };
 type Page = Omit<Plain<Dashboard>, 'annotations'> & { annotations: Annotations };
 """
 
