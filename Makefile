@@ -50,8 +50,8 @@ demo-scale: setup ## Several replicas in containers: how requests spread over th
 test: $(VENV)/.installed-dev ## Run all tests but those in containers
 	@$(BIN)/python -m pytest
 
-test-unit: $(VENV)/.installed-dev ## Run the tests that start no process
-	@$(BIN)/python -m pytest tests/unit
+test-unit: $(VENV)/.installed-dev ## Run the unit tests that take no time, on all cores: the inner loop
+	@$(BIN)/python -m pytest tests/unit -m "not slow" -n auto
 
 test-containers: $(VENV)/.installed-dev ## Build the images and run the tests in containers (needs Docker)
 	@$(BIN)/python -m pytest tests/containers

@@ -35,6 +35,7 @@ NEVER_IMPORTED = {
     "opentelemetry-exporter-otlp-proto-grpc": "an entry point",
     "opentelemetry-exporter-otlp-proto-http": "an entry point",
     "pytest-asyncio": "a plugin",
+    "pytest-xdist": "a plugin",
     "ruff": "a command",
     "types-docker": "for mypy",
     "types-psutil": "for mypy",

@@ -240,6 +240,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @needs_promtool
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_an_alert_fires_when_it_must_and_is_silent_when_it_must(case: Case, tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ def warped(scores: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     return scores.softmax(-1).squeeze(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("sampling", SETTINGS, ids=str)
 def test_tokens_have_the_distribution_of_the_librarys_warpers(

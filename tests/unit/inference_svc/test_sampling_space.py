@@ -23,6 +23,8 @@ from inference_svc.settings import Settings
 from o11y.contracts import LocalInferenceRequest
 from o11y.telemetry.signals import Telemetry
 
+pytestmark = pytest.mark.slow
+
 TEMPERATURES = st.floats(0, 2) | st.sampled_from([5e-324, 1e-300, 1e-38, COLDEST, 2.0])
 TOP_PS = st.floats(0, 1, exclude_min=True) | st.sampled_from([5e-324, 1e-300, 1e-45, 1.0])
 TOP_KS = st.integers(1, 2**31 - 1) | st.integers(1, 80)

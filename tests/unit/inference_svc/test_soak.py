@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx2
+import pytest
 import uvicorn
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
@@ -17,6 +18,8 @@ from inference_svc.settings import Settings
 from o11y.telemetry.signals import Telemetry
 from tests.support import mixed_calls
 from tests.support.recorded import InMemoryReader, points
+
+pytestmark = pytest.mark.slow
 
 CALLS = 500
 

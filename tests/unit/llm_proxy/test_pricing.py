@@ -66,6 +66,7 @@ def listed(prices: Prices, model: str, tokens: Tokens, tier: str | None) -> Deci
         return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prices", price_lists, ids=names)
 def test_every_price_is_that_of_the_list_to_the_last_digit(prices: Prices) -> None:
     dice = random.Random(prices.id)

@@ -184,7 +184,9 @@ async def test_a_caller_that_leaves_cancels_the_provider(first: bool, calling: C
 
 
 @pytest.mark.parametrize(
-    "end", [httpx2.ReadError("reset"), b"data: nonsense\n\n", asyncio.Event()], ids=repr
+    "end",
+    [httpx2.ReadError("reset"), b"data: nonsense\n\n", asyncio.Event()],
+    ids=["a reset", "nonsense", "silence"],
 )
 async def test_what_comes_after_done_breaks_nothing(
     end: bytes | Exception | asyncio.Event, calling: Calling
