@@ -3,7 +3,8 @@
 The rest is passed over without being built (msgspec skips what isn't declared).
 """
 
-from typing import Annotated, Any
+import json
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -16,26 +17,35 @@ TEXT_BYTES_PER_TOKEN = 4
 """Bytes of English text that make a token, roughly: for estimates where nobody counted."""
 
 
-_Count = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
-"""Anything else is no number of tokens, and would spoil every sum it went into."""
+MAX_TOKENS = 10**9
+"""A larger number is no number of tokens, and would spoil every sum it went into."""
 
 
 class _PromptDetails(msgspec.Struct):
-    cached_tokens: _Count | None = None
-    cache_write_tokens: _Count | None = None
-    audio_tokens: _Count | None = None
+    cached_tokens: Any = None
+    cache_write_tokens: Any = None
+    audio_tokens: Any = None
 
 
 class _CompletionDetails(msgspec.Struct):
-    audio_tokens: _Count | None = None
-    reasoning_tokens: _Count | None = None
+    audio_tokens: Any = None
+    reasoning_tokens: Any = None
 
 
 class _Usage(msgspec.Struct):
-    prompt_tokens: _Count | None = None
-    completion_tokens: _Count | None = None
+    prompt_tokens: Any = None
+    completion_tokens: Any = None
+    total_tokens: Any = None
     prompt_tokens_details: _PromptDetails | None = None
     completion_tokens_details: _CompletionDetails | None = None
+    prompt_cache_hit_tokens: Any = None
+    """The cached tokens, as DeepSeek tells them."""
+    cached_tokens: Any = None
+    """The cached tokens, as Moonshot AI tells them."""
+
+
+class _Groq(msgspec.Struct):
+    usage: _Usage | None = None
 
 
 class _Message(msgspec.Struct):
@@ -50,6 +60,8 @@ class _Choice(msgspec.Struct):
     finish_reason: str | None = None
     delta: _Message | None = None
     text: str | None = None
+    usage: _Usage | None = None
+    """The stream's usage, where Moonshot AI tells it."""
 
 
 class _Head(msgspec.Struct):
@@ -60,7 +72,12 @@ class _Head(msgspec.Struct):
     service_tier: str | None = None
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
+    x_groq: _Groq | None = None
+    """The place of a stream's usage at Groq."""
     error: Any = None
+    message: Any = None
+    code: Any = None
+    status: Any = None
 
 
 class _Chosen(msgspec.Struct):
@@ -72,8 +89,12 @@ class _Whole(msgspec.Struct):
     model: str | None = None
     service_tier: str | None = None
     choices: list[_Chosen] | None = None
+    data: Any = None
     usage: _Usage | None = None
     error: Any = None
+    message: Any = None
+    code: Any = None
+    status: Any = None
 
 
 class _Written(msgspec.Struct):
@@ -88,7 +109,8 @@ class _Texts(msgspec.Struct):
 _texts = msgspec.json.Decoder(_Texts)
 _whole = msgspec.json.Decoder(_Whole)
 _event = msgspec.json.Decoder(_Head)
-_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+Form = TypeVar("Form", bound=msgspec.Struct)
 
 
 class NotReadable(Exception):
@@ -150,14 +172,10 @@ def read(content: bytes) -> ResponseInfo:
 
     An object that isn't the answer it should be is the caller's to read; it says nothing here.
     """
-    try:
-        answer = _whole.decode(content)
-    except msgspec.ValidationError:
-        _require_object(content, "the LLM provider's answer is no JSON object")
-        return ResponseInfo()
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise NotReadable(f"the LLM provider's answer is no JSON object: {error}") from error
-    if answer.error is not None and not answer.choices:
+    answer = _decoded(_whole, content, "the LLM provider's answer")
+    if answer.choices is None and answer.data is None:
+        _raise_error(answer, content, "the LLM provider reported an error")
+    elif answer.error is not None and not answer.choices:
         raise ProviderFailed("the LLM provider reported an error", answer.error, content)
     reasons = [each.finish_reason for each in answer.choices or ()]
     return ResponseInfo(
@@ -166,19 +184,45 @@ def read(content: bytes) -> ResponseInfo:
     )
 
 
-def _require_object(content: bytes, complaint: str) -> None:
+def _raise_error(answer: "_Whole | _Head", content: bytes, words: str) -> None:
+    """Raise ProviderFailed for an object that tells of an error, in a field or by itself."""
+    error = answer.error
+    own = {"code": answer.code, "status": answer.status}
+    if isinstance(error, dict):
+        error = {key: value for key, value in own.items() if value is not None} | error
+    elif error is not None or (answer.message is not None and _status(own)):
+        error = {**own, "message": error or answer.message}
+    if error is not None:
+        raise ProviderFailed(words, error, content)
+
+
+def _decoded(decoder: msgspec.json.Decoder[Form], content: bytes, what: str) -> Form:
+    """An object as it is read here, with nothing in it where it has another form.
+
+    Half a character, and numbers that JSON has not, are read as JavaScript and Python do, for they
+    break no caller's reader. Raises NotReadable for what is no JSON object.
+    """
     try:
-        _object.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise NotReadable(f"{complaint}: {error}") from error
+        return decoder.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        found = json.loads(content.decode("utf-8", "replace"), parse_constant=lambda _: None)
+        if isinstance(found, list) and len(found) == 1:
+            found = found[0]
+        if not isinstance(found, dict):
+            raise NotReadable(f"{what} is no JSON object")
+        clean = json.dumps(found, ensure_ascii=False).encode("utf-8", "replace")
+        return decoder.decode(clean)
+    except msgspec.ValidationError:
+        return decoder.decode(b"{}")
+    except (ValueError, RecursionError) as error:
+        raise NotReadable(f"{what} is no JSON object: {error}") from error
 
 
 def estimate(content: bytes, input_bytes: int) -> Tokens:
     """The tokens of a whole answer that doesn't tell them."""
-    try:
-        choices = _texts.decode(content).choices or ()
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        choices = ()
+    choices = _decoded(_texts, content, "the LLM provider's answer").choices or ()
     text_bytes = sum(_text_bytes(each.message) + len(each.text or "") for each in choices)
     return guess(input_bytes, text_bytes)
 
@@ -215,16 +259,9 @@ class StreamAccumulator:
         if data == b"[DONE]":
             self.finished = self.done = True
             return False
-        try:
-            event = _event.decode(data)
-        except msgspec.ValidationError:
-            _require_object(data, "an event of the stream is no JSON object")
-            return False
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise NotReadable(f"an event of the stream is no JSON object: {error}") from error
-        if event.error is not None:
-            words = "the LLM provider reported an error in its stream"
-            raise ProviderFailed(words, event.error, data)
+        event = _decoded(_event, data, "an event of the stream")
+        if event.error is not None or event.choices is None:
+            _raise_error(event, data, "the LLM provider reported an error in its stream")
         info = self.info
         info.id = info.id or event.id
         info.model = info.model or event.model
@@ -234,10 +271,14 @@ class StreamAccumulator:
         if event.usage is not None:
             info.tokens = _tokens(event.usage) or info.tokens
             return not event.choices
+        if event.x_groq is not None:
+            info.tokens = _tokens(event.x_groq.usage) or info.tokens
         return False
 
     def _choice(self, choice: _Choice) -> None:
         self.text_bytes += _text_bytes(choice.delta) + len(choice.text or "")
+        if choice.usage is not None:
+            self.info.tokens = _tokens(choice.usage) or self.info.tokens
         if choice.finish_reason and len(self.reasons) < MAX_CHOICES:
             index = choice.index if isinstance(choice.index, int) else 0
             self.reasons.setdefault(index, choice.finish_reason)
@@ -259,10 +300,18 @@ class ProviderFailed(NotReadable):
 
     def __init__(self, words: str, error: Any, content: bytes) -> None:
         super().__init__(words)
-        code = error.get("code") if isinstance(error, dict) else None
-        self.status = code if isinstance(code, int) and 400 <= code <= 599 else None
+        self.status = _status(error) if isinstance(error, dict) else None
         self.content = content
         """The object that tells of it."""
+
+
+def _status(error: dict[str, Any]) -> int | None:
+    """The HTTP status that an error tells as its code or its status, a number or text."""
+    for value in (error.get("code"), error.get("status")):
+        status = _count(value)
+        if status is not None and 400 <= status <= 599:
+            return status
+    return None
 
 
 def _text_bytes(message: _Message | None) -> int:
@@ -273,16 +322,29 @@ def _text_bytes(message: _Message | None) -> int:
 
 
 def _tokens(usage: _Usage | None) -> Tokens | None:
-    if usage is None or usage.prompt_tokens is None:
+    """The tokens that a usage tells; None where it does not say how many were sent."""
+    sent = None if usage is None else _count(usage.prompt_tokens)
+    if usage is None or sent is None:
         return None
-    sent = usage.prompt_tokens_details
-    received = usage.completion_tokens_details
+    told = usage.prompt_tokens_details or _PromptDetails()
+    received = usage.completion_tokens_details or _CompletionDetails()
+    output, total = _count(usage.completion_tokens) or 0, _count(usage.total_tokens) or 0
+    cached = (told.cached_tokens, usage.prompt_cache_hit_tokens, usage.cached_tokens)
     return Tokens(
-        input=usage.prompt_tokens,
-        output=usage.completion_tokens or 0,
-        cached=(sent.cached_tokens or 0) if sent else 0,
-        cache_write=(sent.cache_write_tokens or 0) if sent else 0,
-        input_audio=(sent.audio_tokens or 0) if sent else 0,
-        output_audio=(received.audio_tokens or 0) if received else 0,
-        reasoning=(received.reasoning_tokens or 0) if received else 0,
+        input=sent,
+        output=max(output, total - sent),  # some tell reasoning beside it, and in the total alone
+        cached=min(sent, next((count for each in cached if (count := _count(each))), 0)),
+        cache_write=_count(told.cache_write_tokens) or 0,
+        input_audio=_count(told.audio_tokens) or 0,
+        output_audio=_count(received.audio_tokens) or 0,
+        reasoning=_count(received.reasoning_tokens) or 0,
     )
+
+
+def _count(value: object) -> int | None:
+    """A number of tokens; some providers send it as a float or as text."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 10:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        return None
+    return int(value) if 0 <= value <= MAX_TOKENS else None

@@ -19,6 +19,9 @@ _INT64 = 1 << 63
 _OTHER_PARTS = re.compile(rb'"type"\s*:\s*"(?:image_url|image|file|video_url|video)"')
 """The parts of messages whose tokens are neither text nor, as providers count them, audio."""
 
+_DATA = re.compile(rb'"(?:data:[^"\\]{0,128};base64,[^"]*|[A-Za-z0-9+/=_-]{1024,})"')
+"""Data as JSON has it, in base64: how long it is says nothing of its tokens."""
+
 _EMPTY = (b"", b"[]", b'""', b"{}", b"null")
 
 
@@ -68,7 +71,9 @@ class Request(msgspec.Struct, frozen=True):
     include_usage: bool
     """True if the caller wants to see the usage of a stream."""
     input_bytes: int
-    """Length of the prompt as JSON, for an estimate where nobody counted its tokens."""
+    """Length of the prompt as JSON, without images, audio and files that are sent within it: for an
+    estimate where nobody counted its tokens.
+    """
     is_text: bool
     """True if the prompt has text and audio at most, and no images or files."""
     temperature: float | None
@@ -123,8 +128,10 @@ def read(operation: Operation, body: bytes) -> Request:
     path, required = PATHS[operation]
     try:
         fields = _body.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except msgspec.ValidationError as error:
         raise _invalid("body", f"not a JSON object: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _invalid("body", f"not JSON in UTF-8 with whole characters: {error}") from error
     content: msgspec.Raw = getattr(fields, required)
     if bytes(content) in _EMPTY:
         raise _invalid(required, "required")
@@ -142,7 +149,7 @@ def read(operation: Operation, body: bytes) -> Request:
         model=fields.model,
         stream=bool(fields.stream) and operation is not Operation.EMBEDDINGS,
         include_usage=bool(options and options.get("include_usage")),
-        input_bytes=len(bytes(content)),
+        input_bytes=len(content) - sum(len(each[0]) for each in _DATA.finditer(content)),
         is_text=_OTHER_PARTS.search(content) is None,
         temperature=_number(fields.temperature),
         top_p=_number(fields.top_p),

@@ -1,6 +1,5 @@
 """An attempt on its way: sent to its provider, and its answer read, whole or as a stream."""
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -22,7 +21,6 @@ from llm_proxy.failures import (
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Request
 from llm_proxy.stream import Stream
-from o11y.http import deadline
 
 
 @dataclass
@@ -54,7 +52,7 @@ class Sending:
         """
         try:
             response = await self._send(seconds, resends)
-            if self._request.stream:
+            if self._request.stream and "event-stream" in response.headers.get("content-type", ""):
                 return await self._stream(response)
             return await self._whole(response)
         except BaseException as error:
@@ -92,6 +90,8 @@ class Sending:
             info = answers.read(content)
         except ProviderFailed as failed:
             raise classify_error_body(self._provider.title, failed, response.headers) from failed
+        if self._request.stream and not info.finish_reasons:
+            raise NotReadable(f"{self._provider.title} does not stream")
         attempt = self._attempt
         if attempt.answer:
             attempt.answer.add(content)
@@ -104,10 +104,7 @@ class Sending:
         provider = self._provider
         stream = Stream(self._request, response, self._attempt, self._place)
         try:
-            if "event-stream" not in response.headers.get("content-type", ""):
-                raise NotReadable(f"{provider.title} does not stream")
-            async with asyncio.timeout(deadline.limit(provider.settings.first_byte_seconds)):
-                await stream.begin()
+            await stream.begin(provider.settings.first_byte_seconds)
         except ProviderFailed as failed:
             error = classify_error_body(provider.title, failed, response.headers)
             await stream.aclose(reason(error))

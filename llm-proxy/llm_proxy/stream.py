@@ -21,8 +21,9 @@ from llm_proxy.attempt import Attempt
 from llm_proxy.failures import NOT_READABLE
 from llm_proxy.requests import Operation, Request
 from o11y.contracts import SUMMARY_FIELD, StreamSummary, Usage
+from o11y.http import deadline
 from o11y.http.client import END_SECONDS
-from o11y.http.sse import Splitter, TooLong, data
+from o11y.http.sse import MAX_EVENT, Splitter, TooLong, data
 from o11y.telemetry import schema
 from o11y.telemetry.error_types import error_type
 from o11y.web.events import Last, LastError, event
@@ -66,10 +67,19 @@ class Stream:
         """US dollars of the call, earlier attempts included; None when a price isn't known."""
         return self.attempt.inference.usd
 
-    async def begin(self) -> None:
-        """Wait for the first event with data. Raises NotReadable, TooLong, httpx2.HTTPError."""
+    async def begin(self, patience_seconds: float) -> None:
+        """Wait for the first event with data, so long for each piece of what comes before it: some
+        providers send comments while they work.
+
+        Raises NotReadable, TooLong, httpx2.HTTPError, TimeoutError.
+        """
+        received = 0
         while not self.attempt.has_arrived:
-            chunk = await anext(self._chunks, b"")
+            async with asyncio.timeout(deadline.limit(patience_seconds)):
+                chunk = await anext(self._chunks, b"")
+            received += len(chunk)
+            if received > MAX_EVENT:
+                raise TooLong
             if not chunk:
                 raise NotReadable("the LLM provider's stream has no events")
             self._first += self._take(chunk)

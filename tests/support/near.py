@@ -9,14 +9,15 @@ SSE = {"content-type": "text/event-stream"}
 
 
 class Streamed(httpx2.AsyncByteStream):
-    """A response in pieces: bytes come, an error is raised, for an event the reader waits.
+    """A response in pieces: bytes come, an error is raised, the reader waits for an event or some
+    seconds.
 
     `reached` is set when the reader waits, `closed` when it let go of the response.
     """
 
     def __init__(
         self,
-        *pieces: bytes | Exception | asyncio.Event,
+        *pieces: bytes | Exception | asyncio.Event | float,
         status: int = 200,
         headers: Mapping[str, str] = SSE,
     ) -> None:
@@ -33,6 +34,8 @@ class Streamed(httpx2.AsyncByteStream):
                 case asyncio.Event() as event:
                     self.reached.set()
                     await event.wait()
+                case float(seconds):
+                    await asyncio.sleep(seconds)
                 case bytes(piece):
                     yield piece
                 case Exception() as error:

@@ -7,7 +7,7 @@ later store and search must match them.
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,17 +130,7 @@ class VectorCollection:
             ) from error
         columns = (found["ids"], found["documents"], found["metadatas"], found["distances"])
         rows = zip(*(column[0] for column in columns), strict=True)
-        return [
-            SearchResult(
-                document=document,
-                similarity=1.0 - float(distance),
-                distance=float(distance),
-                metadata={key: value for key, value in extra.items() if key != TEXT_KEY},
-                id=name,
-                rank=rank,
-            )
-            for rank, (name, document, extra, distance) in enumerate(rows, 1)
-        ]
+        return [_result(rank, *row) for rank, row in enumerate(rows, 1)]
 
     async def _call(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a method of Chroma's: a server's client awaits it, a folder's needs a thread."""
@@ -204,3 +194,20 @@ def _conjunction(where: dict[str, Any] | None) -> dict[str, Any] | None:
     if not where or len(where) == 1:
         return where or None
     return {"$and": [{key: value} for key, value in where.items()]}
+
+
+def _result(
+    rank: int, name: str, document: str, extra: Mapping[str, Any], found: float
+) -> SearchResult:
+    """A document as it was found. Its distance is rounded: that of equal vectors may lie below 0,
+    which is no distance, and which a histogram of Prometheus can't add up.
+    """
+    distance = min(max(0.0, float(found)), 2.0)
+    return SearchResult(
+        document=document,
+        similarity=1.0 - distance,
+        distance=distance,
+        metadata={key: value for key, value in extra.items() if key != TEXT_KEY},
+        id=name,
+        rank=rank,
+    )

@@ -5,7 +5,10 @@ import re
 MAX_EVENT = 16 << 20
 """Longest event in bytes."""
 
-_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_END = re.compile(rb"(?:\r\n|\n)(?:\r\n|\n|\r(?!\n|\Z))|\r(?!\n)\r\n?")
+"""Two ends of lines, in any mix; a CR that nothing follows yet may be the half of one."""
+
+_BOM = b"\xef\xbb\xbf"
 
 
 class TooLong(Exception):
@@ -23,7 +26,8 @@ class Splitter:
 
         Raises TooLong.
         """
-        if not self._rest and chunk.endswith(b"\n\n") and chunk.count(b"\n\n") == 1:
+        usual = not self._rest and chunk.endswith(b"\n\n") and b"\r" not in chunk
+        if usual and chunk.count(b"\n\n") == 1:
             return [chunk]
         seen = max(0, len(self._rest) - 3)  # an end may have begun, of at most 4 bytes
         self._rest += chunk
@@ -46,5 +50,6 @@ def data(event: bytes) -> bytes | None:
     """The data of an event; None for a comment, or anything else without data."""
     if event.startswith(b"data:") and event.find(b"\n") >= len(event) - 2:  # the usual form
         return event[5:].strip()
-    lines = [line[5:].strip() for line in event.splitlines() if line.startswith(b"data:")]
+    lines = event.removeprefix(_BOM).splitlines()
+    lines = [line[5:].strip() for line in lines if line.startswith(b"data:")]
     return b"\n".join(lines) if lines else None

@@ -88,11 +88,12 @@ class ServerSpanMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         method = scope["method"] if scope["method"] in METHODS else "_OTHER"
-        headers = {
-            name: value.decode("latin-1")
-            for key, value in scope["headers"]
-            if (name := _CARRIED.get(key))
-        }
+        headers: dict[str, str] = {}
+        for key, value in scope["headers"]:
+            if name := _CARRIED.get(key):
+                text = value.decode("latin-1")
+                # fields of one name are one list (RFC 9110, 5.3): two traceparents are none
+                headers[name] = f"{headers[name]},{text}" if name in headers else text
         exchange = Exchange(scope, method)
         parent, links = self._extract(headers)
         span = self._tracer.start_span(

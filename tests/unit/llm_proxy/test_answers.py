@@ -17,6 +17,7 @@ from llm_proxy.answers import (
 from tests.support.upstream import CHAT_ANSWER, MODEL
 
 TOKENS = Tokens(input=10, output=5)
+CACHED = Tokens(10, 5, cached=4)
 PLAIN = {"prompt_tokens": 10, "completion_tokens": 5}
 
 
@@ -52,11 +53,34 @@ USAGES: list[tuple[Any, Tokens | None]] = [
     ({"completion_tokens": 5}, None),
     ("many", None),
     ([], None),
-    ({"prompt_tokens": "10"}, None),
+    ({"prompt_tokens": "10", "completion_tokens": 5.0}, TOKENS),
+    ({"prompt_tokens": "ten"}, None),
+    ({"prompt_tokens": "-1"}, None),
     ({"prompt_tokens": 10.5}, None),
+    ({"prompt_tokens": "9" * 5000}, None),
+    # reasoning beside the completion, told in the details and the total, or in the total alone
+    (
+        {
+            "prompt_tokens": 32,
+            "completion_tokens": 9,
+            "total_tokens": 357,
+            "completion_tokens_details": {"reasoning_tokens": 316},
+        },
+        Tokens(32, 325, reasoning=316),
+    ),
+    ({"prompt_tokens": 32, "completion_tokens": 9, "total_tokens": 357}, Tokens(32, 325)),
+    ({"prompt_tokens": 32, "total_tokens": 357}, Tokens(32, 325)),
+    ({**PLAIN, "total_tokens": 12}, TOKENS),
+    ({**PLAIN, "total_tokens": "many"}, TOKENS),
+    # cached tokens under other names
+    ({**PLAIN, "prompt_cache_hit_tokens": 4, "prompt_cache_miss_tokens": 6}, CACHED),
+    ({**PLAIN, "cached_tokens": 4}, CACHED),
+    ({**PLAIN, "cached_tokens": 9, "prompt_tokens_details": {"cached_tokens": 4}}, CACHED),
+    ({**PLAIN, "cached_tokens": 4, "prompt_tokens_details": {"cached_tokens": None}}, CACHED),
+    ({**PLAIN, "cached_tokens": "4"}, CACHED),
     ({"prompt_tokens": True}, None),
     ({"prompt_tokens": -1, "completion_tokens": 5}, None),
-    ({**PLAIN, "prompt_tokens_details": {"cached_tokens": -1}}, None),
+    ({**PLAIN, "prompt_tokens_details": {"cached_tokens": -1}}, TOKENS),
     ({"prompt_tokens": 10**12}, None),
     ({"prompt_tokens": 10**40}, None),
 ]
@@ -93,11 +117,82 @@ def test_an_object_that_is_no_answer_says_nothing(changed: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"<html>", b'{"id": ', b"[]", b"null", b'"a"', b"\xff", b'{"id": "\xff"}']
+    "content",
+    [b"", b"<html>", b'{"id": ', b"[]", b"null", b'"a"', b"\xff", b"[{}, {}]", b'{"a": "\\ud8"}'],
 )
 def test_what_is_no_json_object_is_not_readable(content: bytes) -> None:
     with pytest.raises(NotReadable):
         read(content)
+
+
+ODD = [
+    (b'"a \\ud83d"', b"half a character"),
+    (b'"\\ude00 b"', b"the other half"),
+    (b'"a \xf0\x9f"', b"half a character's bytes"),
+    (b'"\x98\x80"', b"the other half of the bytes"),
+    (b'"", "logprob": -Infinity', b"a number that JSON has not"),
+    (b'"", "logprob": NaN', b"another"),
+]
+
+
+@pytest.mark.parametrize("odd", [odd for odd, _ in ODD], ids=[name.decode() for _, name in ODD])
+def test_what_callers_can_read_is_read(odd: bytes) -> None:
+    usage = b'"usage": {"prompt_tokens": 10, "completion_tokens": 5}'
+    head = b'{"model": "m", ' + usage + b', "choices": [{"finish_reason": "stop", '
+    said = read(head + b'"message": {"content": ' + odd + b"}}]}")
+    assert (said.model, said.tokens, said.finish_reasons) == ("m", TOKENS, ("stop",))
+    tally = StreamAccumulator()
+    assert not tally.add(head + b'"delta": {"content": ' + odd + b"}}]}")
+    assert (tally.info.model, tally.info.tokens, tally.finished) == ("m", TOKENS, True)
+
+
+def test_what_telemetry_is_told_has_whole_characters() -> None:
+    said = read(b'{"id": "\\ud83d", "model": "m\\ude00", "choices": []}')
+    assert (said.id, said.model) == ("?", "m?")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"choices": [{"index": 0, "delta": {}, "usage": PLAIN}]},
+        {"choices": [], "x_groq": {"id": "1", "usage": PLAIN}},
+        {"choices": [{"delta": {}}], "x_groq": {"usage": PLAIN}},
+    ],
+)
+def test_a_streams_usage_may_stand_elsewhere(event: dict[str, Any]) -> None:
+    assert tally(event).info.tokens == TOKENS
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (b'{"error": {"message": "Rate limit", "code": 429}}', 429),
+        (b'{"error": {"message": "Rate limit", "code": "429"}}', 429),
+        (b'{"error": {"message": "Rate limit", "status": 429}}', 429),
+        (b'{"error": {"message": "Rate limit", "code": "rate_limit", "status": "429"}}', 429),
+        (b'{"error": {"message": "Rate limit"}, "code": 429}', 429),
+        (b'{"error": "Rate limit", "status": 429}', 429),
+        (b'{"object": "error", "message": "Rate limit", "code": 429}', 429),
+        (b'{"message": "Rate limit", "status": "429"}', 429),
+        (b'[{"error": {"message": "Rate limit", "code": 429}}]', 429),
+        (b'{"error": {"message": "Rate limit", "code": "4290"}}', None),
+    ],
+)
+def test_an_errors_status_is_found_wherever_providers_put_it(
+    content: bytes, status: int | None
+) -> None:
+    with pytest.raises(ProviderFailed) as whole:
+        read(content)
+    with pytest.raises(ProviderFailed) as streamed:
+        StreamAccumulator().add(content)
+    assert (whole.value.status, streamed.value.status) == (status, status)
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"message": "hello"}', b'{"data": [], "message": "m", "code": 429}', b"{}"]
+)
+def test_an_object_that_tells_of_no_error_is_none(content: bytes) -> None:
+    assert read(content).tokens is None
 
 
 @pytest.mark.parametrize(

@@ -198,3 +198,31 @@ def test_an_answer_has_so_many_choices_for_each_prompt(
     operation: Operation, body: bytes, answers: int
 ) -> None:
     assert read(operation, body).answers == answers
+
+
+BASE64 = "QUJD" * 500_000
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{BASE64}"}},
+        {"type": "input_audio", "input_audio": {"data": BASE64, "format": "wav"}},
+        {"type": "file", "file": {"file_data": f"data:application/pdf;base64,{BASE64}"}},
+        {"type": "file", "file": {"file_data": BASE64}},
+    ],
+)
+def test_data_within_a_prompt_is_no_text(part: dict[str, Any]) -> None:
+    message = {"role": "user", "content": [{"type": "text", "text": "What is it?"}, part]}
+    body = json.dumps({"messages": [message]}).encode()
+    assert read(Operation.CHAT, body).input_bytes < 200
+
+
+def test_text_is_text_however_long() -> None:
+    body = json.dumps({"messages": [{"content": "many words " * 1000}]}).encode()
+    assert read(Operation.CHAT, body).input_bytes > 11_000
+
+
+def test_half_a_character_is_refused_in_words_that_are_true() -> None:
+    detail = refused(Operation.CHAT, b'{"messages": [{"content": "\\ud83d"}]}').detail
+    assert "whole characters" in detail

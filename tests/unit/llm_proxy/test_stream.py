@@ -1,6 +1,7 @@
 """A streamed answer: its events as they came, its end whoever ends it, and what it is billed."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,17 @@ from o11y.telemetry import schema
 from o11y.web.events import Last
 from tests.support.near import Streamed
 from tests.support.recorded import attributes
-from tests.support.upstream import CHAT_CALL, DONE, STREAM, USAGE, USAGE_EVENT, Caller, event, said
+from tests.support.upstream import (
+    CHAT_ANSWER,
+    CHAT_CALL,
+    DONE,
+    STREAM,
+    USAGE,
+    USAGE_EVENT,
+    Caller,
+    event,
+    said,
+)
 
 Calling = Callable[..., Caller]
 PATIENCE_SECONDS = 5
@@ -254,6 +265,44 @@ async def test_a_provider_that_does_not_stream_is_not_readable(kind: str, callin
     caller.upstream.answers[f"a.test{CHAT_CALL}"] = plain
     assert (await sent(caller)).endswith(DONE)
     assert plain.closed
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/json; charset=utf-8"])
+async def test_a_whole_answer_to_who_asked_for_a_stream_is_passed_on(
+    kind: str, calling: Calling
+) -> None:
+    caller = calling({"retries": 0}, {})
+    body = json.dumps(CHAT_ANSWER).encode()
+    plain = Streamed(body, headers={"content-type": kind})
+    caller.upstream.answers[f"a.test{CHAT_CALL}"] = plain
+    assert await sent(caller) == body
+    assert caller.upstream.hosts == ["a.test"]
+    assert schema.ERROR_TYPE not in told(caller)
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"error": {"message": "no", "code": "429"}}', b'{"message": "no", "status": 429}']
+)
+async def test_a_limit_in_an_answers_place_is_tried_again(body: bytes, calling: Calling) -> None:
+    caller = calling({"retries": 1})
+    limited = Streamed(body, headers={"content-type": "application/json", "retry-after-ms": "1"})
+    answers = iter([limited, Streamed(*STREAM)])
+    caller.upstream.answers[CHAT_CALL] = lambda: next(answers)
+    assert (await sent(caller)).endswith(DONE)
+    assert told(caller)[schema.LLM_ATTEMPTS] == 2
+
+
+async def test_a_provider_that_sends_comments_while_it_works_is_waited_for(
+    calling: Calling,
+) -> None:
+    comments: list[bytes | float] = [b": PROCESSING\n\n", 0.3] * 5
+    works = Streamed(*comments, *STREAM)
+    caller = calling({"first_byte_seconds": 1.2}, {})
+    caller.upstream.answers[f"a.test{CHAT_CALL}"] = works
+    whole = await sent(caller)
+    assert whole.count(b": PROCESSING\n\n") == 5
+    assert whole.endswith(DONE)
+    assert caller.upstream.hosts == ["a.test"]
 
 
 async def test_times_of_chunks_are_measured(calling: Calling) -> None:

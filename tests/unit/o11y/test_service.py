@@ -108,6 +108,31 @@ async def test_the_callers_trace_goes_on(things: httpx2.AsyncClient, recorded: R
     assert f"{span.parent.span_id:016x}" == PARENT
 
 
+PARENT_FIELD = ("traceparent", f"00-{TRACE}-{PARENT}-01")
+ANOTHER_FIELD = ("traceparent", f"00-{PARENT * 2}-{PARENT}-01")
+
+
+@pytest.mark.parametrize("states", [["a=1", "b=2"], ["a=1,b=2"], ["a=1", "", "b=2"]])
+async def test_fields_of_one_name_are_one_list(
+    states: list[str], things: httpx2.AsyncClient, recorded: Recorded
+) -> None:
+    fields = [PARENT_FIELD, *(("tracestate", state) for state in states)]
+    await things.get("/left", headers=fields)
+    [span] = recorded.spans()
+    assert span.parent
+    assert span.parent.trace_state.to_header() == "a=1,b=2"
+
+
+@pytest.mark.parametrize("second", [PARENT_FIELD, ANOTHER_FIELD, ("traceparent", "")])
+async def test_two_traceparents_are_none(
+    second: tuple[str, str], things: httpx2.AsyncClient, recorded: Recorded
+) -> None:
+    response = await things.get("/left", headers=[PARENT_FIELD, second])
+    [span] = recorded.spans()
+    assert span.parent is None
+    assert response.headers["x-trace-id"] != TRACE
+
+
 async def test_a_request_is_one_span(things: httpx2.AsyncClient, recorded: Recorded) -> None:
     await things.get("/things/7")
     [span] = recorded.spans()

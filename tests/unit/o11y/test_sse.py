@@ -41,6 +41,38 @@ def test_any_cut_of_a_stream_gives_the_same_events(seed: int, end: bytes) -> Non
     assert splitter.rest() == b""
 
 
+MIXED = [
+    b"data: 1\n\r\n",
+    b"data: 2\r\n\n",
+    b"data: 3\r\n\r\n",
+    b"data: 4\n\n",
+    b"data: 5\r\n\r\n",
+    b"data: 6\n\n",
+]
+
+
+def test_ends_of_lines_may_be_mixed_in_one_piece() -> None:
+    assert Splitter().feed(b"".join(MIXED)) == MIXED
+    assert [data(event) for event in MIXED] == [b"1", b"2", b"3", b"4", b"5", b"6"]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_any_cut_of_mixed_ends_gives_the_same_events(seed: int) -> None:
+    splitter = Splitter()
+    pieces = cut(b"".join(MIXED), random.Random(seed))
+    assert [event for piece in pieces for event in splitter.feed(piece)] == MIXED
+
+
+def test_an_event_does_not_wait_for_the_next_one_where_its_end_is_sure() -> None:
+    splitter = Splitter()
+    assert splitter.feed(b"data: 1\r\r") == [b"data: 1\r\r"]
+    assert splitter.feed(b"data: 2\n\r\n") == [b"data: 2\n\r\n"]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_event() -> None:
+    assert data(b"\xef\xbb\xbfdata: 1\n\n") == b"1"
+
+
 @each_ending
 def test_byte_by_byte_is_a_cut_too(end: bytes) -> None:
     splitter = Splitter()

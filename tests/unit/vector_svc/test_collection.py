@@ -1,3 +1,4 @@
+import random
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,18 @@ async def test_similarity_is_the_cosine_whatever_the_length(collection: VectorCo
     assert [row.document for row in found] == ["east", "north", "west"]
     assert [row.similarity for row in found] == pytest.approx([1, 0, -1], abs=1e-6)
     assert [row.distance for row in found] == pytest.approx([0, 1, 2], abs=1e-6)
+
+
+async def test_rounding_leaves_no_distance_that_cannot_be(collection: VectorCollection) -> None:
+    dice = random.Random(20)
+    vectors = [[dice.gauss(0, 1) for _ in range(384)] for _ in range(20)]
+    opposite = [[-number for number in vector] for vector in vectors]
+    names = [str(number) for number in range(40)]
+    await collection.store(names, [*vectors, *opposite], "m", None, None)
+    for vector in vectors:
+        found = await collection.search(vector, "m", 40, None)
+        assert all(0 <= row.distance <= 2 and -1 <= row.similarity <= 1 for row in found)
+        assert (found[0].distance, found[-1].distance) == pytest.approx((0, 2), abs=1e-6)
 
 
 async def test_the_same_text_is_the_same_document(collection: VectorCollection) -> None:
