@@ -66,9 +66,9 @@ class PriceList:
         self, pricing: str | None, api_url: str, own: Mapping[str, ModelPrice] | None = None
     ) -> None:
         self._own = own or {}
-        self._lists = _lists(pricing, api_url)
         self.seller = _seller(api_url)
         """The price list's id of who sells at the address; None at one that no list knows."""
+        self._lists = _lists(pricing, self.seller)
         self.guesses = self._lists == _BY_NAME
         """True: a model that is not in `own` is priced by its name."""
         self._known: dict[tuple[str, str | None, tuple[str, ...]], _Known] = {}
@@ -142,13 +142,12 @@ class PriceList:
         raise LookupError(f"no price is known for {model}")
 
 
-def _lists(pricing: str | None, api_url: str) -> tuple[str | None, ...]:
+def _lists(pricing: str | None, seller: str | None) -> tuple[str | None, ...]:
     """The names of the lists to ask, in their order; None is for any that knows the model."""
     if pricing == NO_LIST:
         return ()
     if pricing is not None:
         return (pricing,)
-    seller = _seller(api_url)
     return _BY_NAME if seller is None else (seller,)
 
 
