@@ -15,6 +15,7 @@ from gateway import llm
 from gateway.chat_stream import ChatStream
 from gateway.llm import STAGE_HEADER, readable
 from gateway.relay import begin, own_ending, relayed
+from gateway.service_client import ServiceClient, StreamedResponse
 from gateway.settings import Settings
 from o11y.contracts import (
     COST_HEADER,
@@ -30,7 +31,6 @@ from o11y.contracts import (
     Vector,
     VectorSearchAnswer,
 )
-from o11y.http.client import ServiceClient, StreamedResponse
 from o11y.telemetry import schema
 from o11y.telemetry.signals import Telemetry
 from o11y.web import problems

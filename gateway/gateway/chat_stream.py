@@ -15,8 +15,8 @@ from openai import AsyncStream
 from openai.types.chat import ChatCompletionChunk
 
 from gateway.llm import OPENED, readable
+from gateway.service_client import StreamedResponse
 from o11y.contracts import SUMMARY_FIELD, ChatMetadata, StreamSummary
-from o11y.http.client import StreamedResponse
 from o11y.web import problems
 from o11y.web.events import EventStream, Last, LastError, event
 from o11y.web.problems import Problem, details

@@ -8,7 +8,7 @@ from importlib import resources
 from pydantic import BaseModel
 
 from gateway.backends import Backends, Embedded
-from o11y.http.responses import parsed
+from gateway.service_responses import parsed
 from o11y.telemetry import schema
 from o11y.telemetry.signals import Telemetry
 from o11y.web.problems import Problem, unavailable

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from o11y.http.client import ServiceClient
+from gateway.service_client import ServiceClient
 from o11y.telemetry import schema
 from o11y.web.exposition import exposed
 

@@ -8,9 +8,10 @@ from openai import APIError, AsyncOpenAI
 from pydantic import ValidationError
 
 from gateway.relay import begin, openai_ending, relayed
+from gateway.service_client import ServiceClient, StreamedResponse
+from gateway.service_responses import not_as_asked, raise_for_problem
 from o11y.contracts import PROVIDER_HEADER, SUMMARY_HEADER
-from o11y.http.client import JSON, ServiceClient, StreamedResponse
-from o11y.http.responses import not_as_asked, raise_for_problem
+from o11y.http.headers import JSON
 from o11y.telemetry import schema
 from o11y.web.problems import Problem
 

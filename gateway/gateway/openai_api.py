@@ -10,9 +10,9 @@ from fastapi import APIRouter, Depends, Request, Response
 from gateway.backends import Backends
 from gateway.caller import identify_by_openai_body, identify_by_query, query_identity
 from gateway.relay import openai_ending, relayed
+from gateway.service_client import StreamedResponse
 from o11y.contracts import COST_HEADER, PROVIDER_HEADER
 from o11y.http import deadline
-from o11y.http.client import StreamedResponse
 from o11y.openai.headers import passed
 from o11y.openai.models import one
 from o11y.openai.operations import OPERATIONS

@@ -4,9 +4,9 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
+from gateway.service_client import ServiceClient, StreamedResponse
+from gateway.service_responses import raise_for_problem
 from o11y.http import sse
-from o11y.http.client import ServiceClient, StreamedResponse
-from o11y.http.responses import raise_for_problem
 from o11y.web.events import Last, LastError
 from o11y.web.problems import Problem
 

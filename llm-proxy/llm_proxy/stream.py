@@ -22,8 +22,8 @@ from llm_proxy.failures import NOT_READABLE
 from llm_proxy.requests import Operation, Request
 from o11y.contracts import SUMMARY_FIELD, StreamSummary, Usage
 from o11y.http import deadline
-from o11y.http.client import END_SECONDS
 from o11y.http.sse import MAX_EVENT, Splitter, TooLong, data
+from o11y.http.transport import END_SECONDS
 from o11y.telemetry import schema
 from o11y.telemetry.error_types import error_type
 from o11y.web.events import Last, LastError, event

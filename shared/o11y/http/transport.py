@@ -27,6 +27,9 @@ IDLE_SECONDS = 30.0
 LOOKUP_SECONDS = 5.0
 """Longest wait for the addresses of a name."""
 
+END_SECONDS = 1.0
+"""Longest wait for the end of a response whose content is complete."""
+
 MAX_HEADER = 64 << 10
 """Longest line of an answer's head in bytes."""
 

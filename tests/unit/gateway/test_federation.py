@@ -60,7 +60,7 @@ async def test_each_replica_is_scraped_and_told_apart(monkeypatch: pytest.Monkey
     async def replicas(host: str, port: int) -> list[str]:
         return [f"{host}-1", f"{host}-2"]
 
-    monkeypatch.setattr("o11y.http.client.as_is", replicas)
+    monkeypatch.setattr("gateway.service_client.as_is", replicas)
     gateway = Gateway()
     gateway.services.answers[f"{VECTOR}-2/metrics"] = httpx2.ConnectError("refused")
     families = await scraped(gateway)

@@ -13,9 +13,9 @@ from opentelemetry import baggage, propagate
 from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 from pydantic import BaseModel
 
+from gateway.service_client import ServiceClient
+from gateway.service_responses import raise_for_problem
 from o11y.http import deadline
-from o11y.http.client import ServiceClient
-from o11y.http.responses import raise_for_problem
 from o11y.telemetry import schema
 from o11y.web.problems import Problem
 from tests.support.near import NearTransport
@@ -310,7 +310,7 @@ async def test_the_next_attempt_goes_to_another_replica(
     async def replicas(host: str, port: int) -> list[str]:
         return ["10.0.0.1", "10.0.0.2"]
 
-    monkeypatch.setattr("o11y.http.client.as_is", replicas)
+    monkeypatch.setattr("gateway.service_client.as_is", replicas)
     service = Service(httpx2.ConnectError("refused"), Response(200))
     await client(service).request("GET", "/")
     assert [request.url.host for request in service.requests] == ["10.0.0.1", "10.0.0.2"]

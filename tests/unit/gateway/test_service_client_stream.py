@@ -7,8 +7,8 @@ import httpx2
 import pytest
 from opentelemetry.trace import StatusCode
 
+from gateway.service_client import ServiceClient
 from o11y.http import deadline
-from o11y.http.client import ServiceClient
 from o11y.telemetry import schema
 from o11y.web.problems import Problem
 from tests.support.near import NearTransport, Streamed

@@ -3,13 +3,13 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Mapping
-from importlib.metadata import version
 from typing import Any, TypeVar
 
 import httpx2
 import msgspec
 from pydantic import BaseModel
 
+from gateway.service_responses import parsed
 from o11y.http import deadline
 from o11y.http.attempts import ATTEMPT, CALL, Attempt, Call, traced
 from o11y.http.balancer import (
@@ -21,25 +21,15 @@ from o11y.http.balancer import (
     as_is,
     resolve,
 )
-from o11y.http.responses import parsed
-from o11y.http.transport import NetworkTransport, no_cookies, nothing_was_sent
+from o11y.http.headers import JSON, UNTRACED, USER_AGENT
+from o11y.http.transport import END_SECONDS, NetworkTransport, no_cookies, nothing_was_sent
 from o11y.telemetry.signals import Telemetry
 from o11y.web.problems import Problem, out_of_time, unavailable
-
-UNTRACED = {"traceparent": f"00-{1:032x}-{1:016x}-00"}
-"""A parent that isn't recorded (W3C Trace Context): what it calls isn't either."""
 
 M = TypeVar("M", bound=BaseModel)
 
 CONNECT_SECONDS = 2.0
 ATTEMPTS = 3
-
-END_SECONDS = 1.0
-"""Longest wait for the end of a response whose content is complete."""
-
-JSON = {"content-type": "application/json"}
-
-USER_AGENT = {"user-agent": f"o11y-4-ai/{version('o11y')}"}
 
 
 class StreamedResponse:
