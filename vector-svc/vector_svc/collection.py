@@ -9,18 +9,20 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from chromadb.api import AsyncClientAPI, ClientAPI
 from chromadb.errors import ChromaError, NotFoundError
 
 from o11y.contracts import Metadata, SearchResult
-from o11y.web.problems import Problem
+from o11y.web.problems import Problem, unavailable
 
 MODEL_KEY = "embedding_model"
 DIMENSION_KEY = "dimension"
 TEXT_KEY = "text_sha256"
 """Key of a text's hash in its metadata: Chroma needs at least one entry for each document."""
+
+T = TypeVar("T")
 
 Connect = Callable[[], Awaitable[ClientAPI | AsyncClientAPI]]
 """Opens Chroma's client, for the event loop that calls it."""
@@ -34,11 +36,18 @@ class Binding:
     dimension: int
 
 
+class OtherVectors(Problem):
+    """409: vectors of another model or dimension than the collection's."""
+
+
 class VectorCollection:
     """Stores and searches the documents of one collection.
 
     Calls may run at the same time, and be cancelled: a call to a server then ends, a call to a
-    folder goes on in its thread.
+    folder goes on in its thread. A collection that somebody removes, or that a new server lacks, is
+    empty until something is stored, which makes it anew.
+
+    Besides what is said of each, methods raise Problem 503 where Chroma fails.
     """
 
     def __init__(self, connect: Connect, name: str) -> None:
@@ -50,12 +59,14 @@ class VectorCollection:
 
     async def binding(self) -> Binding | None:
         """The model and dimension of the collection; None while nothing was ever stored."""
-        opened = await self._open()
-        return opened[1] if opened else None
+        await self.count()  # Chroma is asked whether it still has the collection
+        return self._bound[1] if self._bound else None
 
     async def count(self) -> int:
-        opened = await self._open()
-        return int(await self._call(opened[0].count)) if opened else 0
+        async def work(collection: Any, _: Binding) -> int:
+            return int(await self._call(collection.count))
+
+        return await self._within(work) or 0
 
     async def store(
         self,
@@ -79,12 +90,12 @@ class VectorCollection:
             )
         }
         given = Binding(model, len(vectors[0]))
-        async with self._lock:
-            collection, binding = await self._open() or await self._create(given)
+        unique = list(rows)
+        texts, embeddings, metadatas = zip(*rows.values(), strict=True)
+
+        async def work(collection: Any, binding: Binding) -> int:
             self._check(binding, given)
-            unique = list(rows)
             known = set((await self._call(collection.get, ids=unique, include=[]))["ids"])
-            texts, embeddings, metadatas = zip(*rows.values(), strict=True)
             await self._call(
                 collection.upsert,
                 ids=unique,
@@ -92,7 +103,13 @@ class VectorCollection:
                 embeddings=list(embeddings),
                 metadatas=list(metadatas),
             )
-        return names, len(unique) - len(known)
+            return len(unique) - len(known)
+
+        async with self._lock:
+            added = await self._within(work)
+            if added is None:
+                added = await work(*await self._create(given))
+        return names, added
 
     async def search(
         self,
@@ -107,36 +124,61 @@ class VectorCollection:
         Raises Problem 409 for a vector of another model or dimension, 422 for a filter that Chroma
         can't read.
         """
-        opened = await self._open()
-        if opened is None:
+
+        async def work(collection: Any, binding: Binding) -> Any:
+            self._check(binding, Binding(model, len(vector)))
+            try:
+                return await self._call(
+                    collection.query,
+                    query_embeddings=[list(vector)],
+                    n_results=limit,
+                    where=_conjunction(where),
+                    include=["documents", "metadatas", "distances"],
+                )
+            except (ValueError, ChromaError) as error:
+                if where is None or _is_not_about_the_call(error):
+                    raise
+                raise Problem(
+                    422,
+                    f"filter_metadata: {error}",
+                    code="invalid_input",
+                    field="filter_metadata",
+                    log_detail="filter_metadata can't be read",
+                ) from error
+
+        found = await self._within(work)
+        if found is None:
             return []
-        collection, binding = opened
-        self._check(binding, Binding(model, len(vector)))
-        try:
-            found = await self._call(
-                collection.query,
-                query_embeddings=[list(vector)],
-                n_results=limit,
-                where=_conjunction(where),
-                include=["documents", "metadatas", "distances"],
-            )
-        except (ValueError, ChromaError) as error:
-            raise Problem(
-                422,
-                f"filter_metadata: {error}",
-                code="invalid_input",
-                field="filter_metadata",
-                log_detail="filter_metadata can't be read",
-            ) from error
         columns = (found["ids"], found["documents"], found["metadatas"], found["distances"])
         rows = zip(*(column[0] for column in columns), strict=True)
         return [_result(rank, *row) for rank, row in enumerate(rows, 1)]
 
+    async def _within(self, work: Callable[[Any, Binding], Awaitable[T]]) -> T | None:
+        """What `work` gives on the collection; None where Chroma has no such collection.
+
+        Chroma knows a collection by an id, which is another one when it was made anew.
+        """
+        try:
+            try:
+                opened = await self._open()
+                return await work(*opened) if opened else None
+            except (NotFoundError, OtherVectors):  # it may be another one by now
+                self._bound = None
+                opened = await self._open()
+                return await work(*opened) if opened else None
+        except ChromaError as error:
+            raise unavailable(f"Chroma can't do its work: {error.name()}") from error
+
     async def _call(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a method of Chroma's: a server's client awaits it, a folder's needs a thread."""
-        if isinstance(self._client, AsyncClientAPI):
+        if not isinstance(self._client, AsyncClientAPI):
+            return await asyncio.to_thread(method, *args, **kwargs)
+        try:
             return await method(*args, **kwargs)
-        return await asyncio.to_thread(method, *args, **kwargs)
+        except Exception as error:
+            if type(error) is not Exception:  # as the client raises for an answer it doesn't know
+                raise
+            raise unavailable("Chroma answered with an error") from error
 
     async def _open(self) -> tuple[Any, Binding] | None:
         if self._bound is None:
@@ -165,7 +207,7 @@ class VectorCollection:
 
     def _check(self, binding: Binding, given: Binding) -> None:
         if given != binding:
-            raise Problem(
+            raise OtherVectors(
                 409,
                 f"collection '{self.name}' holds vectors of {binding.model} "
                 f"({binding.dimension} dimensions), not of {given.model} ({given.dimension}); "
@@ -173,6 +215,10 @@ class VectorCollection:
                 code="embedding_model_mismatch",
                 field="embedding_model",
             )
+
+
+def _is_not_about_the_call(error: Exception) -> bool:
+    return isinstance(error, ChromaError) and error.code() not in (400, 422)
 
 
 def text_hash(document: str) -> str:

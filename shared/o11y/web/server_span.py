@@ -6,6 +6,7 @@ span does not end before it.
 """
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -30,6 +31,8 @@ from o11y.telemetry.instruments import BoundHistogram
 from o11y.telemetry.signals import Telemetry
 from o11y.web.exchange import Exchange, is_last, route_of
 from o11y.web.problems import TRACE_HEADER
+
+logger = logging.getLogger(__name__)
 
 METHODS = frozenset(
     {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"}
@@ -134,9 +137,11 @@ class ServerSpanMiddleware:
         except asyncio.CancelledError:
             exchange.fail(schema.ERROR_CANCELLED)
             raise
-        except BaseException as error:
+        except Exception as error:
             exchange.fail(type(error).__qualname__)
-            raise
+            logger.exception("an error nobody foresaw")
+            if not ended:  # the answer can't be completed: the server closes the connection
+                raise
         finally:
             self._active[active] -= 1
             end()

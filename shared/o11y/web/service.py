@@ -25,6 +25,7 @@ from o11y.web.body_limit import BodyLimitMiddleware
 from o11y.web.deadline import DeadlineMiddleware
 from o11y.web.disconnect import DisconnectMiddleware
 from o11y.web.exposition import exposed
+from o11y.web.http_protocol import HttpProtocol
 from o11y.web.routes import PlainRoute
 from o11y.web.server_span import ExtractContext, ServerSpanMiddleware, extract_trusted
 
@@ -198,6 +199,8 @@ def run(
             app,
             host=settings.app_host,
             port=settings.app_port,
+            http=HttpProtocol,
+            ws="none",
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=DRAIN_SECONDS,

@@ -293,14 +293,31 @@ async def test_what_nobody_foresaw_is_a_500_without_its_words(
         raise RuntimeError("hunter2 in words of no one's business")
 
     visit = Visit(recorded, boom, b"{}")
-    with pytest.raises(RuntimeError):  # the server writes it into its log
-        await visit.run()
+    await visit.run()  # the answer is complete: the connection can serve the next request
     assert visit.status == 500
     assert b"hunter2" not in visit.content
     assert json.loads(visit.content)["error"]["type"] == "server_error"
-    [span], [line] = recorded.spans(), lines()
-    assert visit.headers["x-trace-id"] == f"{identity(span).trace_id:032x}"
-    assert (line["status"], span.status.status_code) == (500, StatusCode.ERROR)
+    [span], [access, unforeseen] = recorded.spans(), lines()
+    trace_id = f"{identity(span).trace_id:032x}"
+    assert visit.headers["x-trace-id"] == unforeseen["trace_id"] == trace_id
+    assert "hunter2" in unforeseen["exception"]
+    assert (access["status"], span.status.status_code) == (500, StatusCode.ERROR)
+
+
+async def test_an_unforeseen_error_within_an_answer_ends_the_connection(
+    recorded: Recorded, lines: Lines
+) -> None:
+    async def boom(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        raise RuntimeError("the other half is lost")
+
+    visit = Visit(recorded, boom, b"{}")
+    with pytest.raises(RuntimeError):  # the server closes the connection
+        await visit.run()
+    [span] = recorded.spans()
+    assert attributes(span)["error.type"] == "RuntimeError"
+    assert any("the other half" in line.get("exception", "") for line in lines())
 
 
 @pytest.mark.parametrize(("status", "failed"), [(422, False), (429, False), (503, True)])

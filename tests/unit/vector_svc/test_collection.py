@@ -1,7 +1,9 @@
+import asyncio
 import random
 from pathlib import Path
 
 import pytest
+from chromadb.api import ClientAPI
 
 from o11y.web.problems import Problem
 from vector_svc.app import connect
@@ -127,3 +129,62 @@ async def test_what_is_stored_is_there_for_the_next_process(tmp_path: Path) -> N
     other = VectorCollection(chroma, "documents")
     assert await other.binding() == Binding("m", 2)
     assert await other.count() == 1
+
+
+# Somebody else changes what Chroma has
+
+
+async def removed(folder: Path) -> None:
+    """Remove the collection, with another client than the one that knows it."""
+    client = await in_folder(folder)()
+    assert isinstance(client, ClientAPI)
+    client.delete_collection("documents")
+
+
+async def test_a_collection_that_was_removed_is_empty_and_made_anew(
+    collection: VectorCollection, tmp_path: Path
+) -> None:
+    await collection.store(["a", "b"], [EAST, NORTH], "model-a", None, None)
+    await removed(tmp_path)
+    assert await collection.search(EAST, "model-a", 3, None) == []
+    assert await collection.search(EAST, "model-a", 3, {"topic": "x"}) == []
+    assert await collection.count() == 0
+    assert await collection.binding() is None
+    _, added = await collection.store(["b"], [[0.0, 1.0, 0.0]], "model-b", None, None)
+    assert added == 1
+    assert await collection.binding() == Binding("model-b", 3)
+    [found] = await collection.search([0.0, 1.0, 0.0], "model-b", 3, None)
+    assert found.document == "b"
+
+
+@pytest.mark.parametrize("first", ["store", "search", "count", "binding"])
+async def test_a_collection_that_was_made_anew_is_another_one(
+    first: str, collection: VectorCollection, tmp_path: Path
+) -> None:
+    await collection.store(["a", "b"], [EAST, NORTH], "model-a", None, None)
+    await removed(tmp_path)
+    await VectorCollection(in_folder(tmp_path), "documents").store(
+        ["c"], [WEST], "model-b", None, None
+    )
+    match first:
+        case "store":
+            with pytest.raises(Problem, match="holds vectors of model-b"):
+                await collection.store(["d"], [EAST], "model-a", None, None)
+        case "search":
+            [found] = await collection.search(WEST, "model-b", 3, None)
+            assert found.document == "c"
+        case "count":
+            assert await collection.count() == 1
+        case "binding":
+            assert await collection.binding() == Binding("model-b", 2)
+
+
+async def test_many_stores_into_a_collection_that_was_removed_make_one(
+    collection: VectorCollection, tmp_path: Path
+) -> None:
+    await collection.store(["a"], [EAST], "m", None, None)
+    await removed(tmp_path)
+    texts = [str(number) for number in range(8)]
+    stored = [collection.store([text], [NORTH], "m", None, None) for text in texts]
+    assert [added for _, added in await asyncio.gather(*stored)] == [1] * 8
+    assert await collection.count() == 8
