@@ -317,8 +317,14 @@ def _status(error: dict[str, Any]) -> int | None:
 def _text_bytes(message: _Message | None) -> int:
     if message is None:
         return 0
-    texts = (message.content, message.refusal, message.reasoning_content)
-    return sum(len(text) for text in texts if text) + len(bytes(message.tool_calls))
+    size = len(message.tool_calls)
+    if message.content:
+        size += len(message.content)
+    if message.refusal:
+        size += len(message.refusal)
+    if message.reasoning_content:
+        size += len(message.reasoning_content)
+    return size
 
 
 def _tokens(usage: _Usage | None) -> Tokens | None:

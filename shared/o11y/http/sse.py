@@ -26,19 +26,29 @@ class Splitter:
 
         Raises TooLong.
         """
-        usual = not self._rest and chunk.endswith(b"\n\n") and b"\r" not in chunk
-        if usual and chunk.count(b"\n\n") == 1:
+        usual = b"\r" not in chunk  # as nearly all write it, and found much faster
+        if usual and not self._rest and chunk.endswith(b"\n\n") and chunk.count(b"\n\n") == 1:
             return [chunk]
         seen = max(0, len(self._rest) - 3)  # an end may have begun, of at most 4 bytes
         self._rest += chunk
+        if usual and b"\r" not in self._rest:
+            events = []
+            if self._rest.find(b"\n\n", seen) >= 0:
+                *events, self._rest = self._rest.split(b"\n\n")
+                events = [each + b"\n\n" for each in events]
+        else:
+            events = self._split(seen)
+        if len(self._rest) > MAX_EVENT:
+            raise TooLong
+        return events
+
+    def _split(self, seen: int) -> list[bytes]:
         events: list[bytes] = []
         at = 0
         for end in _END.finditer(self._rest, seen):
             events.append(self._rest[at : end.end()])
             at = end.end()
         self._rest = self._rest[at:]
-        if len(self._rest) > MAX_EVENT:
-            raise TooLong
         return events
 
     def rest(self) -> bytes:
