@@ -15,7 +15,9 @@ from gateway.health import Health
 from gateway.pipeline import Pipeline
 from gateway.settings import Settings
 from gateway.trust_boundary import TrustBoundary
+from o11y.openai.operations import OPERATIONS
 from o11y.telemetry.signals import Telemetry
+from o11y.web.body_limit import LARGE_BODY
 from o11y.web.service import Service, create_app
 
 
@@ -60,4 +62,5 @@ def build(
         routes=openai_api.routes(backends),
         extract=TrustBoundary(settings.trace_context),
         parameters=PARAMETERS,
+        body_limits=dict.fromkeys((*OPERATIONS, "/embed"), LARGE_BODY),
     )

@@ -17,7 +17,9 @@ from inference_svc.generation import Generator
 from inference_svc.gpu import Gpus, visible
 from inference_svc.prompt import Prompts
 from inference_svc.settings import Settings
+from o11y.openai.operations import OPERATIONS
 from o11y.telemetry.signals import Telemetry
+from o11y.web.body_limit import LARGE_BODY
 from o11y.web.service import Service, StartError, create_app, metrics_router
 
 
@@ -81,5 +83,6 @@ def build(settings: Settings, telemetry: Telemetry) -> Service:
         lifespan,
         ready,
         timeout_seconds=settings.request_timeout_seconds,
+        body_limits=dict.fromkeys(OPERATIONS, LARGE_BODY),
     )
     return app

@@ -14,7 +14,7 @@ from inference_svc.engine import Call, Emit, Engine, Generation, GenerationReque
 from inference_svc.recovery import EngineFailed
 from inference_svc.steps import occupancy
 from o11y.contracts import LocalInferenceMetadata, Performance, Usage
-from o11y.telemetry import schema
+from o11y.telemetry import identity, schema
 from o11y.telemetry.error_types import error_type
 from o11y.telemetry.genai import Operation
 from o11y.telemetry.identity import Tenants
@@ -184,7 +184,7 @@ class Generator:
                 schema.BATCH_EFFICIENCY: full.efficiency,
             }
         )
-        tenant = {schema.LABEL_TENANT: self._tenants.label()}
+        tenant = {schema.LABEL_TENANT: self._tenants.label(identity.tenant())}
         self._tokens.add(generated, {**self._labels, **tenant})
         began = works[0].made
         if admitted := _earliest(work.admitted for work in works):

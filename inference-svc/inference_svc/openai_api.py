@@ -18,7 +18,7 @@ from inference_svc.engine import GenerationRequest
 from inference_svc.generation import Generator, Outcome
 from inference_svc.openai_stream import stream_chat, stream_text
 from inference_svc.prompt import PLAIN_STOP, Prompts
-from o11y.contracts import MAX_TEXTS, Seed, Text, TopK, TopP
+from o11y.contracts import MAX_TEXTS, ModelName, Seed, Text, TopK, TopP
 from o11y.http import deadline
 from o11y.web.openapi import EVENT_STREAM, errors
 from o11y.web.problems import Problem
@@ -82,7 +82,7 @@ class Sampling(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    model: str | None = None
+    model: ModelName | None = None
     temperature: float = Field(1.0, ge=0, le=2)
     n: int = Field(1, ge=1, le=5)
     max_tokens: int | None = Field(None, ge=1)
@@ -118,7 +118,7 @@ class EmbeddingRequest(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     input: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
-    model: str | None = None
+    model: ModelName | None = None
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None
 

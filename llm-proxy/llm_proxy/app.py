@@ -12,7 +12,9 @@ from llm_proxy.provider import Provider
 from llm_proxy.routing import Routing
 from llm_proxy.settings import Settings
 from o11y.http.transport import UnsupportedProxy
+from o11y.openai.operations import OPERATIONS
 from o11y.telemetry.signals import Telemetry
+from o11y.web.body_limit import LARGE_BODY
 from o11y.web.problems import Problem
 from o11y.web.service import Service, StartError, create_app, metrics_router
 
@@ -52,4 +54,5 @@ def build(
         ready,
         timeout_seconds=settings.request_timeout_seconds,
         routes=api.routes(calls, settings.stream_timeout_seconds),
+        body_limits=dict.fromkeys(OPERATIONS, LARGE_BODY),
     )

@@ -14,7 +14,7 @@ from llm_proxy.provider import Provider
 from llm_proxy.requests import Request
 from o11y.http import attempts
 from o11y.http.attempts import ATTEMPT, Call
-from o11y.telemetry import schema
+from o11y.telemetry import identity, schema
 
 
 class Attempt:
@@ -29,7 +29,7 @@ class Attempt:
         self._request = request
         self.provider = provider
         self.model = model
-        self._tenant = meters.tenants.label()
+        self._tenant = identity.tenant()
         self._http: attempts.Attempt | None = None
         self._status: int | None = None
         self._number = inference.attempts

@@ -1,4 +1,4 @@
-"""The instruments of calls to models; the labels of each set that comes are looked up once."""
+"""The instruments of calls to models; those of each set of labels that comes are found once."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeVar
@@ -8,13 +8,15 @@ from opentelemetry.metrics import Observation
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Operation, Request
 from o11y.telemetry import schema
-from o11y.telemetry.bounded import Bounded
+from o11y.telemetry.bounded import OVERFLOW, Bounded
 from o11y.telemetry.identity import Tenants
 from o11y.telemetry.instruments import BoundCounter, BoundHistogram, Value
 from o11y.telemetry.signals import Telemetry
 
 MAX_MODELS = 200
-"""Model names come from callers: so many are metric labels."""
+"""Model names come from callers: so many that have a price are metric labels, and so many that have
+none. Those that are configured, or stand in a price list, always are.
+"""
 
 MAX_LABELS = 2000
 """Sets of labels kept ready."""
@@ -67,7 +69,7 @@ class Meters:
         self.times_chunks = times_chunks
         self.tracer = telemetry.tracer
         self.capture = telemetry.capture
-        self.tenants = Tenants()
+        self._tenants = Tenants()
         self._duration = telemetry.histogram(schema.GEN_AI_INFERENCE_DURATION)
         self._input_tokens = telemetry.histogram(schema.GEN_AI_INPUT_TOKENS)
         self._output_tokens = telemetry.histogram(schema.GEN_AI_OUTPUT_TOKENS)
@@ -78,7 +80,8 @@ class Meters:
         self._cost = telemetry.counter(schema.OPENAI_COST)
         self._unpriced = telemetry.counter(schema.OPENAI_UNPRICED)
         self._tokens = telemetry.counter(schema.OPENAI_TOKENS)
-        self._models = Bounded(MAX_MODELS)
+        self._priced_models = Bounded(MAX_MODELS)
+        self._other_models = Bounded(MAX_MODELS)
         self._times: dict[tuple[object, ...], Times] = {}
         self._bills: dict[tuple[object, ...], Bills] = {}
         self.running = dict.fromkeys((provider.name for provider in providers), 0)
@@ -93,21 +96,24 @@ class Meters:
         error: str | None,
     ) -> Times:
         """The instruments of an operation whose last attempt was at this provider."""
-        labels = self._labels(operation, provider, model, answered)
-        key = (provider.name, *labels.values(), error)
+        key = (operation, provider.name, model, answered, error)
         found = self._times.get(key)
         if found is None:
-            self._times = _room(self._times)
+            accepted = error is None or answered is not None
+            labels = self._labels(operation, provider, model, answered, accepted=accepted)
             ended = labels | ({schema.ERROR_TYPE: error} if error else {})
             embeds = operation is Operation.EMBEDDINGS
             duration = self._embeddings_duration if embeds else self._duration
-            found = self._times[key] = Times(
+            found = Times(
                 duration.bind(ended | {schema.LABEL_PROVIDER: provider.name}),
                 self._first_chunk.bind(labels),
                 self._chunk.bind(labels),
                 self._embeddings_tokens.bind(labels) if embeds else self._input_tokens.bind(ended),
                 None if embeds else self._output_tokens.bind(ended),
             )
+            if labels[schema.REQUEST_MODEL] != OVERFLOW:  # it may get a place yet
+                self._times = _room(self._times)
+                self._times[key] = found
         return found
 
     def bills(
@@ -119,19 +125,19 @@ class Meters:
         estimated: bool,
         tenant: str,
     ) -> Bills:
-        """The instruments of an attempt at this provider, made for a tenant."""
-        labels = self._labels(request.operation, provider, model, answered)
+        """The instruments of an attempt that this provider bills, made for a tenant."""
         is_text = provider.is_local or request.is_text
-        key = (provider.name, *labels.values(), is_text, estimated, tenant)
+        key = (request.operation, provider.name, model, answered, is_text, estimated, tenant)
         found = self._bills.get(key)
         if found is None:
+            labels = self._labels(request.operation, provider, model, answered, accepted=True)
             self._bills = _room(self._bills)
             found = self._bills[key] = self._bills_of(
                 labels | {schema.LABEL_PROVIDER: provider.name},
                 TEXT if is_text else UNKNOWN,
                 {
                     schema.LABEL_ESTIMATED: "true" if estimated else "false",
-                    schema.LABEL_TENANT: tenant,
+                    schema.LABEL_TENANT: self._tenants.label(tenant),
                 },
             )
         return found
@@ -155,16 +161,29 @@ class Meters:
         )
 
     def _labels(
-        self, operation: Operation, provider: Provider, model: str, answered: str | None
+        self,
+        operation: Operation,
+        provider: Provider,
+        model: str,
+        answered: str | None,
+        *,
+        accepted: bool,
     ) -> Attributes:
         labels: Attributes = {
             schema.OPERATION: operation.value,
             **provider.attributes,
-            schema.REQUEST_MODEL: self._models(model),
+            schema.REQUEST_MODEL: self._label(provider, model, accepted=accepted),
         }
         if answered:
-            labels[schema.RESPONSE_MODEL] = self._models(answered)
+            labels[schema.RESPONSE_MODEL] = self._label(provider, answered, accepted=accepted)
         return labels
+
+    def _label(self, provider: Provider, model: str, *, accepted: bool) -> str:
+        if provider.is_configured(model) or provider.prices.lists(model):
+            return model
+        is_priced = accepted and provider.prices.knows(model)
+        label = self._priced_models(model, accepted=is_priced)
+        return self._other_models(model, accepted=accepted) if label == OVERFLOW else label
 
     def _observe_running(self) -> Iterable[Observation]:
         for provider, count in self.running.items():

@@ -71,6 +71,12 @@ class PriceList:
         self._lists = _lists(pricing, self.seller)
         self.guesses = self._lists == _BY_NAME
         """True: a model that is not in `own` is priced by its name."""
+        self._listed = frozenset(
+            model.id
+            for each in price_lists
+            if not self.guesses and each.id in self._lists
+            for model in each.models
+        )
         self._known: dict[tuple[str, str | None, tuple[str, ...]], _Known] = {}
 
     def source(self, model: str) -> str:
@@ -78,6 +84,14 @@ class PriceList:
         if model in self._own:
             return schema.COST_CONFIGURED
         return schema.COST_MODEL_NAME if self.guesses else schema.COST_PRICE_LIST
+
+    def lists(self, model: str) -> bool:
+        """True for the very name of a model in the list of this provider."""
+        return model in self._own or model in self._listed
+
+    def knows(self, model: str) -> bool:
+        """True if the model has a price: some names stand for any that begin so."""
+        return self.cost_usd(model, Tokens(input=1), None) is not None
 
     def cost_usd(self, model: str, tokens: Tokens, service_tier: str | None) -> Decimal | None:
         """The cost in US dollars; None when the price isn't known: an unknown price is never 0."""

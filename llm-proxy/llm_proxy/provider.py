@@ -110,6 +110,16 @@ class Provider:
         models = self.settings.models
         return models.get(asked) or models.get(ANY) or asked
 
+    def is_configured(self, model: str) -> bool:
+        """True for a model that the settings name, or the local service has."""
+        named = self.settings
+        return (
+            model in (self.chat_model, self.embedding_model)
+            or model in named.prices
+            or model in named.models
+            or model in named.models.values()
+        )
+
     async def learn_models(self) -> None:
         """Ask the local service once which models it has. Raises Problem 503."""
         if not self.is_local or self.chat_model:

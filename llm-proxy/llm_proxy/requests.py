@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from llm_proxy.answers import MAX_CHOICES
+from o11y.contracts import MAX_NAME
 from o11y.telemetry import schema
 from o11y.web.problems import Problem
 
@@ -137,6 +138,8 @@ def read(operation: Operation, body: bytes) -> Request:
         raise _invalid(required, "required")
     if fields.model is not None and (not isinstance(fields.model, str) or not fields.model):
         raise _invalid("model", "must be a string")
+    if fields.model is not None and len(fields.model) > MAX_NAME:
+        raise _invalid("model", f"longer than {MAX_NAME} characters")
     if fields.stream is not None and not isinstance(fields.stream, bool):
         raise _invalid("stream", "must be true or false")
     options = fields.stream_options

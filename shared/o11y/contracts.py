@@ -20,10 +20,14 @@ from pydantic import (
 
 from o11y.telemetry.identity import MAX_LENGTH
 
+MAX_NAME = 256
+"""Longest name of a model in characters: it is in spans, metrics and messages."""
+
 Text = Annotated[str, StringConstraints(min_length=1, max_length=100_000)]
 Identity = Annotated[
     str, StringConstraints(min_length=1, max_length=MAX_LENGTH, pattern=r"^[\x20-\x7e]+$")
 ]
+ModelName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME)]
 Scalar = str | int | float | bool
 Metadata = dict[str, Scalar]
 
@@ -139,7 +143,7 @@ class StreamSummary(BaseModel):
 
 class ChatRequest(Body):
     message: Text
-    model: str | None = None
+    model: ModelName | None = None
     temperature: float = Field(0.7, ge=0, le=2)
     max_tokens: int | None = Field(None, ge=1, le=128_000)
     seed: Seed | None = None
@@ -167,7 +171,7 @@ class ChatAnswer(BaseModel):
 
 class EmbedRequest(Body):
     texts: list[Text] = Field(min_length=1, max_length=MAX_TEXTS)
-    model: str | None = None
+    model: ModelName | None = None
     store_in_vector_db: bool = True
     metadata: list[NewMetadata] | None = None
     ids: list[Identity] | None = None
@@ -213,7 +217,7 @@ class StoreRequest(Body):
 
     documents: list[Text] = Field(min_length=1, max_length=MAX_TEXTS)
     embeddings: list[Vector] = Field(min_length=1, max_length=MAX_TEXTS)
-    embedding_model: str = Field(min_length=1)
+    embedding_model: ModelName
     metadata: list[NewMetadata] | None = None
     ids: list[Identity] | None = None
 
@@ -236,7 +240,7 @@ class VectorSearchRequest(Body):
     """
 
     embedding: Vector
-    embedding_model: str = Field(min_length=1)
+    embedding_model: ModelName
     n_results: int = Field(5, ge=1, le=MAX_RESULTS)
     filter_metadata: dict[str, Any] | None = None
     caller_filters: bool = False

@@ -154,12 +154,12 @@ Lines = Callable[[], list[dict[str, Any]]]
 
 
 @contextmanager
-def access_lines() -> Iterator[Lines]:
-    """Reads the access lines written so far."""
+def log_lines(logger_name: str = "o11y.access") -> Iterator[Lines]:
+    """Reads the lines that a logger has written so far: by default, the access lines."""
     output = io.StringIO()
     handler = logging.StreamHandler(output)
     handler.setFormatter(JsonFormatter("thing-svc"))
-    logger = logging.getLogger("o11y.access")
+    logger = logging.getLogger(logger_name)
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel("INFO")

@@ -1,7 +1,7 @@
 """A small service of the factory, for the tests of what every service does."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 import httpx2
@@ -72,13 +72,17 @@ def application(
     telemetry: Telemetry,
     ready: Callable[[], Awaitable[str | None]] = always,
     routes: Iterable[PlainRoute] = (),
+    body_limits: Mapping[str, int] | None = None,
 ) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
 
     routers = [things(), metrics_router(telemetry.registry)]
-    return create_app("things", telemetry, routers, lifespan, ready, TIMEOUT_SECONDS, routes)
+    return create_app(
+        *("things", telemetry, routers, lifespan, ready, TIMEOUT_SECONDS, routes),
+        body_limits=body_limits,
+    )
 
 
 def service(

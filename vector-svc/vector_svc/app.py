@@ -10,6 +10,7 @@ from chromadb.errors import ChromaError
 from fastapi import FastAPI
 
 from o11y.telemetry.signals import Telemetry
+from o11y.web.body_limit import LARGE_BODY
 from o11y.web.problems import Problem, unavailable
 from o11y.web.service import StartError, create_app, metrics_router
 from vector_svc import api
@@ -80,4 +81,5 @@ def build(settings: Settings, telemetry: Telemetry) -> FastAPI:
         lifespan,
         ready,
         timeout_seconds=settings.request_timeout_seconds,
+        body_limits={"/documents": LARGE_BODY},
     )

@@ -57,6 +57,11 @@ class VectorCollection:
         self._lock = asyncio.Lock()
         self._bound: tuple[Any, Binding] | None = None
 
+    @property
+    def model(self) -> str | None:
+        """The model of the collection, as far as it is known by now."""
+        return self._bound[1].model if self._bound else None
+
     async def binding(self) -> Binding | None:
         """The model and dimension of the collection; None while nothing was ever stored."""
         await self.count()  # Chroma is asked whether it still has the collection

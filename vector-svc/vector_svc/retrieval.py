@@ -14,6 +14,7 @@ from opentelemetry.util.genai.types import RetrievalDocument
 from o11y.contracts import StoreAnswer, StoreRequest, VectorSearchAnswer, VectorSearchRequest
 from o11y.http import deadline
 from o11y.telemetry import schema
+from o11y.telemetry.bounded import OVERFLOW
 from o11y.telemetry.genai import Operation
 from o11y.telemetry.signals import Telemetry
 from o11y.web.problems import out_of_time, unavailable
@@ -96,16 +97,13 @@ class Retrieval:
     async def search(self, request: VectorSearchRequest) -> VectorSearchAnswer:
         """The nearest documents, best first."""
         started = time.perf_counter()
-        labels = {
-            schema.OPERATION: RETRIEVAL,
-            schema.PROVIDER: DB_SYSTEM,
-            schema.REQUEST_MODEL: request.embedding_model,
-        }
+        labels = {schema.OPERATION: RETRIEVAL, schema.PROVIDER: DB_SYSTEM}
         operation = Operation(
             self._tracer,
             f"{RETRIEVAL} {self.collection.name}",
             {
                 **labels,
+                schema.REQUEST_MODEL: request.embedding_model,
                 schema.DB_SYSTEM: DB_SYSTEM,
                 schema.DATA_SOURCE: self.collection.name,
                 schema.RETRIEVAL_TOP_K: request.n_results,
@@ -115,15 +113,19 @@ class Retrieval:
             labels,
         )
         with operation.running():
-            results = await self._timed(
-                "search",
-                self.collection.search(
-                    request.embedding,
-                    request.embedding_model,
-                    request.n_results,
-                    request.filter_metadata,
-                ),
-            )
+            try:
+                results = await self._timed(
+                    "search",
+                    self.collection.search(
+                        request.embedding,
+                        request.embedding_model,
+                        request.n_results,
+                        request.filter_metadata,
+                    ),
+                )
+            finally:  # only the collection's own model is a label: a caller may name any
+                known = request.embedding_model == self.collection.model
+                labels[schema.REQUEST_MODEL] = request.embedding_model if known else OVERFLOW
             if self._capture:
                 found = [RetrievalDocument(each.id, each.similarity) for each in results]
                 self._capture.record_documents(operation.span, found)

@@ -21,7 +21,8 @@ from o11y.telemetry.stopwatch import Stopwatch
 class Operation:
     """An operation begins with its span, may fail, and ends once, whoever ends it.
 
-    `duration` is told, under `labels` and the `error.type`, how many seconds it took.
+    `duration` is told, under `labels` as they are at the end and the `error.type`, how many seconds
+    it took.
     `context` has the span as its current one: exemplars and children point at it.
     """
 

@@ -111,12 +111,16 @@ class IdentityOnSpans(SpanProcessor):
             span.set_attributes(found)
 
 
+def tenant() -> str:
+    """The tenant that the current request is for, or NO_TENANT."""
+    return _of(None).tenant or NO_TENANT
+
+
 class Tenants:
-    """The metric label of the tenant a request is for: one of a bounded number."""
+    """The metric label of a tenant whose call was accepted: one of a bounded number."""
 
     def __init__(self, limit: int = MAX_TENANTS) -> None:
         self._bounded = Bounded(limit)
 
-    def label(self) -> str:
-        tenant = _of(None).tenant
-        return NO_TENANT if tenant is None else self._bounded(tenant)
+    def label(self, tenant: str) -> str:
+        return NO_TENANT if tenant == NO_TENANT else self._bounded(tenant)

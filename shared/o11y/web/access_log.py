@@ -9,6 +9,9 @@ from o11y.web.exchange import Exchange, exchange_of, is_last, route_of
 
 logger = logging.getLogger("o11y.access")
 
+_PATH_LENGTH = 512
+"""Longest path of no route that a line shows."""
+
 CLIENT_CLOSED_REQUEST = 499
 """The status in the access line of a request whose client has left; it is never sent."""
 
@@ -43,7 +46,7 @@ class AccessLogMiddleware:
 def _write(scope: Scope, exchange: Exchange) -> None:
     left = exchange.error == schema.ERROR_CLIENT_GONE
     status = CLIENT_CLOSED_REQUEST if left else exchange.status
-    method, route = scope["method"], route_of(scope) or scope["path"]
+    method, route = scope["method"], route_of(scope) or scope["path"][:_PATH_LENGTH]
     logger.info(
         "%s %s %d",
         method,

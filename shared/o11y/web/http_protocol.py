@@ -5,6 +5,7 @@ and a server that has none ignores the offer and answers (RFC 9110, 7.8). httpto
 follows the head of such a request for the other protocol: its body would be lost.
 """
 
+from array import array
 from typing import Any
 
 import httptools
@@ -59,7 +60,7 @@ class _Parser(httptools.HttpRequestParser):
         super().__init__(protocol)
         self._protocol = protocol
 
-    def feed_data(self, data: bytes) -> None:
+    def feed_data(self, data: "bytes | bytearray | memoryview[int] | array[int]") -> None:
         try:
             super().feed_data(data)
         except httptools.HttpParserUpgrade as offer:
@@ -67,4 +68,4 @@ class _Parser(httptools.HttpRequestParser):
             if head is None:
                 raise
             self._protocol.renew()
-            self._protocol.parser.feed_data(head + data[offer.args[0] :])
+            self._protocol.parser.feed_data(head + bytes(data)[offer.args[0] :])

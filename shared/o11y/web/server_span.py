@@ -38,6 +38,15 @@ METHODS = frozenset(
     {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"}
 )
 
+_PATH_LENGTH = 512
+"""Longest path that a span keeps; those of routes are shorter."""
+
+_HOST_LENGTH = 255
+"""Longest name of a host (RFC 1035, 2.3.4)."""
+
+_PARAMETERS = 32
+"""Most parameters of a query that a span names."""
+
 _NAME_LENGTH = 40
 """Longest name of a query's parameter that a span keeps."""
 
@@ -191,7 +200,7 @@ def _attributes(scope: Scope, method: str, host: str | None) -> dict[str, str | 
     attributes: dict[str, str | int] = {
         schema.HTTP_METHOD: method,
         schema.URL_SCHEME: scope.get("scheme", "http"),
-        schema.URL_PATH: scope["path"],
+        schema.URL_PATH: scope["path"][:_PATH_LENGTH],
         schema.PROTOCOL_VERSION: scope.get("http_version", "1.1"),
         **_server(host, scope),
     }
@@ -207,6 +216,8 @@ def _server(host: str | None, scope: Scope) -> dict[str, str | int]:
     if host is None:
         bound = scope.get("server")
         return {schema.SERVER_ADDRESS: bound[0], schema.SERVER_PORT: bound[1]} if bound else {}
+    if len(host) > _HOST_LENGTH:
+        return {}
     name, _, digits = host.rpartition(":")
     if name and digits.isdecimal() and ":" not in name:  # the usual form, without a parser
         return {schema.SERVER_ADDRESS: name, schema.SERVER_PORT: int(digits)}
@@ -226,7 +237,8 @@ def _redacted(query: bytes) -> str:
 
     A parameter without a name, or with a long one, may be anything: its name is left out as well.
     """
-    pairs = (part.partition("=") for part in query.decode("latin-1").split("&"))
+    parts = query.decode("latin-1").split("&", _PARAMETERS)[:_PARAMETERS]
+    pairs = (part.partition("=") for part in parts)
     names = (
         quote(name, safe="%+") if given and len(name) <= _NAME_LENGTH else ""
         for name, given, _ in pairs

@@ -35,9 +35,6 @@ DRAIN_SECONDS = 5
 KEEP_ALIVE_SECONDS = 75
 """Longer than clients keep an unused connection: the one that closes it must be the client."""
 
-MAX_BODY = 64 << 20
-"""Largest body of a request in bytes."""
-
 UNOBSERVED = frozenset({"/livez", "/readyz", "/metrics", api_docs.FAVICON})
 """Paths that machines ask for by themselves, browsers too: no span, no metric, no access line."""
 
@@ -109,13 +106,15 @@ def create_app(
     routes: Iterable[PlainRoute] = (),
     extract: ExtractContext = extract_trusted,
     parameters: Sequence[Mapping[str, Any]] = (),
+    body_limits: Mapping[str, int] | None = None,
 ) -> Service:
     """A service: its routers, probes, metrics, errors, server telemetry and API documentation.
 
     `ready` returns None or the reason why the service can't do its work now; `timeout_seconds` is
     the deadline of a request that brings none, and the longest one it may bring; `routes` are
     asked so often that they come first, and are spared FastAPI's parsing; `extract` says what is
-    believed of headers; `parameters` are described for every operation, as OpenAPI has them.
+    believed of headers; `parameters` are described for every operation, as OpenAPI has them;
+    `body_limits` has the bytes that bodies of some paths may have, where `MAX_BODY` is too few.
     """
 
     @asynccontextmanager
@@ -133,7 +132,7 @@ def create_app(
             AccessLogMiddleware,
             partial(DeadlineMiddleware, timeout_seconds=timeout_seconds),
             DisconnectMiddleware,
-            partial(BodyLimitMiddleware, max_bytes=MAX_BODY),
+            partial(BodyLimitMiddleware, limits=body_limits or {}),
         ],
         parameters,
         title=title,

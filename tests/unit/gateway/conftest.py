@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from o11y.settings import ServiceSettings
 from tests.support.gateway_services import Gateway, Services
-from tests.support.recorded import Lines, access_lines, bare_machine
+from tests.support.recorded import Lines, Recorded, bare_machine, log_lines
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +26,13 @@ def services(gateway: Gateway) -> Services:
 
 
 @pytest.fixture
+def recorded() -> Iterator[Recorded]:
+    recorded = Recorded("thing-svc", ServiceSettings(app_port=8000))
+    yield recorded
+    recorded.telemetry.shutdown()
+
+
+@pytest.fixture
 def lines() -> Iterator[Lines]:
-    with access_lines() as read:
+    with log_lines() as read:
         yield read

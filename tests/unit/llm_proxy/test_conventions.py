@@ -84,7 +84,9 @@ class Both:
     def __init__(self) -> None:
         self.ours = Recorded("llm-proxy", Settings())
         self.theirs = Recorded("llm-proxy", Settings())
-        self.provider = Provider(provider_settings("a", {}), INFERENCE, self.ours.telemetry)
+        self.provider = Provider(
+            provider_settings("a", {"chat_model": "m"}), INFERENCE, self.ours.telemetry
+        )
 
     def write_ours(self, call: Call) -> ReadableSpan:
         meters = Meters(self.ours.telemetry, [self.provider], times_chunks=True)

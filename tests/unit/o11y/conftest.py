@@ -8,7 +8,7 @@ import uvloop
 
 from o11y.settings import ServiceSettings
 from tests.support.collectors import HttpCollector
-from tests.support.recorded import Lines, Recorded, access_lines, bare_machine
+from tests.support.recorded import Lines, Recorded, bare_machine, log_lines
 
 
 def pytest_asyncio_loop_factories(
@@ -39,7 +39,7 @@ def recorded(settings: ServiceSettings) -> Iterator[Recorded]:
 
 @pytest.fixture
 def lines() -> Iterator[Lines]:
-    with access_lines() as read:
+    with log_lines() as read:
         yield read
 
 

@@ -11,6 +11,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from o11y.web.http_protocol import HttpProtocol
+from tests.support.waiting import eventually
 
 SECONDS = 10
 LAST = b"GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -40,9 +41,7 @@ async def server() -> AsyncIterator[int]:
     )
     serving = uvicorn.Server(config)
     task = asyncio.create_task(serving.serve())
-    async with asyncio.timeout(SECONDS):
-        while not serving.started:
-            await asyncio.sleep(0)
+    await eventually(lambda: serving.started)
     try:
         yield serving.servers[0].sockets[0].getsockname()[1]
     finally:

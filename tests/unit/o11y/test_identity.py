@@ -5,7 +5,7 @@ from opentelemetry import baggage, context, trace
 from opentelemetry.context import Context
 
 from o11y.telemetry.bounded import OVERFLOW
-from o11y.telemetry.identity import NO_TENANT, Tenants, attributes, extract, identify
+from o11y.telemetry.identity import NO_TENANT, Tenants, attributes, extract, identify, tenant
 from tests.support import recorded as recording
 from tests.support.recorded import Recorded
 from tests.support.whose import identified
@@ -97,9 +97,9 @@ def test_a_service_believes_the_gateways_baggage(header: str, expected: dict[str
 def test_tenants_are_a_bounded_number_of_labels() -> None:
     tenants = Tenants(limit=2)
     labels = []
-    for tenant in (None, "a", "b", "c", "a", None):
-        with identified(None, None, tenant):
-            labels.append(tenants.label())
+    for name in (None, "a", "b", "c", "a", None):
+        with identified(None, None, name):
+            labels.append(tenants.label(tenant()))
     assert labels == [NO_TENANT, "a", "b", OVERFLOW, "a", NO_TENANT]
 
 

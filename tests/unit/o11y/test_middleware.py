@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,11 +14,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from o11y.http import deadline
 from o11y.telemetry import schema
+from o11y.web.body_limit import MAX_BODY
 from o11y.web.problems import Problem, out_of_time
 from o11y.web.routes import PlainRoute
-from tests.support.recorded import Recorded, attributes, identity
+from tests.support.recorded import Recorded, attributes, identity, log_lines
 from tests.support.small_service import TIMEOUT_SECONDS, application
 from tests.support.waiting import eventually
+
+SERVER_SPAN = "o11y.web.server_span"
 
 Lines = Callable[[], list[dict[str, Any]]]
 PATIENCE_SECONDS = 5
@@ -67,13 +70,19 @@ class Visit:
     """A request to the ASGI application: messages are put in, and those it sends are kept."""
 
     def __init__(
-        self, recorded: Recorded, endpoint: ASGIApp, *parts: bytes, headers: Any = ()
+        self,
+        recorded: Recorded,
+        endpoint: ASGIApp,
+        *parts: bytes,
+        headers: Any = (),
+        body_limits: Mapping[str, int] | None = None,
     ) -> None:
         self.sent: list[Message] = []
         self.spans_sent: list[int] = []
         """How many spans had ended when each message went."""
         self._recorded = recorded
-        self._app = application(recorded.telemetry, routes=[PlainRoute(HOT, Endpoint(endpoint))])
+        routes = [PlainRoute(HOT, Endpoint(endpoint))]
+        self._app = application(recorded.telemetry, routes=routes, body_limits=body_limits)
         self._coming: asyncio.Queue[Message] = asyncio.Queue()
         self.scope = {
             "type": "http",
@@ -256,13 +265,12 @@ async def test_an_answer_that_has_begun_is_cut(recorded: Recorded, lines: Lines)
         ([b"", b"", b""], 200),
     ],
 )
-async def test_a_body_has_a_limit(
-    parts: list[bytes], status: int, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+async def test_a_body_has_the_limit_of_its_path(
+    parts: list[bytes], status: int, recorded: Recorded
 ) -> None:
-    monkeypatch.setattr("o11y.web.service.MAX_BODY", 10)
     work = Work()
     work.let_go.set()
-    visit = Visit(recorded, work, *parts)
+    visit = Visit(recorded, work, *parts, body_limits={HOT: 10, "/things": 1000})
     await visit.run()
     assert visit.status == status
     if status == 200:
@@ -271,16 +279,21 @@ async def test_a_body_has_a_limit(
         assert json.loads(visit.content)["error"]["code"] == "too_large"
 
 
-async def test_a_body_that_fastapi_reads_has_the_same_limit(
-    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("limits", "size"), [({"/things": 100}, 100), ({HOT: 100}, MAX_BODY)])
+async def test_a_body_that_fastapi_reads_has_a_limit(
+    limits: dict[str, int], size: int, recorded: Recorded
 ) -> None:
-    monkeypatch.setattr("o11y.web.service.MAX_BODY", 10)
-    visit = Visit(recorded, Work(), b'{"name": "longer than that"}')
-    visit.scope["path"] = "/things"
-    visit.scope["headers"] = [(b"content-type", b"application/json")]
-    await visit.run()
-    assert visit.status == 413
-    assert json.loads(visit.content)["code"] == "too_large"
+    for extra, status in ((0, 422), (1, 413)):
+        body = json.dumps({"name": "x" * (size + extra - 12)}).encode()
+        assert len(body) == size + extra
+        visit = Visit(recorded, Work(), body, body_limits=limits)
+        visit.scope["path"] = "/things"
+        visit.scope["headers"] = [(b"content-type", b"application/json")]
+        await visit.run()
+        assert (visit.status, json.loads(visit.content)["code"]) == (
+            status,
+            "too_large" if status == 413 else "invalid_input",
+        )
 
 
 # The endpoint fails
@@ -293,19 +306,21 @@ async def test_what_nobody_foresaw_is_a_500_without_its_words(
         raise RuntimeError("hunter2 in words of no one's business")
 
     visit = Visit(recorded, boom, b"{}")
-    await visit.run()  # the answer is complete: the connection can serve the next request
+    with log_lines(SERVER_SPAN) as heard:
+        await visit.run()  # the answer is complete: the connection can serve the next request
     assert visit.status == 500
     assert b"hunter2" not in visit.content
     assert json.loads(visit.content)["error"]["type"] == "server_error"
-    [span], [access, unforeseen] = recorded.spans(), lines()
+    [span], [line] = recorded.spans(), lines()
     trace_id = f"{identity(span).trace_id:032x}"
-    assert visit.headers["x-trace-id"] == unforeseen["trace_id"] == trace_id
+    [unforeseen] = heard()
     assert "hunter2" in unforeseen["exception"]
-    assert (access["status"], span.status.status_code) == (500, StatusCode.ERROR)
+    assert visit.headers["x-trace-id"] == unforeseen["trace_id"] == trace_id
+    assert (line["status"], span.status.status_code) == (500, StatusCode.ERROR)
 
 
 async def test_an_unforeseen_error_within_an_answer_ends_the_connection(
-    recorded: Recorded, lines: Lines
+    recorded: Recorded,
 ) -> None:
     async def boom(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -313,11 +328,11 @@ async def test_an_unforeseen_error_within_an_answer_ends_the_connection(
         raise RuntimeError("the other half is lost")
 
     visit = Visit(recorded, boom, b"{}")
-    with pytest.raises(RuntimeError):  # the server closes the connection
-        await visit.run()
-    [span] = recorded.spans()
+    with log_lines(SERVER_SPAN) as heard, pytest.raises(RuntimeError):
+        await visit.run()  # the server closes the connection
+    [span], [line] = recorded.spans(), heard()
     assert attributes(span)["error.type"] == "RuntimeError"
-    assert any("the other half" in line.get("exception", "") for line in lines())
+    assert "the other half" in line["exception"]
 
 
 @pytest.mark.parametrize(("status", "failed"), [(422, False), (429, False), (503, True)])
