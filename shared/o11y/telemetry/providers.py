@@ -31,6 +31,7 @@ from prometheus_client import CollectorRegistry
 from o11y.telemetry import schema
 from o11y.telemetry.identity import IdentityOnSpans
 from o11y.telemetry.loss import LossReports, Reporting
+from o11y.telemetry.parts import MAX_POINTS, InParts
 from o11y.telemetry.readers import Aliased, PrometheusReader, readers
 
 _OTLP = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
@@ -200,8 +201,12 @@ def _exporters(
         variable = f"OTEL_EXPORTER_OTLP_{signal}"
         protocol = os.environ.get(f"{variable}_PROTOCOL", "grpc")
         exporter = _component(f"opentelemetry_{signal.lower()}_exporter", _OTLP[protocol])
-        reporting: Any = type(exporter.__name__, (Reporting, exporter), {})
-        made = reporting(meter_provider=meters) if meters else reporting()
+        reporting: Any = type(exporter.__name__, (Reporting, InParts, exporter), {})
+        made = (
+            reporting(meter_provider=meters)
+            if meters
+            else reporting(max_export_batch_size=MAX_POINTS)
+        )
         made.report_to(reports, signal, os.environ.get(f"{variable}_ENDPOINT", ""))
         yield made
 
