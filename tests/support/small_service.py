@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from typing import Annotated
 
 import httpx2
 from fastapi import APIRouter, FastAPI
@@ -27,6 +28,8 @@ class Part(BaseModel):
 class Thing(BaseModel):
     name: str = Field(max_length=5)
     parts: list[Part] = []
+    labels: dict[str, str | int] = {}
+    alias: Annotated[str, Field(min_length=1)] | list[str] | None = None
 
 
 def things() -> APIRouter:

@@ -1,8 +1,9 @@
 """Errors as answers: RFC 9457 problem details, and OpenAI's envelope under `/v1`."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,6 +17,12 @@ from o11y.telemetry.logs import trace_ids
 logger = logging.getLogger(__name__)
 
 TRACE_HEADER = "X-Trace-Id"
+
+MAX_ERRORS = 20
+"""Most fields at fault that an answer names: a body may have as many as it has bytes."""
+
+MAX_FIELD = 200
+"""Most characters of a field's name: that of an unknown one is the caller's."""
 
 _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
@@ -97,17 +104,36 @@ def answer(problem: Problem, path: str) -> JSONResponse:
 
 
 def from_validation(error: RequestValidationError) -> Problem:
-    """422 that names every field at fault, and never repeats the caller's value."""
-    errors = []
-    for item in error.errors():
-        location = [str(part) for part in item["loc"]]
-        where = location[1:] if location[:1] in (["body"], ["query"], ["path"]) else location
+    """422 that names the fields at fault, and never repeats the caller's value."""
+    found: dict[tuple[str, str], None] = {}
+    for item in error.errors()[:MAX_ERRORS]:
+        location = item["loc"]
+        where = location[1:] if location[:1] in (("body",), ("query",), ("path",)) else location
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "json_invalid":
-            where, message = ["body"], f"not valid JSON: {item.get('ctx', {}).get('error', '')}"
-        errors.append({"field": ".".join(where) or "body", "message": message})
+            where, message = ("body",), f"not valid JSON: {item.get('ctx', {}).get('error', '')}"
+        elif location[:1] == ("body",) and error.body is not None:
+            where = _within(error.body, where, item["type"])
+        found[".".join(map(str, where))[:MAX_FIELD] or "body", message] = None
+    errors = [{"field": field, "message": message} for field, message in found]
     detail = "; ".join(f"{item['field']}: {item['message']}" for item in errors)
     return Problem(422, detail, code="invalid_input", errors=errors)
+
+
+def _within(body: Any, location: Sequence[str | int], kind: str) -> list[str | int]:
+    """The location of an error of this kind as the caller knows it: without the names that pydantic
+    has for the alternatives of a field.
+    """
+    path: list[str | int] = []
+    for part in location:
+        if (isinstance(body, dict) and part in body) or (
+            isinstance(body, list) and isinstance(part, int) and part < len(body)
+        ):
+            body = body[part]
+        else:
+            continue
+        path.append(part)
+    return [*path, location[-1]] if kind == "missing" else path
 
 
 def report(problem: Problem) -> None:

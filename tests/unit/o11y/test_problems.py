@@ -6,7 +6,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from o11y.web.problems import Problem
+from o11y.web.problems import MAX_ERRORS, Problem
 from tests.support.recorded import Recorded
 from tests.support.small_service import service
 
@@ -101,6 +101,36 @@ async def test_invalid_input_names_every_field_at_fault(
 async def test_a_value_in_the_path_is_named_too(things: httpx2.AsyncClient) -> None:
     response = await things.get("/things/seven")
     assert response.json()["errors"][0]["field"] == "number"
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        ({"name": "a", "labels": {"k": [1]}}, {"labels.k"}),
+        ({"name": "a", "labels": {"k": {"x": 1}}}, {"labels.k"}),
+        ({"name": "a", "alias": 7}, {"alias"}),
+        ({"name": "a", "alias": ["b", 7]}, {"alias", "alias.1"}),
+        ({"name": "a", "alias": ""}, {"alias"}),
+        ({"name": "a", "parts": [{"size": 1}, {}]}, {"parts.1.size"}),
+    ],
+)
+async def test_fields_have_the_names_their_callers_know(
+    body: object, fields: set[str], things: httpx2.AsyncClient
+) -> None:
+    answer = (await things.post("/things", json=body)).json()
+    assert {error["field"] for error in answer["errors"]} == fields
+
+
+async def test_an_answer_names_no_more_fields_than_a_person_reads(
+    things: httpx2.AsyncClient,
+) -> None:
+    body = {"name": "a", "parts": [{"size": 0}] * 10_000}
+    response = await things.post("/things", json=body)
+    assert len(response.json()["errors"]) == MAX_ERRORS
+    body = {"name": "a", "labels": {"k" * 100_000: None}}
+    response = await things.post("/things", json=body)
+    assert response.status_code == 422
+    assert len(response.content) < 3000
 
 
 async def test_invalid_input_under_v1_names_its_first_field(things: httpx2.AsyncClient) -> None:
