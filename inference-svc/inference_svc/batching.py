@@ -2,7 +2,8 @@
 
 Each batch has a thread of its own: see threads.py.
 
-Items that come while a batch runs go into the next one; no item waits for others to come.
+Items that come while a batch runs go into the next one; no item waits for others to come. Calls
+take turns, item by item, so that a large one does not keep the others waiting.
 """
 
 import asyncio
@@ -39,12 +40,14 @@ class Batched(Generic[Result]):
     batch_size: int
 
 
-@dataclass
+@dataclass(eq=False)
 class _Call(Generic[Item, Result]):
     items: Sequence[Item]
     done: asyncio.Future[None]
     results: list[Result | None]
     missing: int
+    taken: int = 0
+    """Items that are in a batch, or have been; they are taken in their order."""
     came: float = field(default_factory=time.perf_counter)
     began: float | None = None
     batch_size: int = 0
@@ -71,7 +74,8 @@ class Batcher(Generic[Item, Result]):
         self._max_cost = max_cost
         self._max_waiting = max_waiting
         self._pace = Pace()
-        self._queue: deque[tuple[_Call[Item, Result], int]] = deque()
+        self._queue: deque[_Call[Item, Result]] = deque()
+        """The calls that have items left to take, the one whose turn it is first."""
         self._busy = False
         self._closed = False
         self._running: Future[list[Result]] | None = None
@@ -92,7 +96,8 @@ class Batcher(Generic[Item, Result]):
         if self.waiting + len(items) > self._max_waiting:
             raise Problem(
                 429,
-                f"{self.waiting} texts wait for {self._name}; at most {self._max_waiting} may",
+                f"{self.waiting} pieces of text wait for {self._name}; "
+                f"at most {self._max_waiting} may",
                 code="busy",
                 headers={"Retry-After": str(self._pace.seconds_for(len(items)))},
             )
@@ -101,7 +106,7 @@ class Batcher(Generic[Item, Result]):
             items, loop.create_future(), [None] * len(items), len(items)
         )
         self.waiting += len(items)
-        self._queue.extend((call, index) for index in range(len(items)))
+        self._queue.append(call)
         if not self._busy:
             self._busy = True
             loop.call_soon(self._next)  # callers of this turn of the loop join the batch
@@ -118,29 +123,31 @@ class Batcher(Generic[Item, Result]):
     def close(self) -> None:
         """Fail the calls with waiting items, and wait for the batch that runs."""
         self._closed = True
-        for call, _ in self._queue:
+        for call in self._queue:
             _fail(call, f"the {self._name} are stopping")
         if self._running is not None:
             wait([self._running])
 
     def _leave(self, call: _Call[Item, Result]) -> None:
-        """Take the items of an ended call out of the queue."""
-        if not call.missing:
-            return
-        before = len(self._queue)
-        self._queue = deque(entry for entry in self._queue if entry[0] is not call)
-        self.waiting -= before - len(self._queue)
+        """Take what is left of an ended call out of the queue."""
+        if call in self._queue:
+            self._queue.remove(call)
+            self.waiting -= len(call.items) - call.taken
 
     def _next(self) -> None:
         """Begin the next batch, if anything waits."""
         batch: list[tuple[_Call[Item, Result], int]] = []
         cost = 0
         while self._queue:
-            call, index = self._queue[0]
-            cost += self._cost(call.items[index])
+            call = self._queue[0]
+            cost += self._cost(call.items[call.taken])
             if batch and cost > self._max_cost:
                 break
-            batch.append(self._queue.popleft())
+            self._queue.popleft()
+            batch.append((call, call.taken))
+            call.taken += 1
+            if call.taken < len(call.items):
+                self._queue.append(call)
         self._busy = bool(batch) and not self._closed
         if not self._busy:
             return

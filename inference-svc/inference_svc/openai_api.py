@@ -8,10 +8,19 @@ import base64
 import struct
 import time
 import uuid
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Response
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from inference_svc.embedder import Embedder
 from inference_svc.engine import GenerationRequest
@@ -55,16 +64,57 @@ class TextPart(BaseModel):
     text: str
 
 
+class RefusalPart(BaseModel):
+    type: Literal["refusal"]
+    refusal: str
+
+
+class Function(BaseModel):
+    name: str
+    arguments: str = ""
+
+
+class ToolCall(BaseModel):
+    function: Function
+
+
+Part = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
+
+
 class Message(BaseModel):
+    """A turn of the conversation. One of an assistant may consist of calls of tools alone."""
+
     model_config = ConfigDict(extra="ignore")
 
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[TextPart]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[Part] | None = None
+    refusal: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    function_call: Function | None = None
+
+    @model_validator(mode="after")
+    def has_content(self) -> Self:
+        if self.content is None and self.role != "assistant":
+            raise ValueError(f"a message of the role {self.role!r} needs content")
+        return self
 
     def text(self) -> str:
-        if isinstance(self.content, str):
-            return self.content
-        return "".join(part.text for part in self.content)
+        """The text of the turn, calls of functions included: the model reads nothing else."""
+        content = [self.content] if isinstance(self.content, str) else self.content or []
+        parts = [_text(part) for part in content] + ([self.refusal] if self.refusal else [])
+        calls = [call.function for call in self.tool_calls or ()]
+        calls += [self.function_call] if self.function_call else []
+        written = [f"{call.name}({call.arguments})" for call in calls]
+        return "\n".join(["".join(parts), *written] if parts else written)
+
+
+def _text(part: str | TextPart | RefusalPart) -> str:
+    match part:
+        case TextPart():
+            return part.text
+        case RefusalPart():
+            return part.refusal
+    return part
 
 
 class StreamOptions(BaseModel):
@@ -76,15 +126,15 @@ class StreamOptions(BaseModel):
 class Sampling(BaseModel):
     """The parameters that chat and text completions have in common.
 
-    Unknown fields are ignored: clients may send some that are newer than this service. `top_k` is
-    none of OpenAI's, but other servers of its API take it.
+    Unknown fields are ignored: clients may send some that are newer than this service. `top_k`,
+    `min_p` and `repetition_penalty` are none of OpenAI's, but other servers of its API take them.
     """
 
     model_config = ConfigDict(extra="ignore")
 
     model: ModelName | None = None
-    temperature: float = Field(1.0, ge=0, le=2)
-    n: int = Field(1, ge=1, le=5)
+    temperature: float | None = Field(None, ge=0, le=2)
+    n: int | None = Field(None, ge=1, le=5)
     max_tokens: int | None = Field(None, ge=1)
     stop: Annotated[tuple[str, ...], BeforeValidator(_stops)] = ()
     stream: bool | None = None
@@ -94,24 +144,45 @@ class Sampling(BaseModel):
     seed: Seed | None = None
     presence_penalty: Annotated[float | None, _only(None, 0)] = None
     frequency_penalty: Annotated[float | None, _only(None, 0)] = None
+    repetition_penalty: Annotated[float | None, _only(None, 1)] = None
+    min_p: Annotated[float | None, _only(None, 0)] = None
+    logit_bias: Annotated[Any, _only(None, {})] = None
     logprobs: Annotated[bool | int | None, _only(None, False)] = None
-    tools: Annotated[list[Any] | None, _only(None, [])] = None
-    response_format: Annotated[dict[str, Any] | None, _only(None, {"type": "text"})] = None
+    top_logprobs: Annotated[int | None, _only(None, 0)] = None
+    response_format: Annotated[Any, _only(None, {"type": "text"})] = None
 
     def request(self, ids: list[int], new: int, stops: tuple[str, ...]) -> GenerationRequest:
-        return GenerationRequest(
-            ids, new, self.temperature, stops, self.top_p, self.top_k, self.seed
-        )
+        temperature = 1.0 if self.temperature is None else self.temperature
+        return GenerationRequest(ids, new, temperature, stops, self.top_p, self.top_k, self.seed)
 
 
 class ChatCompletionRequest(Sampling):
     messages: list[Message] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1)
+    tools: Annotated[Any, _only(None, [])] = None
+    tool_choice: Annotated[Any, _only(None, "none", "auto")] = None
+    functions: Annotated[Any, _only(None, [])] = None
+    function_call: Annotated[Any, _only(None, "none", "auto")] = None
+    modalities: Annotated[Any, _only(None, ["text"])] = None
+    audio: Annotated[Any, _only(None)] = None
+    prediction: Annotated[Any, _only(None)] = None
+    web_search_options: Annotated[Any, _only(None)] = None
+    reasoning_effort: Annotated[Any, _only(None, "none")] = None
+    verbosity: Annotated[Any, _only(None, "medium")] = None
 
 
 class CompletionRequest(Sampling):
     prompt: Text
     suffix: Annotated[str | None, _only(None, "")] = None
+    echo: Annotated[bool | None, _only(None, False)] = None
+    best_of: int | None = None
+
+    @field_validator("best_of")
+    @classmethod
+    def is_all(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value not in (None, choices := info.data.get("n") or 1):
+            raise ValueError(f"the local engine takes only {choices} here, as many as `n`")
+        return value
 
 
 class EmbeddingRequest(BaseModel):
@@ -119,7 +190,7 @@ class EmbeddingRequest(BaseModel):
 
     input: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
     model: ModelName | None = None
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = None
 
 
@@ -153,7 +224,7 @@ def router(
         ids = await prompts.chat(messages)
         plain_stop = () if prompts.has_template else PLAIN_STOP
         new = budget(body.max_completion_tokens or body.max_tokens, ids)
-        requests = body.request(ids, new, body.stop + plain_stop).choices(body.n)
+        requests = body.request(ids, new, body.stop + plain_stop).choices(body.n or 1)
         if body.stream:
             deadline.stream(stream_timeout_seconds)
             return await stream_chat(generator, requests, messages, _wants_usage(body))
@@ -174,7 +245,7 @@ def router(
         require(body.model, "chat")
         ids = await prompts.text(body.prompt)
         new = budget(body.max_tokens, ids)
-        requests = body.request(ids, new, body.stop).choices(body.n)
+        requests = body.request(ids, new, body.stop).choices(body.n or 1)
         asked = [("user", body.prompt)]
         if body.stream:
             deadline.stream(stream_timeout_seconds)

@@ -4,12 +4,21 @@ import asyncio
 from collections.abc import Sequence
 
 import transformers
+from jinja2 import TemplateError
 
 from inference_svc.admission import Rejected
 
 PLAIN_STOP = ("\nQuestion:", "\nAnswer:", "\n\n\n")
 """Texts that end an answer to the plain template: a base model would go on with the other side's
 part.
+"""
+
+_ROLES = {"developer": "system", "function": "tool"}
+"""Roles as templates know them, where OpenAI has another word for the same."""
+
+_OF_TEMPLATES = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+"""Exceptions of a chat template, a program that comes with the model and reads callers' messages:
+those it raises by itself, and those of expressions in it.
 """
 
 
@@ -58,10 +67,19 @@ class Prompts:
     def _encode_chat(self, messages: Sequence[tuple[str, str]]) -> list[int]:
         if not self.has_template:
             return self._encode(plain(messages))
-        turns = [{"role": role, "content": content} for role, content in messages]
-        text = self._tokenizer.apply_chat_template(
-            turns, add_generation_prompt=True, tokenize=False
-        )
+        turns = [{"role": _ROLES.get(role, role), "content": text} for role, text in messages]
+        try:
+            text = self._tokenizer.apply_chat_template(
+                turns, add_generation_prompt=True, tokenize=False
+            )
+        except _OF_TEMPLATES as error:
+            raise Rejected(
+                400,
+                f"the model's chat template refuses these messages: {error}",
+                code="invalid_messages",
+                field="messages",
+                log_detail="the model's chat template refuses the messages",
+            ) from error
         return list(self._tokenizer(str(text), add_special_tokens=False)["input_ids"])
 
     def _check(self, characters: int) -> None:

@@ -6,8 +6,10 @@ from pydantic import Field
 
 from inference_svc.device import DType
 from inference_svc.packaged import CACHE
-from o11y.contracts import MAX_TEXTS
 from o11y.settings import ServiceSettings
+
+MAX_WINDOWS = 512
+"""Most windows of the embedding model that the texts of a call may make."""
 
 
 class Settings(ServiceSettings):
@@ -27,7 +29,7 @@ class Settings(ServiceSettings):
     engine_max_batch_tokens: int | None = Field(None, ge=16)
     engine_cache_blocks: int | None = Field(None, ge=8)
     engine_max_waiting: int = Field(256, ge=1)
-    embedding_max_waiting: int = Field(1024, ge=MAX_TEXTS)
+    embedding_max_waiting: int = Field(1024, ge=MAX_WINDOWS)
     engine_stall_seconds: float = Field(15, gt=0)
     request_timeout_seconds: float = Field(60, gt=0)
     stream_timeout_seconds: float = Field(600, gt=0)

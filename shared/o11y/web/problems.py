@@ -120,11 +120,11 @@ def from_validation(error: RequestValidationError) -> Problem:
     return Problem(422, detail, code="invalid_input", errors=errors)
 
 
-def _within(body: Any, location: Sequence[str | int], kind: str) -> list[str | int]:
+def _within(body: Any, location: Sequence[Any], kind: str) -> list[Any]:
     """The location of an error of this kind as the caller knows it: without the names that pydantic
     has for the alternatives of a field.
     """
-    path: list[str | int] = []
+    path: list[Any] = []
     for part in location:
         if (isinstance(body, dict) and part in body) or (
             isinstance(body, list) and isinstance(part, int) and part < len(body)

@@ -1,8 +1,11 @@
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
+from transformers import PreTrainedTokenizerFast
 
+from tests.support import tiny_model
 from tests.unit.inference_svc.conftest import Service
 
 
@@ -32,6 +35,7 @@ async def test_models_are_listed_with_their_kind(client: openai.AsyncOpenAI) -> 
     assert {model.id for model in listed.data} == {"tiny", "all-MiniLM-L6-v2"}
 
 
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "w1"}], "max_tokens": 2}
 
 
@@ -56,6 +60,24 @@ CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "w1"}], "max_to
         ({"stop": False}, 422, "stop"),
         ({"stop": [7]}, 422, "stop"),
         ({"max_tokens": 500}, 422, "prompt"),
+        ({"logit_bias": {"5": 100}}, 422, "logit_bias"),
+        ({"functions": [{"name": "f"}]}, 422, "functions"),
+        ({"function_call": {"name": "f"}}, 422, "function_call"),
+        ({"tool_choice": "required"}, 422, "tool_choice"),
+        ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, 422, "tool_choice"),
+        ({"modalities": ["text", "audio"]}, 422, "modalities"),
+        ({"audio": {"voice": "ash", "format": "wav"}}, 422, "audio"),
+        ({"prediction": {"type": "content", "content": "x"}}, 422, "prediction"),
+        ({"top_logprobs": 3}, 422, "top_logprobs"),
+        ({"reasoning_effort": "high"}, 422, "reasoning_effort"),
+        ({"web_search_options": {}}, 422, "web_search_options"),
+        ({"min_p": 0.1}, 422, "min_p"),
+        ({"repetition_penalty": 1.2}, 422, "repetition_penalty"),
+        ({"messages": [{"role": "user", "content": None}]}, 422, "messages.0"),
+        ({"messages": [{"role": "tool", "tool_call_id": "1"}]}, 422, "messages.0"),
+        ({"messages": [{"role": "user", "content": [IMAGE]}]}, 422, "messages.0.content"),
+        ({"messages": [{"role": "nobody", "content": "w1"}]}, 422, "messages.0.role"),
+        ({"model": "m" * 257}, 422, "model"),
     ],
 )
 async def test_what_the_engine_cannot_do_is_refused_by_name(
@@ -74,9 +96,114 @@ async def test_parameters_that_change_nothing_are_taken(service: Service) -> Non
         "stream": False,
         "tools": [],
         "user": "ada",
+        "temperature": None,
+        "n": None,
+        "max_completion_tokens": None,
+        "stop": None,
+        "seed": None,
+        "stream_options": None,
+        "logit_bias": {},
+        "tool_choice": "auto",
+        "functions": None,
+        "function_call": "none",
+        "parallel_tool_calls": True,
+        "modalities": ["text"],
+        "top_logprobs": None,
+        "metadata": {"topic": "w1"},
+        "store": False,
     }
     answer = await service.http.post("/v1/chat/completions", json={**CHAT, **neutral})
     assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("extra", "status", "param"),
+    [
+        ({"prompt": None}, 422, "prompt"),
+        ({"prompt": ""}, 422, "prompt"),
+        ({"prompt": ["w1"]}, 422, "prompt"),
+        ({"echo": True}, 422, "echo"),
+        ({"best_of": 3}, 422, "best_of"),
+        ({"best_of": 3, "n": 2}, 422, "best_of"),
+        ({"suffix": "w3"}, 422, "suffix"),
+        ({"logprobs": 2}, 422, "logprobs"),
+        ({"echo": False, "best_of": 2, "n": 2, "suffix": None, "logprobs": None}, 200, None),
+        ({"best_of": 1, "temperature": None, "n": None, "stream": None}, 200, None),
+    ],
+)
+async def test_completions_refuse_by_name_too(
+    service: Service, extra: dict[str, Any], status: int, param: str | None
+) -> None:
+    body = {"prompt": "w1", "max_tokens": 2, **extra}
+    answer = await service.http.post("/v1/completions", json=body)
+    assert answer.status_code == status
+    if param:
+        assert answer.json()["error"]["param"] == param
+
+
+@pytest.mark.parametrize(
+    ("extra", "status", "param"),
+    [
+        ({"encoding_format": None, "dimensions": None, "user": None}, 200, None),
+        ({"encoding_format": "hex"}, 422, "encoding_format"),
+        ({"input": ""}, 422, "input"),
+        ({"input": ["w1", ""]}, 422, "input"),
+        ({"input": [1, 2]}, 422, "input"),
+        ({"dimensions": 8}, 400, "dimensions"),
+        ({"input": ["1 " * 9000]}, 422, "input"),
+    ],
+)
+async def test_embeddings_name_the_field_at_fault(
+    service: Service, extra: dict[str, Any], status: int, param: str | None
+) -> None:
+    answer = await service.http.post("/v1/embeddings", json={"input": "w1", **extra})
+    assert answer.status_code == status
+    if param:
+        assert answer.json()["error"]["param"].startswith(param)
+        assert "constrained" not in answer.text
+
+
+CALL = {"id": "1", "type": "function", "function": {"name": "w2", "arguments": "w3"}}
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        {"content": None, "tool_calls": [CALL]},
+        {"tool_calls": [CALL]},
+        {"content": "w4", "tool_calls": [CALL]},
+        {"content": None, "function_call": CALL["function"]},
+        {"content": [{"type": "refusal", "refusal": "w5"}]},
+        {"content": None, "refusal": "w5"},
+        {"content": None},
+    ],
+)
+async def test_turns_of_other_models_are_read(service: Service, turn: dict[str, Any]) -> None:
+    messages = [
+        {"role": "user", "content": "w1"},
+        {"role": "assistant", **turn},
+        {"role": "tool", "tool_call_id": "1", "content": "w6"},
+        {"role": "developer", "content": [{"type": "text", "text": "w7"}]},
+    ]
+    answer = await service.http.post("/v1/chat/completions", json={**CHAT, "messages": messages})
+    assert answer.status_code == 200, answer.text
+
+
+async def test_messages_that_the_chat_template_refuses_are_the_callers_fault(
+    tmp_path: Path,
+) -> None:
+    folder = tiny_model.save(tmp_path)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    tokenizer.chat_template = "{{ raise_exception('Conversation roles must alternate') }}"
+    tokenizer.save_pretrained(folder)
+    service = Service(folder)
+    async with service.app.router.lifespan_context(service.app), service.http:
+        for stream in (False, True):
+            body = {**CHAT, "stream": stream}
+            answer = await service.http.post("/v1/chat/completions", json=body)
+            error = answer.json()["error"]
+            assert (answer.status_code, error["param"]) == (400, "messages")
+            assert error["message"].endswith("Conversation roles must alternate")
 
 
 async def test_a_generation_is_a_span_with_its_work(service: Service) -> None:

@@ -63,7 +63,7 @@ async def test_what_comes_while_a_batch_runs_is_the_next_batch(
     alone = asyncio.create_task(batcher.run([1]))
     await work.has_begun()
     one, other = await asyncio.gather(batcher.run([2, 3]), batcher.run([4]))
-    assert work.batches == [[1], [2, 3, 4]]
+    assert work.batches == [[1], [2, 4, 3]]
     assert ((await alone).results, one.results, other.results) == ([2], [4, 6], [8])
     assert ((await alone).batch_size, one.batch_size, other.batch_size) == (1, 3, 3)
     assert one.queue_seconds >= 0
@@ -83,6 +83,19 @@ async def test_a_batch_is_bounded_by_its_cost_and_a_large_call_takes_several(
     work.let.release(3)
     assert await results(batcher, 6, 4, 1, 99) == [12, 8, 2, 198]
     assert work.batches == [[6, 4], [1], [99]]
+
+
+async def test_calls_take_turns(batcher: Batcher[int, int], work: Work) -> None:
+    await begun(batcher, work, 1)
+    large = asyncio.create_task(results(batcher, 5, 5, 5, 5, 5))
+    await asyncio.sleep(0)  # it joins the queue
+    small = asyncio.create_task(results(batcher, 2))
+    await asyncio.sleep(0)
+    work.let.release(4)
+    assert await small == [4]
+    assert work.batches[:2] == [[1], [5, 2]]
+    assert await large == [10] * 5
+    assert work.batches == [[1], [5, 2], [5, 5], [5, 5]]
 
 
 async def test_too_many_waiting_are_429_with_retry_after(

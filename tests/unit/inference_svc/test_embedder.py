@@ -14,8 +14,9 @@ from inference_svc.device import Device
 from inference_svc.embedder import PASS_TOKENS, Embedder, by_length
 from inference_svc.settings import Settings
 from o11y.telemetry.signals import Telemetry
+from o11y.web.problems import Problem
 
-TEXTS = ["a span", "traces and metrics point at each other", "word " * 400, "", "a span"]
+TEXTS = ["a span", "traces and metrics point at each other", "word " * 254, "", "a span"]
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,54 @@ async def test_vectors_of_a_batch_are_those_of_each_text_alone(embedder: Embedde
     batch = await embedder.embed(TEXTS)
     numpy.testing.assert_allclose(batch.vectors, alone, atol=1e-5)
     numpy.testing.assert_allclose([each.vectors[0] for each in together], alone, atol=1e-5)
+
+
+NUMBERS = " ".join(str(number % 10) for number in range(300))
+"""Each of these is a token."""
+
+
+async def test_texts_that_differ_beyond_the_models_window_have_different_vectors(
+    embedder: Embedder, spans: InMemorySpanExporter
+) -> None:
+    spans.clear()
+    cats, stars = (await embedder.embed([f"{NUMBERS} {end}" for end in ("cats", "stars")])).vectors
+    assert not numpy.allclose(cats, stars, atol=1e-3)
+    [span] = spans.get_finished_spans()
+    assert span.attributes
+    assert span.attributes["o11y.embedding.windows"] == 4
+    assert span.attributes["gen_ai.usage.input_tokens"] == 2 * (301 + 4)
+
+
+@pytest.mark.parametrize("tokens", [253, 254, 255, 508, 600])
+async def test_the_vector_of_a_long_text_is_the_mean_of_its_windows(
+    tokens: int, embedder: Embedder
+) -> None:
+    words = [str(number % 10) for number in range(tokens)]
+    pieces = [words[at : at + 254] for at in range(0, tokens, 254)]
+    model = SentenceTransformer(str(get_model_path()), device="cpu")
+    vectors = model.encode([" ".join(piece) for piece in pieces], normalize_embeddings=True)
+    weights = [len(piece) + 2 for piece in pieces]
+    mean = numpy.average(vectors, axis=0, weights=weights)
+    [found] = (await embedder.embed([" ".join(words)])).vectors
+    numpy.testing.assert_allclose(found, mean / numpy.linalg.norm(mean), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        (["short", "1 " * 8200], r"text 2 has 8266 tokens; .* takes 8192"),
+        (["1 " * 300] * 257, r"make 514 windows of 256 tokens; .* takes 512"),
+        (["x" * 100_000] * 30, r"have 3000000 characters; .* takes 2359296"),
+    ],
+    ids=["text", "windows", "characters"],
+)
+async def test_texts_that_are_too_long_are_refused_with_both_lengths(
+    texts: list[str], words: str, embedder: Embedder
+) -> None:
+    with pytest.raises(Problem, match=words) as refused:
+        await embedder.embed(texts)
+    assert refused.value.status == 422
+    assert refused.value.errors[0]["field"] == "input"
 
 
 async def test_each_caller_has_a_span_with_its_own_tokens_and_the_common_batch(

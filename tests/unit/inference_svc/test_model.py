@@ -109,6 +109,26 @@ async def test_a_models_own_template_is_used_and_ends_where_the_answer_begins(
     assert await prompts.chat([("system", "w1"), ("user", "w2 w3")]) == [1, 2, 3, 9]
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ raise_exception('Conversation roles must alternate user/assistant') }}",
+        "{% for m in messages %}{{ m.nothing.at_all }}{% endfor %}",
+        "{{ messages[0]['content'] + 7 }}",
+        "{{ messages[99]['content'].strip() }}",
+        "{{ (messages[0]['content'] | int) // 0 }}",
+        "{{ messages | unheard_of }}",
+    ],
+)
+async def test_a_template_may_refuse_the_messages(
+    template: str, language_model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(language_model.tokenizer, "chat_template", template, raising=False)
+    with pytest.raises(Rejected, match="chat template refuses the messages") as why:
+        await Prompts(language_model.tokenizer, 64).chat([("user", "w1")])
+    assert (why.value.status, why.value.errors[0]["field"]) == (400, "messages")
+
+
 async def test_a_text_that_cannot_fit_is_refused_before_it_is_read(
     language_model: LanguageModel,
 ) -> None:

@@ -116,6 +116,9 @@ OUTPUT_MESSAGES = _gen_ai("gen_ai.output.messages", "The answers, JSON; only wit
 SYSTEM_INSTRUCTIONS = _gen_ai(
     "gen_ai.system_instructions", "The instructions, JSON; only with capture."
 )
+EMBEDDING_WINDOWS = _ours(
+    "o11y.embedding.windows", "Pieces that texts were embedded in: of long ones several each."
+)
 EMBEDDING_DIMENSIONS = _gen_ai("gen_ai.embeddings.dimension.count", "Length of a vector.")
 DB_SYSTEM = _db("db.system.name", "`chroma`.")
 DB_OPERATION = _db("db.operation.name", "What was done.")

@@ -123,7 +123,8 @@ SPANS = (
         "Embeddings by the local model, queue included.",
         (
             *(*_CALLED, MODEL_NAME, MODEL_DEVICE, INPUT_TOKENS, PROMPT_TOKENS_ORIGINAL),
-            *(DOCUMENT_COUNT, EMBEDDING_DIMENSIONS, QUEUE_SECONDS, BATCH_SIZE),
+            *(DOCUMENT_COUNT, EMBEDDING_DIMENSIONS, EMBEDDING_WINDOWS),
+            *(QUEUE_SECONDS, BATCH_SIZE),
         ),
     ),
     SpanName(
