@@ -8,7 +8,7 @@ from opentelemetry.metrics import Observation
 
 from llm_proxy import admission, backoff
 from llm_proxy.attempt import Attempt
-from llm_proxy.failures import AttemptFailed, CallRejected, client_error, reason
+from llm_proxy.failures import AttemptFailed, CallRejected, client_error, reason, refusal
 from llm_proxy.inference import Inference
 from llm_proxy.meters import Meters
 from llm_proxy.provider import Provider
@@ -43,8 +43,8 @@ class Calls:
     async def make(self, request: Request) -> WholeResponse | Stream:
         """The answer of the first provider that has one.
 
-        Raises CallRejected when the call itself is wrong or every provider is too busy, and a
-        Problem when none could answer.
+        Raises CallRejected when the call itself is wrong, as the first provider that reads it says,
+        or every provider is too busy, and a Problem when none could answer.
         """
         candidates = await self.routing.candidates(request)
         inference = Inference(self.meters, request, *candidates[0])
@@ -56,7 +56,14 @@ class Calls:
                     self._fall_back(provider, candidate[0], failures[-1])
                 provider, _ = candidate
                 alone = at + 1 == len(candidates)
-                answer = await self._ask(candidate, request, inference, failures, alone=alone)
+                try:
+                    answer = await self._ask(candidate, request, inference, failures, alone=alone)
+                except CallRejected as rejected:
+                    if all(failure.provider == provider.title for failure in failures):
+                        raise
+                    # one that was asked before might have taken it: the caller is told of that
+                    failures.insert(0, refusal(provider.title, rejected))
+                    continue
                 if answer is not None:
                     return answer
             raise client_error(failures)

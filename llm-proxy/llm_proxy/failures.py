@@ -123,6 +123,12 @@ def reason(error: BaseException) -> str:
     return NOT_READABLE if found == schema.ERROR_UNREADABLE else found
 
 
+def refusal(provider: str, rejected: CallRejected) -> AttemptFailed:
+    """The failure of a provider that was asked in another's place and rejects the call."""
+    status = str(rejected.status)
+    return AttemptFailed(provider, status, f"{provider} refuses the call ({status})", again=False)
+
+
 def client_error(failures: Sequence[AttemptFailed]) -> Exception:
     """The error for the caller: how the last attempt failed, and in words how each provider did."""
     last = failures[-1]

@@ -26,6 +26,39 @@ SLOW = httpx2.ReadTimeout("slow")
 GARBAGE = Response(200, content=b"<html>")
 
 
+@pytest.mark.parametrize("refused", [400, 404, 413, 422])
+@pytest.mark.parametrize(
+    ("first", "status"),
+    [(failing(503), 503), (failing(500), 502), (failing(429), 429), (REFUSED, 503), (SLOW, 504)],
+    ids=repr,
+)
+async def test_a_call_that_only_a_fallback_refuses_is_no_fault_of_its_caller(
+    first: Response | Exception, status: int, refused: int, calling: Calling
+) -> None:
+    caller = calling({"retries": 0}, {"name": "b"})
+    caller.upstream.answers[f"a.test{CHAT_CALL}"] = first
+    caller.upstream.answers[f"b.test{CHAT_CALL}"] = failing(refused)
+    assert await outcome(caller) == status
+    assert len(caller.upstream.calls) == 2
+    assert caller.is_idle()
+
+
+async def test_who_might_have_taken_the_call_is_asked_after_one_that_refuses(
+    calling: Calling,
+) -> None:
+    caller = calling({"retries": 0}, {"name": "b"}, {"name": "c"})
+    caller.upstream.answers[f"a.test{CHAT_CALL}"] = failing(503)
+    caller.upstream.answers[f"b.test{CHAT_CALL}"] = failing(422)
+    assert await outcome(caller) == 200
+
+
+async def test_a_provider_that_fails_and_then_refuses_is_heard(calling: Calling) -> None:
+    caller = calling({"retries": 1}, {"name": "b"})
+    caller.upstream.answers[f"a.test{CHAT_CALL}"] = [failing(500), failing(400)]
+    assert await outcome(caller) == 400
+    assert len(caller.upstream.calls) == 2
+
+
 @pytest.mark.parametrize(
     ("answer", "attempts", "status"),
     [
