@@ -6,21 +6,21 @@ from contextlib import aclosing
 from typing import Any, TypeVar, cast
 
 import httpx2
-from openai import BaseModel, Omit, omit
+from openai import Omit, omit
 from openai.types import CreateEmbeddingResponse, Embedding
-from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
+from openai.types.chat import ChatCompletionMessageParam
 from pydantic.dataclasses import dataclass
 
 from gateway import llm
 from gateway.chat_stream import ChatStream
-from gateway.llm import STAGE_HEADER, readable
+from gateway.llm import STAGE_HEADER, readable, text_of
 from gateway.relay import begin, own_ending, relayed
 from gateway.service_client import ServiceClient, StreamedResponse
 from gateway.settings import Settings
 from o11y.contracts import (
-    COST_HEADER,
-    PROVIDER_HEADER,
     SUMMARY_HEADER,
+    WHOLE_SUMMARY_HEADER,
+    CallSummary,
     ChatAnswer,
     ChatMetadata,
     EmbedMetadata,
@@ -103,16 +103,13 @@ class Backends:
             extra_headers=_for(stage),
         )
         with readable():
-            completion = response.parse()
-            choice = completion.choices[0]
+            choices = response.parse().choices
+            summary = _summary(response.headers)
             return ChatAnswer(
-                response=choice.message.content or "",
-                metadata=ChatMetadata.model_validate(
-                    {
-                        **_metadata(completion, response.headers, started),
-                        "provider": response.headers[PROVIDER_HEADER],
-                        "finish_reason": choice.finish_reason,
-                    }
+                response=text_of(choices[0].message.content),
+                metadata=ChatMetadata(
+                    **summary.model_dump(exclude={"usage_estimated"}),
+                    duration_seconds=time.perf_counter() - started,
                 ),
             )
 
@@ -146,13 +143,16 @@ class Backends:
             input=list(texts), model=_model(model), extra_headers=_for(stage)
         )
         with readable():
-            answer = response.parse(to=_Rows)
-            rows = sorted(answer.data, key=lambda row: row.index)
-            if [row.index for row in rows] != list(range(len(texts))):
+            rows = _in_order(response.parse(to=_Rows).data)
+            if len(rows) != len(texts):
                 raise Problem(
                     502, f"{len(rows)} vectors came for {len(texts)} texts", code="bad_upstream"
                 )
-            metadata = EmbedMetadata.model_validate(_metadata(answer, response.headers, started))
+            summary = _summary(response.headers)
+            metadata = EmbedMetadata(
+                **summary.model_dump(include={"model", "usage", "cost_usd"}),
+                duration_seconds=time.perf_counter() - started,
+            )
             return Embedded([row.embedding for row in rows], metadata)
 
     async def store(
@@ -270,13 +270,12 @@ def _model(name: str | None) -> str:
     return cast(str, _given(name))
 
 
-def _metadata(
-    answer: ChatCompletion | CreateEmbeddingResponse, headers: httpx2.Headers, started: float
-) -> dict[str, object]:
-    """The metadata that chat and embedding responses share, not validated yet."""
-    return {
-        "model": answer.model,
-        "usage": cast(BaseModel, answer.usage).to_dict(warnings=False),
-        "cost_usd": headers.get(COST_HEADER),
-        "duration_seconds": time.perf_counter() - started,
-    }
+def _in_order(rows: Sequence[_Row]) -> Sequence[_Row]:
+    """Rows in the order of their texts: by their indices, or as they came where these say none."""
+    places = {getattr(row, "index", None): row for row in rows}
+    ordered = [places[at] for at in range(len(rows)) if at in places]
+    return ordered if len(ordered) == len(rows) else rows
+
+
+def _summary(headers: httpx2.Headers) -> CallSummary:
+    return CallSummary.model_validate_json(headers[WHOLE_SUMMARY_HEADER])

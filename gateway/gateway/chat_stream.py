@@ -14,9 +14,9 @@ from contextlib import aclosing
 from openai import AsyncStream
 from openai.types.chat import ChatCompletionChunk
 
-from gateway.llm import OPENED, readable
+from gateway.llm import OPENED, readable, text_of
 from gateway.service_client import StreamedResponse
-from o11y.contracts import SUMMARY_FIELD, ChatMetadata, StreamSummary
+from o11y.contracts import SUMMARY_FIELD, CallSummary, ChatMetadata
 from o11y.web import problems
 from o11y.web.events import EventStream, Last, LastError, event
 from o11y.web.problems import Problem, details
@@ -56,9 +56,9 @@ class ChatStream(EventStream):
         yield Last(event(metadata.model_dump(), "metadata"))
 
     def _metadata(self, chunk: ChatCompletionChunk) -> ChatMetadata:
-        summary = StreamSummary.model_validate((chunk.model_extra or {})[SUMMARY_FIELD])
+        summary = CallSummary.model_validate((chunk.model_extra or {})[SUMMARY_FIELD])
         return ChatMetadata(
-            model=summary.model or "",
+            model=summary.model,
             provider=summary.provider,
             usage=summary.usage,
             cost_usd=summary.cost_usd,
@@ -72,8 +72,5 @@ class ChatStream(EventStream):
 
 
 def _content(chunk: ChatCompletionChunk) -> str:
-    return "".join(
-        choice.delta.content
-        for choice in chunk.choices or ()
-        if choice.delta and choice.delta.content
-    )
+    deltas = (choice.delta for choice in chunk.choices or ())
+    return "".join(text_of(delta.content) for delta in deltas if delta)

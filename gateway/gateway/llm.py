@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from gateway.relay import begin, openai_ending, relayed
 from gateway.service_client import ServiceClient, StreamedResponse
 from gateway.service_responses import not_as_asked, raise_for_problem
-from o11y.contracts import PROVIDER_HEADER, SUMMARY_HEADER
+from o11y.contracts import SUMMARY_HEADER, WHOLE_SUMMARY_HEADER
 from o11y.http.headers import JSON
 from o11y.telemetry import schema
 from o11y.web.problems import Problem
@@ -55,6 +55,16 @@ def readable() -> Iterator[None]:
         raise Problem(502, "llm-proxy's answer is unreadable", code="bad_upstream") from error
 
 
+def text_of(content: object) -> str:
+    """The text of a message's content; some providers have it as a list of parts."""
+    if isinstance(content, list):
+        texts = (part.get("text") for part in content if isinstance(part, dict))
+        return "".join(text for text in texts if isinstance(text, str))
+    if content is None or isinstance(content, str):
+        return content or ""
+    raise TypeError("the content of a message is neither text nor a list")
+
+
 class _Transport(httpx2.AsyncBaseTransport):
     """Sends requests of the SDK as calls of a service's client.
 
@@ -83,12 +93,12 @@ class _Transport(httpx2.AsyncBaseTransport):
             "POST",
             path,
             content=content,
-            headers=JSON,
+            headers={**JSON, SUMMARY_HEADER: "1"},
             attributes={schema.PIPELINE_STAGE: stage} if stage else {},
         )
         raise_for_problem(response, self._service.service)
-        if PROVIDER_HEADER not in response.headers:
-            raise Problem(502, f"llm-proxy's answer has no {PROVIDER_HEADER}", code="bad_upstream")
+        if WHOLE_SUMMARY_HEADER not in response.headers:
+            raise Problem(502, "llm-proxy's answer has no summary", code="bad_upstream")
         return response
 
 

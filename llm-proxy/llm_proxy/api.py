@@ -2,10 +2,12 @@
 
 Bodies go through as they came, in both directions; what the proxy adds are headers:
 `X-O11y-Provider` and, when the price is known, `X-O11y-Cost-Usd`. A stream's cost is known at its
-end: who sends `X-O11y-Stream-Summary: 1` is told it then, by a last chunk with a field `o11y`.
+end: who sends `X-O11y-Stream-Summary: 1` is told it then, by a last chunk with a field `o11y`, and
+of a whole answer in the header `X-O11y-Summary`.
 """
 
 import asyncio
+import json
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -21,7 +23,13 @@ from llm_proxy.provider import Provider
 from llm_proxy.requests import Operation
 from llm_proxy.sending import WholeResponse
 from llm_proxy.stream import Stream
-from o11y.contracts import COST_HEADER, PROVIDER_HEADER, SUMMARY_HEADER, ServiceHealth
+from o11y.contracts import (
+    COST_HEADER,
+    PROVIDER_HEADER,
+    SUMMARY_HEADER,
+    WHOLE_SUMMARY_HEADER,
+    ServiceHealth,
+)
 from o11y.http import deadline
 from o11y.http.transport import nothing_was_sent
 from o11y.openai.headers import passed
@@ -51,16 +59,17 @@ def routes(calls: Calls, stream_timeout_seconds: float) -> list[PlainRoute]:
                 if refused.provider:
                     headers[PROVIDER_HEADER] = refused.provider
                 return Response(refused.content, refused.status, headers)
+            summed_up = SUMMARY_HEADER in request.headers
             if isinstance(response, WholeResponse):
-                return _whole(response)
-            return _stream(response, summary=SUMMARY_HEADER in request.headers)
+                return _whole(response, summed_up=summed_up)
+            return _stream(response, summed_up=summed_up)
 
         return PlainRoute(path, answer, OPERATIONS[path])
 
     return [route(operation, f"/v1{path}") for operation, (path, _) in requests.PATHS.items()]
 
 
-def _whole(whole: WholeResponse) -> Response:
+def _whole(whole: WholeResponse, *, summed_up: bool) -> Response:
     headers = {
         "content-type": whole.headers.get("content-type", "application/json"),
         PROVIDER_HEADER: whole.provider.name,
@@ -68,13 +77,15 @@ def _whole(whole: WholeResponse) -> Response:
     }
     if whole.cost_usd is not None:
         headers[COST_HEADER] = format(whole.cost_usd, ".12f")
+    if summed_up:
+        headers[WHOLE_SUMMARY_HEADER] = json.dumps(whole.summary.model_dump())
     return Response(whole.content, 200, headers)
 
 
-def _stream(stream: Stream, *, summary: bool) -> Response:
+def _stream(stream: Stream, *, summed_up: bool) -> Response:
     headers = {PROVIDER_HEADER: stream.provider.name, **passed(stream.headers)}
     close = partial(stream.aclose, schema.ERROR_CANCELLED)
-    return EventStream(stream.events(summary=summary), close, headers)
+    return EventStream(stream.events(summed_up=summed_up), close, headers)
 
 
 def router(calls: Calls) -> APIRouter:

@@ -21,6 +21,8 @@ from llm_proxy.failures import (
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Request
 from llm_proxy.stream import Stream
+from llm_proxy.summary import summary
+from o11y.contracts import CallSummary
 
 
 @dataclass
@@ -31,6 +33,7 @@ class WholeResponse:
     content: bytes
     headers: Mapping[str, str]
     """Headers of the provider's response."""
+    summary: CallSummary
     cost_usd: Decimal | None
 
 
@@ -95,10 +98,13 @@ class Sending:
         attempt = self._attempt
         if attempt.answer:
             attempt.answer.add(content)
-        attempt.end(info, info.tokens or answers.estimate(content, self._request.input_bytes))
+        tokens = info.tokens or answers.estimate(content, self._request.input_bytes)
+        attempt.end(info, tokens)
         self._place.leave(None)
         attempt.inference.end()
-        return WholeResponse(self._provider, content, response.headers, attempt.inference.usd)
+        told = summary(attempt, info, tokens, next(iter(info.finish_reasons), None))
+        usd = attempt.inference.usd
+        return WholeResponse(self._provider, content, response.headers, told, usd)
 
     async def _stream(self, response: httpx2.Response) -> Stream:
         provider = self._provider

@@ -20,7 +20,8 @@ from llm_proxy.answers import (
 from llm_proxy.attempt import Attempt
 from llm_proxy.failures import NOT_READABLE
 from llm_proxy.requests import Operation, Request
-from o11y.contracts import SUMMARY_FIELD, StreamSummary, Usage
+from llm_proxy.summary import summary
+from o11y.contracts import SUMMARY_FIELD
 from o11y.http import deadline
 from o11y.http.sse import MAX_EVENT, Splitter, TooLong, data
 from o11y.http.transport import END_SECONDS
@@ -87,11 +88,11 @@ class Stream:
                 raise self._broken
         self._begun = True
 
-    async def events(self, *, summary: bool = False) -> AsyncGenerator[bytes, None]:
+    async def events(self, *, summed_up: bool = False) -> AsyncGenerator[bytes, None]:
         """The bytes for the caller, bit by bit; the attempt has ended before the last of them.
 
         A stream that breaks ends with an error event. One whose `[DONE]` has come can't. With
-        `summary`, a chunk before `[DONE]`, or after the error, says what is known at the end.
+        `summed_up`, a chunk before `[DONE]`, or after the error, says what is known at the end.
         """
         error: str | None = None
         words = b""
@@ -117,7 +118,7 @@ class Stream:
             raise
         finally:
             await self.aclose(error)
-        told = self._summary() if summary else b""
+        told = self._summary() if summed_up else b""
         if error:
             yield LastError(held + words + told)
         elif last := held + told + b"".join(self._ending):
@@ -138,30 +139,18 @@ class Stream:
                 self._end_call(error)
 
     def _summary(self) -> bytes:
-        """A StreamSummary in a chunk such as OpenAI's, which has the usage and no choices."""
-        tokens, info = self.tokens or Tokens(), self.info
-        usage = Usage(
-            prompt_tokens=tokens.input,
-            completion_tokens=tokens.output,
-            total_tokens=tokens.input + tokens.output,
-        )
-        summary = StreamSummary(
-            model=info.model,
-            provider=self.provider.name,
-            usage=usage,
-            usage_estimated=tokens.estimated,
-            cost_usd=None if self.cost_usd is None else float(self.cost_usd),
-            finish_reason=next(iter(self._accumulator.reasons.values()), None),
-        )
+        """A CallSummary in a chunk such as OpenAI's, which has the usage and no choices."""
+        reason = next(iter(self._accumulator.reasons.values()), None)
+        told = summary(self.attempt, self.info, self.tokens, reason)
         chat = self._request.operation is Operation.CHAT
         chunk: dict[str, object] = {
-            "id": info.id or "",
+            "id": self.info.id or "",
             "object": "chat.completion.chunk" if chat else "text_completion",
             "created": int(time.time()),
-            "model": info.model or "",
+            "model": told.model,
             "choices": [],
-            "usage": usage.model_dump(),
-            SUMMARY_FIELD: summary.model_dump(),
+            "usage": told.usage.model_dump(),
+            SUMMARY_FIELD: told.model_dump(),
         }
         return event(chunk)
 

@@ -67,10 +67,15 @@ unknown.
 """
 
 SUMMARY_HEADER = "X-O11y-Stream-Summary"
-"""Request header of the LLM proxy: end a stream with a chunk that sums it up."""
+"""Request header of the LLM proxy: sum the call up, a stream in its last chunk, a whole answer in
+WHOLE_SUMMARY_HEADER.
+"""
+
+WHOLE_SUMMARY_HEADER = "X-O11y-Summary"
+"""Answer header of the LLM proxy, where it was asked for: a CallSummary as JSON in ASCII."""
 
 SUMMARY_FIELD = "o11y"
-"""Field of that chunk, beside OpenAI's own: a StreamSummary."""
+"""Field of a stream's last chunk, beside OpenAI's own: a CallSummary."""
 
 MAX_TEXTS = 256
 MAX_DEPTH = 50
@@ -127,10 +132,12 @@ class Usage(BaseModel):
     total_tokens: int = 0
 
 
-class StreamSummary(BaseModel):
-    """The summary of a streamed answer that has ended."""
+class CallSummary(BaseModel):
+    """The summary of a call to an LLM that has ended: what the provider tells of it, and where it
+    doesn't, the model that was asked for and an estimate of the tokens.
+    """
 
-    model: str | None
+    model: str
     provider: str
     usage: Usage
     usage_estimated: bool

@@ -116,15 +116,31 @@ class Services:
 
     def _usual(self, call: str, body: Any) -> Response:
         if call.startswith(LLM) and call in USUAL:
-            headers = {"X-O11y-Provider": "openai"}
-            if call in self.costs:
-                headers["X-O11y-Cost-Usd"] = self.costs[call]
-            return Response(200, json=USUAL[call](body), headers=headers)
+            return llm_response(USUAL[call](body), self.costs.get(call))
         if call.endswith("/metrics"):
             return Response(200, text=METRICS)
         if call in USUAL:
             return Response(200, json=USUAL[call](body))
         return Response(404, json={"detail": "no such call"})
+
+
+def llm_response(content: dict[str, Any], cost: str | None = None, status: int = 200) -> Response:
+    """An answer of llm-proxy, which sums up what the provider says, and estimates the rest."""
+    choices = content.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else {}
+    reported = content.get("usage")
+    summary = {
+        "model": content.get("model") or "asked-for",
+        "provider": "openai",
+        "usage": reported or usage(7, 2),
+        "usage_estimated": not reported,
+        "cost_usd": float(cost) if cost else None,
+        "finish_reason": first.get("finish_reason") if isinstance(first, dict) else None,
+    }
+    headers = {"X-O11y-Provider": "openai", "X-O11y-Summary": json.dumps(summary)}
+    if cost:
+        headers["X-O11y-Cost-Usd"] = cost
+    return Response(status, json=content, headers=headers)
 
 
 def usage(prompt: int, completion: int = 0) -> dict[str, int]:

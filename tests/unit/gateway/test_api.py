@@ -18,6 +18,7 @@ from tests.support.gateway_services import (
     STORE,
     Gateway,
     Services,
+    llm_response,
     packed,
     problem,
     usage,
@@ -93,13 +94,69 @@ async def test_embed_stores_nothing_when_not_asked_to(gateway: Gateway, services
 
 async def test_a_vector_may_come_as_numbers(gateway: Gateway, services: Services) -> None:
     rows = [{"index": 0, "embedding": [0.25, -1]}]
-    services.answers[EMBED] = Response(
-        200,
-        json={"model": "e", "data": rows, "usage": usage(1)},
-        headers={"X-O11y-Provider": "openai"},
-    )
+    services.answers[EMBED] = llm_response({"model": "e", "data": rows, "usage": usage(1)})
     await gateway.post("/embed", {"texts": ["a"]})
     assert services.asked(STORE).body["embeddings"] == [[0.25, -1.0]]
+
+
+ROWS = [{"embedding": [0.5, at]} for at in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("indices", "order"),
+    [
+        ([None, None, None], [0, 1, 2]),
+        ([2, 0, 1], [1, 2, 0]),
+        ([0, 0, 0], [0, 1, 2]),
+        ([1, 2, 3], [0, 1, 2]),
+        (["2", "1", "0"], [0, 1, 2]),
+        ([0, None, 2], [0, 1, 2]),
+    ],
+)
+@pytest.mark.parametrize("usual", [{"model": "e", "usage": usage(1)}, {}, {"usage": None}])
+async def test_vectors_without_index_or_usage_are_vectors(
+    indices: list[Any],
+    order: list[int],
+    usual: dict[str, Any],
+    gateway: Gateway,
+    services: Services,
+) -> None:
+    rows = [
+        row if index is None else {**row, "index": index}
+        for row, index in zip(ROWS, indices, strict=True)
+    ]
+    services.answers[EMBED] = llm_response({**usual, "data": rows})
+    answer = await gateway.post("/embed", {"texts": ["a", "b", "c"]})
+    assert answer.status_code == 200
+    assert services.asked(STORE).body["embeddings"] == [[0.5, at] for at in order]
+    assert answer.json()["metadata"]["usage"] == (usual.get("usage") or usage(7, 2))
+
+
+@pytest.mark.parametrize(
+    "lacking",
+    [
+        {"usage": None},
+        {"usage": {"prompt_tokens": 3, "completion_tokens": None, "total_tokens": 3}},
+        {"model": None},
+        {"usage": None, "model": None, "id": None, "created": None, "object": None},
+        {"choices": [{"message": {"content": "a"}}]},
+        {"choices": [{"index": None, "message": {"content": "a"}, "finish_reason": None}]},
+        {"choices": [{"message": {"content": [{"type": "text", "text": "a"}]}}]},
+    ],
+)
+@pytest.mark.parametrize("path", ["/chat", "/full-pipeline"])
+async def test_a_chat_that_lacks_what_nobody_needs_is_an_answer(
+    path: str, lacking: dict[str, Any], gateway: Gateway, services: Services
+) -> None:
+    whole = {"model": "m", "usage": usage(1), "choices": [{"message": {"content": "a"}}]}
+    summed_up = {"X-O11y-Summary": llm_response({}).headers["X-O11y-Summary"]}
+    services.answers[CHAT] = Response(200, json=whole | lacking, headers=summed_up)
+    body = {"message": "q"} if path == "/chat" else {"query": "q"}
+    found = (await gateway.post(path, body)).json()
+    if path == "/full-pipeline":
+        found = found["results"]["openai_response"]
+    assert found["response"] == "a"
+    assert found["metadata"]["usage"] == usage(7, 2)
 
 
 async def test_search_looks_for_the_embedding_of_the_query(
@@ -296,11 +353,8 @@ NAN = packed(1, math.nan)
     [
         ("/chat", {"message": "a"}, CHAT, {"choices": []}),
         ("/chat", {"message": "a"}, CHAT, {"choices": [{}]}),
-        ("/chat", {"message": "a"}, CHAT, {"choices": [{"message": {"content": ["parts"]}}]}),
+        ("/chat", {"message": "a"}, CHAT, {"choices": [{"message": {"content": {"a": 1}}}]}),
         ("/chat", {"message": "a"}, CHAT, {"choices": {"0": {}}}),
-        ("/chat", {"message": "a"}, CHAT, {"usage": {"prompt_tokens": "ten"}}),
-        ("/chat", {"message": "a"}, CHAT, {"usage": None}),
-        ("/chat", {"message": "a"}, CHAT, {"model": None}),
         ("/search", {"query": "a"}, EMBED, {"data": []}),
         ("/search", {"query": "a"}, EMBED, {"data": [{"index": 0}]}),
         ("/search", {"query": "a"}, EMBED, {"data": [{"index": 0, "embedding": []}]}),
@@ -320,14 +374,12 @@ async def test_an_answer_of_the_llm_that_lacks_what_was_asked_for_is_a_bad_gatew
     services: Services,
 ) -> None:
     whole = {"model": "m", "usage": usage(1), "choices": [{"message": {"content": "a"}}]}
-    services.answers[call] = Response(
-        200, json={**whole, **changed}, headers={"X-O11y-Provider": "openai"}
-    )
+    services.answers[call] = llm_response({**whole, **changed})
     response = await gateway.post(path, body)
     assert (response.status_code, services.calls(EMBED, CHAT)) == (502, [])
 
 
-async def test_an_answer_without_a_provider_is_a_bad_gateway(
+async def test_an_answer_without_a_summary_is_a_bad_gateway(
     gateway: Gateway, services: Services
 ) -> None:
     services.answers[CHAT] = Response(200, json={})

@@ -20,6 +20,7 @@ from tests.support.gateway_services import (
     Gateway,
     Held,
     Services,
+    llm_response,
     problem,
 )
 from tests.support.recorded import attributes, identity
@@ -166,7 +167,7 @@ async def test_an_empty_answer_is_not_embedded(
     content: str | None, gateway: Gateway, services: Services
 ) -> None:
     whole = {"model": "m", "usage": {}, "choices": [{"message": {"content": content}}]}
-    services.answers[CHAT] = Response(200, json=whole, headers={"X-O11y-Provider": "openai"})
+    services.answers[CHAT] = llm_response(whole)
     answer = await run(gateway)
     assert (statuses(answer)["chat"], statuses(answer)["embed_answer"]) == ("ok", "skipped")
     assert services.asked(STORE).body["documents"] == [QUERY]

@@ -326,9 +326,27 @@ async def test_all_of_a_chat_has_ended_before_its_last_event_goes(
 
 
 async def test_an_unknown_price_is_null(gateway: Gateway, services: Services) -> None:
-    services.answers[CHAT] = Streamed(delta("a"), summary(cost_usd=None, model=None), DONE)
+    services.answers[CHAT] = Streamed(delta("a"), summary(cost_usd=None), DONE)
     [*_, (_, metadata)] = events(await chat(gateway))
-    assert (metadata["cost_usd"], metadata["model"]) == (None, "")
+    assert metadata["cost_usd"] is None
+
+
+@pytest.mark.parametrize(
+    "lacking",
+    [
+        {"delta": {"content": [{"type": "text", "text": "b"}, {"type": "thinking"}]}},
+        {"delta": {"content": "b"}, "finish_reason": None, "index": None},
+        {"index": "0", "delta": {"content": "b", "role": None}},
+    ],
+)
+async def test_chunks_that_lack_what_nobody_needs_are_read(
+    lacking: dict[str, Any], gateway: Gateway, services: Services
+) -> None:
+    odd = [event({"choices": each}) for each in (None, [], [{"delta": None}], [lacking])]
+    services.answers[CHAT] = Streamed(delta("a"), *odd, summary(), DONE)
+    *pieces, (name, _) = events(await chat(gateway))
+    assert [piece["content"] for _, piece in pieces] == ["a", "b"]
+    assert name == "metadata"
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,39 @@ async def test_who_asks_for_it_is_told_before_the_end_what_the_stream_cost(proxy
     }
 
 
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({}, {}),
+        (
+            {"usage": None, "model": None},
+            {
+                "model": "gpt-4o-mini",
+                "usage": {"prompt_tokens": 8, "completion_tokens": 2, "total_tokens": 10},
+                "usage_estimated": True,
+                "cost_usd": pytest.approx(0.0000024),
+            },
+        ),
+        ({"model": "modèle"}, {"model": "modèle", "cost_usd": None}),
+    ],
+)
+async def test_a_whole_answer_is_summed_up_in_a_header(
+    changed: dict[str, Any], told: dict[str, Any], proxy: Proxy
+) -> None:
+    proxy.upstream.answers[CHAT_CALL] = Response(200, json=CHAT_ANSWER | changed)
+    response = await proxy.chat(CHAT, SUMMARY)
+    assert json.loads(response.headers["x-o11y-summary"]) == {
+        "model": MODEL,
+        "provider": "openai",
+        "usage": {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100},
+        "usage_estimated": False,
+        "cost_usd": pytest.approx(0.00018),
+        "finish_reason": "stop",
+        **told,
+    }
+    assert "x-o11y-summary" not in (await proxy.chat(CHAT)).headers
+
+
 async def test_the_summary_knows_of_the_usage_that_comes_after_done(proxy: Proxy) -> None:
     proxy.upstream.answers[CHAT_CALL] = Streamed(said("a", finish="stop"), DONE, USAGE_EVENT)
     response = await proxy.chat(STREAMED, SUMMARY)
