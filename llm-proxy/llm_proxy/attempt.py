@@ -7,11 +7,12 @@ from decimal import Decimal
 
 import httpx2
 
-from llm_proxy.answers import ResponseInfo, Tokens
+from llm_proxy.answers import ResponseInfo
 from llm_proxy.inference import Inference
 from llm_proxy.meters import Attributes, Meters
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Request
+from llm_proxy.tokens import Tokens
 from o11y.http import attempts
 from o11y.http.attempts import ATTEMPT, Call
 from o11y.telemetry import identity, schema

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import httpx2
 
-from llm_proxy.answers import NotReadable, ProviderFailed
+from llm_proxy.answers import ProviderFailed
 from llm_proxy.backoff import asked_for
+from llm_proxy.reading import NotReadable
 from o11y.http.sse import TooLong
 from o11y.http.transport import nothing_was_sent
 from o11y.openai.headers import passed

@@ -9,11 +9,12 @@ from itertools import pairwise
 
 from opentelemetry.trace import SpanKind
 
-from llm_proxy.answers import ResponseInfo, Tokens
+from llm_proxy.answers import ResponseInfo
 from llm_proxy.content import Answer, asked
 from llm_proxy.meters import Attributes, Meters
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Operation, Request
+from llm_proxy.tokens import Tokens
 from o11y.telemetry import genai, schema
 
 

@@ -10,7 +10,7 @@ from genai_prices.data import providers as price_lists
 from genai_prices.data_snapshot import DataSnapshot
 from genai_prices.types import ModelPrice, PriceCalculation, TieredPrices
 
-from llm_proxy.answers import Tokens
+from llm_proxy.tokens import Tokens
 from o11y.telemetry import schema
 
 NO_LIST = "none"

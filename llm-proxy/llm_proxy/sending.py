@@ -8,7 +8,7 @@ import httpx2
 
 from llm_proxy import answers
 from llm_proxy.admission import Place
-from llm_proxy.answers import NotReadable, ProviderFailed, ResponseInfo, Tokens
+from llm_proxy.answers import ProviderFailed, ResponseInfo
 from llm_proxy.attempt import Attempt
 from llm_proxy.failures import (
     AttemptFailed,
@@ -19,9 +19,11 @@ from llm_proxy.failures import (
     reason,
 )
 from llm_proxy.provider import Provider
+from llm_proxy.reading import NotReadable
 from llm_proxy.requests import Request
 from llm_proxy.stream import Stream
 from llm_proxy.summary import summary
+from llm_proxy.tokens import Tokens, guess
 from o11y.contracts import CallSummary
 
 
@@ -124,4 +126,4 @@ class Sending:
         """The tokens that a provider bills for a good answer that did not come whole."""
         if not self._attempt.accepted or isinstance(error, AttemptFailed | CallRejected):
             return None
-        return answers.guess(self._request.input_bytes, len(self._received))
+        return guess(self._request.input_bytes, len(self._received))

@@ -9,18 +9,13 @@ import httpx2
 import msgspec
 
 from llm_proxy.admission import Place
-from llm_proxy.answers import (
-    NotReadable,
-    ProviderFailed,
-    ResponseInfo,
-    StreamAccumulator,
-    Tokens,
-    guess,
-)
+from llm_proxy.answers import ProviderFailed, ResponseInfo, StreamAccumulator
 from llm_proxy.attempt import Attempt
 from llm_proxy.failures import NOT_READABLE
+from llm_proxy.reading import NotReadable
 from llm_proxy.requests import Operation, Request
 from llm_proxy.summary import summary
+from llm_proxy.tokens import Tokens, guess
 from o11y.contracts import SUMMARY_FIELD
 from o11y.http import deadline
 from o11y.http.sse import MAX_EVENT, Splitter, TooLong, data

@@ -2,8 +2,9 @@
 
 from decimal import Decimal
 
-from llm_proxy.answers import ResponseInfo, Tokens
+from llm_proxy.answers import ResponseInfo
 from llm_proxy.attempt import Attempt
+from llm_proxy.tokens import Tokens
 from o11y.contracts import CallSummary, Usage
 
 

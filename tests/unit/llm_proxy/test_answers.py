@@ -5,15 +5,9 @@ from typing import Any
 
 import pytest
 
-from llm_proxy.answers import (
-    MAX_CHOICES,
-    NotReadable,
-    ProviderFailed,
-    StreamAccumulator,
-    Tokens,
-    estimate,
-    read,
-)
+from llm_proxy.answers import MAX_CHOICES, ProviderFailed, StreamAccumulator, estimate, read
+from llm_proxy.reading import NotReadable
+from llm_proxy.tokens import Tokens
 from tests.support.upstream import CHAT_ANSWER, MODEL
 
 TOKENS = Tokens(input=10, output=5)
@@ -107,13 +101,54 @@ def test_what_an_answer_says_of_itself() -> None:
     assert said.finish_reasons == ("stop",)
 
 
+WHOLE = (MODEL, "chatcmpl-1", Tokens(1000, 100, cached=400), ("stop",))
+
+
 @pytest.mark.parametrize(
-    "changed",
-    [{"choices": [None]}, {"choices": {}}, {"model": 7}, {"id": {}}, {"service_tier": []}],
+    ("changed", "at", "instead"),
+    [
+        ({"choices": [None]}, 3, ()),
+        ({"choices": {}}, 3, ()),
+        ({"choices": [{"finish_reason": 7}]}, 3, ()),
+        ({"choices": [7, {"finish_reason": "stop"}]}, 3, ("stop",)),
+        ({"model": 7}, 0, None),
+        ({"model": "m" * 1000}, 0, "m" * 256),
+        ({"id": {}}, 1, None),
+        ({"id": "i" * 1000}, 1, "i" * 256),
+        ({"service_tier": []}, 0, MODEL),
+        ({"choices": [{"finish_reason": "r" * 1000}]}, 3, ("r" * 64,)),
+        ({"usage": {**PLAIN, "prompt_tokens_details": "many"}}, 2, TOKENS),
+        ({"usage": {**PLAIN, "completion_tokens_details": [1]}}, 2, TOKENS),
+        ({"usage": [PLAIN]}, 2, None),
+    ],
 )
-def test_an_object_that_is_no_answer_says_nothing(changed: dict[str, Any]) -> None:
+def test_a_field_of_another_form_is_left_out_alone(
+    changed: dict[str, Any], at: int, instead: object
+) -> None:
     said = read(json.dumps({**CHAT_ANSWER, **changed}).encode())
-    assert (said.model, said.tokens, said.finish_reasons) == (None, None, ())
+    expected: list[object] = [*WHOLE]
+    expected[at] = instead
+    assert [said.model, said.id, said.tokens, said.finish_reasons] == expected
+
+
+@pytest.mark.parametrize(
+    ("changed", "text_bytes"),
+    [
+        ({"id": 7}, 3),
+        ({"model": {"name": "m"}}, 3),
+        ({"system_fingerprint": float("nan"), "created": float("inf")}, 3),
+        ({"choices": [{"delta": {"content": [{"text": "abc"}]}}, {"delta": {"content": "ab"}}]}, 2),
+        ({"choices": [None, {"index": "0", "delta": {"content": "abc", "tool_calls": 7}}]}, 4),
+    ],
+)
+def test_a_streams_field_of_another_form_is_left_out_alone(
+    changed: dict[str, Any], text_bytes: int
+) -> None:
+    tally = StreamAccumulator()
+    usual = {"id": "c", "model": "m", "choices": [{"index": 0, "delta": {"content": "abc"}}]}
+    tally.add(json.dumps({**usual, **changed, "usage": PLAIN}).encode())
+    assert tally.text_bytes == text_bytes
+    assert tally.info.tokens == TOKENS
 
 
 @pytest.mark.parametrize(

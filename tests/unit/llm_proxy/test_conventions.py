@@ -13,13 +13,14 @@ from opentelemetry.trace import StatusCode
 from opentelemetry.util.genai.handler import TelemetryHandler
 from opentelemetry.util.genai.types import Error
 
-from llm_proxy.answers import ResponseInfo, Tokens
+from llm_proxy.answers import ResponseInfo
 from llm_proxy.attempt import Attempt
 from llm_proxy.inference import Inference
 from llm_proxy.meters import Meters
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Operation, read
 from llm_proxy.settings import Settings
+from llm_proxy.tokens import Tokens
 from o11y.telemetry import environment, schema
 from tests.support.recorded import Recorded, attributes
 from tests.support.upstream import INFERENCE, provider_settings

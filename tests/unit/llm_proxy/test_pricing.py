@@ -10,9 +10,9 @@ from genai_prices.data import providers as price_lists
 from genai_prices.types import Provider as Prices
 from pydantic import ValidationError
 
-from llm_proxy.answers import Tokens
 from llm_proxy.pricing import PriceList
 from llm_proxy.settings import LOCAL, ModelPrices, ProviderSettings
+from llm_proxy.tokens import Tokens
 
 TIERS = (None, "default", "auto", "flex", "priority", "batch", "nobody-knows")
 ROUNDS = 4
