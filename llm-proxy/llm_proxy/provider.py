@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import httpx2
@@ -17,7 +16,8 @@ from llm_proxy.settings import LOCAL, ProviderSettings
 from o11y.http.attempts import CALL, Call, traced
 from o11y.http.balancer import RESEND_COUNT, Balancer, BalancingTransport, as_is, resolve
 from o11y.http.headers import JSON, UNTRACED, USER_AGENT
-from o11y.http.transport import NetworkTransport, no_cookies, port_of, proxies, read_and_close
+from o11y.http.proxies import proxy_for
+from o11y.http.transport import NetworkTransport, no_cookies, port_of, read_and_close
 from o11y.telemetry import schema
 from o11y.telemetry.signals import Telemetry
 from o11y.web.problems import unavailable
@@ -180,21 +180,20 @@ class Provider:
     def _connected(
         self, telemetry: Telemetry, transport: httpx2.AsyncBaseTransport | None
     ) -> httpx2.AsyncClient:
-        """The HTTP client: balanced for the local service, else through the proxies of the
+        """The HTTP client: balanced for the local service, else through the proxy of the
         environment.
         """
         headers = _headers(self.settings)
         name = "inference-svc" if self.is_local else self.name
-        attempts = partial(traced, name, telemetry)
-        network = attempts(transport or NetworkTransport(tls=self.url.scheme == "https"))
-        mounts = {} if transport or self.is_local else proxies()
+        proxy = None if transport or self.is_local else proxy_for(self.url)
+        tls = self.url.scheme == "https" or (proxy or "").startswith("https:")
+        network = traced(name, telemetry, transport or NetworkTransport(tls=tls, proxy=proxy))
         return httpx2.AsyncClient(
             headers=headers,
             auth=None if "authorization" in headers else self._auth,
             timeout=httpx2.Timeout(None, connect=self.settings.connect_seconds),
             cookies=no_cookies(),
             transport=BalancingTransport(self.balancer, network) if self.balancer else network,
-            mounts={pattern: proxy and attempts(proxy) for pattern, proxy in mounts.items()},
         )
 
 

@@ -10,8 +10,6 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from ipaddress import ip_address
-from urllib.request import getproxies
 
 import aiohttp
 import httpx2
@@ -83,10 +81,10 @@ def as_httpx(error: BaseException) -> httpx2.TransportError | None:
 class NetworkTransport(httpx2.AsyncBaseTransport):
     """Requests over connections of its own, of which no cookies are kept.
 
-    `tls` says whether any of them goes to an `https` URL: whom to trust is then read, from where
-    OpenSSL has it or SSL_CERT_FILE and SSL_CERT_DIR say. The name on the certificate is the URL's
-    host, or what the extension `sni_hostname` says. `proxy` is the URL of an HTTP proxy,
-    credentials included.
+    `tls` says whether any of them goes to an `https` URL, the proxy's included: whom to trust is
+    then read, from where OpenSSL has it or SSL_CERT_FILE and SSL_CERT_DIR say. The name on the
+    certificate is the URL's host, or what the extension `sni_hostname` says. `proxy` is the URL of
+    an HTTP proxy, credentials included.
     """
 
     def __init__(self, *, tls: bool, proxy: str | None = None) -> None:
@@ -195,39 +193,3 @@ def _in_pieces(request: httpx2.Request) -> httpx2.Request:
         content=pieces(),
         extensions=request.extensions,
     )
-
-
-class UnsupportedProxy(Exception):
-    """A variable of the environment names a proxy that speaks something else than HTTP."""
-
-
-def proxies() -> dict[str, httpx2.AsyncBaseTransport | None]:
-    """Transports through the proxies of the environment, as `mounts` of a client.
-
-    HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY mean what they mean to httpx2, which doesn't
-    look at them where it is given a transport. Raises UnsupportedProxy.
-    """
-    found = getproxies()
-    direct = [name.strip().lower() for name in found.get("no", "").split(",") if name.strip()]
-    if "*" in direct:
-        return {}
-    mounts: dict[str, httpx2.AsyncBaseTransport | None] = {}
-    for scheme in ("http", "https", "all"):
-        if proxy := found.get(scheme):
-            url = proxy if "://" in proxy else f"http://{proxy}"
-            if not url.startswith(("http://", "https://")):
-                raise UnsupportedProxy(f"{scheme.upper()}_PROXY: only HTTP proxies are supported")
-            mounts[f"{scheme}://"] = NetworkTransport(tls=True, proxy=url)
-    return mounts | {_pattern(name): None for name in direct}
-
-
-def _pattern(name: str) -> str:
-    """An entry of NO_PROXY as a pattern of URLs: a domain stands for what is below it, too."""
-    if "://" in name:
-        return name
-    host = name.strip("[]")
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return f"all://{name}" if name == "localhost" else f"all://*{name}"
-    return f"all://[{host}]" if address.version == 6 else f"all://{host}"

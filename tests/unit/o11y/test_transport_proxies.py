@@ -1,10 +1,10 @@
-"""Which requests go through a proxy of the environment: those that httpx2 would send there."""
+"""Which requests go through a proxy of the environment."""
 
 import httpx2
 import pytest
 
-from o11y.http.transport import UnsupportedProxy, proxies
-from tests.support.near import NearTransport
+from o11y.http.proxies import UnsupportedProxy, proxy_for
+from o11y.http.transport import NetworkTransport
 from tests.support.peers import HELLO, Server, listening
 
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -15,23 +15,6 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
-
-
-async def is_direct(url: str) -> bool:
-    """Whether a request to this URL is made without a proxy."""
-    direct: list[httpx2.Request] = []
-
-    def answer(request: httpx2.Request) -> httpx2.Response:
-        direct.append(request)
-        return httpx2.Response(200)
-
-    transport = NearTransport(answer)
-    async with httpx2.AsyncClient(transport=transport, mounts=proxies()) as http:
-        try:
-            await http.get(url)
-        except httpx2.ConnectError:  # there is no proxy there
-            return False
-    return bool(direct)
 
 
 NOWHERE = "http://127.0.0.1:1"
@@ -59,22 +42,41 @@ NOWHERE = "http://127.0.0.1:1"
         ({"ALL_PROXY": NOWHERE, "NO_PROXY": "::1"}, "http://[::1]:8000", True),
         ({"ALL_PROXY": NOWHERE, "NO_PROXY": "https://llm.test"}, "https://llm.test", True),
         ({"ALL_PROXY": NOWHERE, "NO_PROXY": "https://llm.test"}, "http://llm.test", False),
+        ({"ALL_PROXY": NOWHERE, "NO_PROXY": "*"}, "http://10.0.0.1", True),
+        ({"ALL_PROXY": NOWHERE, "NO_PROXY": "llm.test:8000"}, "http://llm.test:8000/v1", True),
+        ({"ALL_PROXY": NOWHERE, "NO_PROXY": "llm.test:8000"}, "http://llm.test:8001/v1", False),
+        ({"ALL_PROXY": NOWHERE, "NO_PROXY": "llm.test:443"}, "https://eu.llm.test", True),
+        ({"ALL_PROXY": NOWHERE, "NO_PROXY": "llm.test:443"}, "http://llm.test", False),
+        ({"ALL_PROXY": NOWHERE, "NO_PROXY": "10.0.0.1:8000"}, "http://10.0.0.1:8000", True),
+        ({"ALL_PROXY": NOWHERE, "NO_PROXY": "10.0.0.1:8000"}, "http://10.0.0.1", False),
+        ({"ALL_PROXY": NOWHERE, "NO_PROXY": "10.0.0.0/8"}, "http://10.200.0.1:8000", True),
+        ({"ALL_PROXY": NOWHERE, "NO_PROXY": "10.0.0.0/8"}, "http://11.0.0.1", False),
+        ({"ALL_PROXY": NOWHERE, "NO_PROXY": "10.1.2.3/8"}, "http://10.200.0.1", True),
+        ({"ALL_PROXY": NOWHERE, "NO_PROXY": "10.0.0.0/8"}, "http://10.test", False),
+        ({"ALL_PROXY": NOWHERE, "NO_PROXY": "10.0.0.0/99"}, "http://10.0.0.1", False),
+        ({"ALL_PROXY": NOWHERE, "NO_PROXY": "fd00::/8"}, "http://[fd12::1]:8000", True),
+        ({"ALL_PROXY": NOWHERE, "NO_PROXY": "10.0.0.0/8"}, "http://[fd12::1]", False),
+        ({"ALL_PROXY": NOWHERE, "NO_PROXY": "[::1]:8000"}, "http://[::1]:8000", True),
+        ({"ALL_PROXY": NOWHERE, "NO_PROXY": "[::1]:8000"}, "http://[::1]:9000", False),
+        ({"ALL_PROXY": NOWHERE, "NO_PROXY": "*.llm.test"}, "http://eu.llm.test", True),
+        ({"ALL_PROXY": NOWHERE, "NO_PROXY": "LLM.test"}, "http://llm.TEST", True),
+        ({"ALL_PROXY": NOWHERE, "NO_PROXY": " , ,"}, "http://llm.test", False),
     ],
 )
-async def test_the_environment_names_the_way(
+def test_the_environment_names_the_way(
     environment: dict[str, str], url: str, direct: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert await is_direct(url) is direct
+    assert proxy_for(httpx2.URL(url)) == (None if direct else NOWHERE)
 
 
-async def test_a_proxy_that_is_not_spoken_to_stops_the_start(
+def test_a_proxy_that_is_not_spoken_to_stops_the_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", "socks5://ann:hunter2@127.0.0.1:1")
     with pytest.raises(UnsupportedProxy, match="ALL_PROXY: only HTTP proxies are") as raised:
-        proxies()
+        proxy_for(httpx2.URL("http://llm.test"))
     assert "hunter2" not in str(raised.value)
 
 
@@ -82,7 +84,8 @@ async def test_credentials_of_a_proxy_are_its_own(monkeypatch: pytest.MonkeyPatc
     proxy = Server(HELLO)
     async with listening(proxy) as url:
         monkeypatch.setenv("HTTP_PROXY", f"http://ann:hunter2@127.0.0.1:{url.port}")
-        async with httpx2.AsyncClient(mounts=proxies()) as http:
+        way = NetworkTransport(tls=False, proxy=proxy_for(httpx2.URL("http://llm.test/v1")))
+        async with httpx2.AsyncClient(transport=way) as http:
             response = await http.get("http://llm.test/v1", headers={"authorization": "Bearer x"})
     assert response.content == b"hello"
     head = proxy.requests[0].lower()
