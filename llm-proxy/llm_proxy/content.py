@@ -20,7 +20,7 @@ from opentelemetry.util.genai.types import (
 )
 from opentelemetry.util.genai.utils import object_to_any_value
 
-from o11y.telemetry.capture import CUT, MAX_CHARACTERS, PART_CHARACTERS
+from o11y.telemetry.capture import CUT, MAX_BYTES, PART_BYTES
 
 MAX_DATA_URL = 128
 """Characters told of an image that is sent within its message."""
@@ -170,7 +170,7 @@ class Answer:
 
     def __init__(self) -> None:
         self._choices: dict[int, _AnswerChoice] = {}
-        self._left = MAX_CHARACTERS + 1  # one more than is told, so that it shows there was more
+        self._left = MAX_BYTES + 1  # one more than is told, so that it shows there was more
 
     def add(self, data: bytes) -> None:
         """Take the whole answer, or the data of one event."""
@@ -184,9 +184,9 @@ class Answer:
                 if self._left <= 0:
                     continue
                 collected = self._choices[choice.index] = _AnswerChoice()
-                self._left -= PART_CHARACTERS
+                self._left -= PART_BYTES
             if choice.finish_reason:
-                collected.finish_reason = choice.finish_reason[:PART_CHARACTERS]
+                collected.finish_reason = choice.finish_reason[:PART_BYTES]
             if choice.text:
                 collected.text.append(self._kept(choice.text))
             if words := choice.message or choice.delta:
@@ -209,7 +209,7 @@ class Answer:
                 if self._left <= 0:
                     continue
                 call = collected.calls[index] = _Call()
-                self._left -= PART_CHARACTERS
+                self._left -= PART_BYTES
             if given.id:
                 call.id = self._kept(given.id)
             call.name += self._kept(given.function.name or "")

@@ -25,16 +25,16 @@ from opentelemetry.util.genai.utils import gen_ai_json_dumps
 
 from o11y.telemetry import schema
 
-MAX_CHARACTERS = 8192
-"""Most characters of each of the three attributes, before it is JSON. The end of a longer
-conversation is kept, the beginning of a longer text.
+MAX_BYTES = 16 << 10
+"""Most bytes of each of the three attributes as JSON: Loki takes a log record with 64 KiB of them.
+The end of a longer conversation is kept, the beginning of a longer text.
 """
 
 CUT = "… [cut]"
 """The text in the place of what was left out."""
 
-PART_CHARACTERS = 64
-"""Characters that a message or a part counts beside its text."""
+PART_BYTES = 64
+"""Bytes that a message or a part counts beside its text."""
 
 _ON_SPANS = (ContentCapturingMode.SPAN_ONLY, ContentCapturingMode.SPAN_AND_EVENT)
 _IN_EVENTS = (ContentCapturingMode.EVENT_ONLY, ContentCapturingMode.SPAN_AND_EVENT)
@@ -119,32 +119,45 @@ def _cut(messages: Sequence[Message]) -> list[Message]:
                 parts.append(TextPart(CUT))
                 break
             parts.append(room.part(part))
-        room.left -= PART_CHARACTERS
+        room.left -= PART_BYTES
         kept.append(replace(message, role=role, parts=parts, name=room.take(message.name)))
     return kept
 
 
 class _Room:
-    """The number of characters for which there is room yet."""
+    """The number of bytes for which there is room yet."""
 
     def __init__(self) -> None:
-        self.left = MAX_CHARACTERS
+        self.left = MAX_BYTES
 
     def take(self, value: Any) -> Any:
         """The value, or as much of its text as there is room for."""
         if value is None:
             return None
         text = value if isinstance(value, str) else gen_ai_json_dumps(value)
-        left = max(self.left, 0)
-        self.left -= len(text)
-        return value if len(text) <= left else text[:left] + CUT
+        kept = _beginning(text, max(self.left, 0))
+        self.left -= _size(kept) if len(kept) == len(text) else max(self.left, 0)
+        return value if len(kept) == len(text) else kept + CUT
 
     def part(self, part: MessagePart) -> MessagePart:
         """A part with every text of it cut, but for its type."""
-        self.left -= PART_CHARACTERS
+        self.left -= PART_BYTES
         texts = {
             each.name: self.take(getattr(part, each.name))
             for each in fields(part)
             if each.name != "type"
         }
         return replace(part, **texts)
+
+
+def _beginning(text: str, size: int) -> str:
+    """As much of the text as has so many bytes as JSON."""
+    kept = text[:size]
+    while (its_size := _size(kept)) > size:
+        kept = kept[: len(kept) * size // its_size]
+    return kept
+
+
+def _size(text: str) -> int:
+    """The bytes of a text as JSON, in which most characters beyond ASCII have six."""
+    return len(gen_ai_json_dumps(text)) - 2

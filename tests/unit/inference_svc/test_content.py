@@ -13,7 +13,7 @@ from inference_svc.engine import Engine
 from inference_svc.generation import Generator
 from inference_svc.settings import Settings
 from o11y.telemetry import schema
-from o11y.telemetry.capture import CUT, MAX_CHARACTERS
+from o11y.telemetry.capture import CUT, MAX_BYTES
 from o11y.web.problems import Problem
 from tests.support.engines import greedy
 from tests.support.recorded import Recorded, attributes, http
@@ -124,5 +124,5 @@ async def test_of_a_long_prompt_that_is_refused_the_beginning_is_told(
     [message] = json.loads(str(found[schema.INPUT_MESSAGES]))
     content = message["parts"][0]["content"]
     assert content.endswith(CUT)
-    assert len(content) < MAX_CHARACTERS * 1.1
+    assert len(content) < MAX_BYTES * 1.1
     assert schema.OUTPUT_MESSAGES not in found

@@ -9,7 +9,7 @@ from httpx2 import Response
 
 from llm_proxy.content import MAX_DATA_URL, Answer, asked
 from o11y.telemetry import schema
-from o11y.telemetry.capture import CUT, MAX_CHARACTERS
+from o11y.telemetry.capture import CUT, MAX_BYTES
 from tests.support.near import Streamed
 from tests.support.recorded import attributes
 from tests.support.upstream import (
@@ -201,5 +201,5 @@ async def test_of_an_endless_stream_little_is_kept(capturing: Start) -> None:
     [answer] = told(proxy)[schema.OUTPUT_MESSAGES]
     content = answer["parts"][0]["content"]
     assert content.endswith(CUT)
-    assert MAX_CHARACTERS * 0.9 < len(content) < MAX_CHARACTERS * 1.1
+    assert MAX_BYTES * 0.9 < len(content) < MAX_BYTES * 1.1
     assert answer["finish_reason"] == "stop"

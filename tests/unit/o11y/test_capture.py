@@ -15,7 +15,7 @@ from opentelemetry.util.genai.types import (
 
 from o11y.settings import ServiceSettings
 from o11y.telemetry import schema
-from o11y.telemetry.capture import CUT, MAX_CHARACTERS
+from o11y.telemetry.capture import CUT, MAX_BYTES
 from tests.support.recorded import Recorded, attributes
 
 CONTENT = (schema.INPUT_MESSAGES, schema.OUTPUT_MESSAGES, schema.SYSTEM_INSTRUCTIONS)
@@ -124,8 +124,38 @@ def test_of_a_long_text_the_beginning_is_told_and_that_there_was_more() -> None:
         [OutputMessage("assistant", [TextPart(text)], "stop")],
     )
     for key in CONTENT:
-        assert MAX_CHARACTERS * 0.9 < len(found[key]) < MAX_CHARACTERS * 1.1
+        assert MAX_BYTES * 0.9 < len(found[key]) < MAX_BYTES * 1.1
         assert json.dumps(CUT)[1:-1] in found[key]
+
+
+LOKI_BYTES = 64 << 10
+"""Most bytes of structured metadata that Loki takes with a line, by default."""
+
+
+@pytest.mark.parametrize("text", ["x", "é", "漢", "😀", '"\\', "\n\t", "\ud83d", "x漢"])
+@pytest.mark.parametrize("mode", ["SPAN_ONLY", "EVENT_ONLY"])
+def test_what_is_told_is_not_more_than_a_backend_takes(text: str, mode: str) -> None:
+    found = recorded(mode)
+    messages = [InputMessage("user", [TextPart(text * 50_000)]) for _ in range(3)]
+    many = [InputMessage("user", [TextPart(text * 10)] * 20) for _ in range(100)]
+    call = ToolCallRequestPart({text * 5000: text * 50_000}, text * 500, "1")
+    answered = [OutputMessage("assistant", [TextPart(text * 50_000), call], "stop")] * 2
+    system = [InputMessage("system", [TextPart(text * 50_000)])]
+    for asked in (messages, many):
+        with found.telemetry.tracer.start_as_current_span("call") as span:
+            assert found.telemetry.capture
+            found.telemetry.capture.record(span, [*system, *asked], answered)
+    records = found.events() if mode == "EVENT_ONLY" else found.spans()
+    assert len(records) == 2
+    for record in records:
+        told = {key: value for key, value in (record.attributes or {}).items() if key in CONTENT}
+        sizes = [
+            len(value if isinstance(value, str) else json.dumps(value)) for value in told.values()
+        ]
+        assert len(sizes) == 3
+        assert max(sizes) <= MAX_BYTES * 1.1
+        assert sum(sizes) < LOKI_BYTES * 0.9
+        assert min(sizes) > MAX_BYTES * 0.5
 
 
 def test_of_a_long_conversation_the_end_is_told_and_that_there_was_more() -> None:
@@ -133,11 +163,11 @@ def test_of_a_long_conversation_the_end_is_told_and_that_there_was_more() -> Non
     kept = json.loads(told(asked)[schema.INPUT_MESSAGES])
     assert kept[-1]["parts"] == [{"type": "text", "content": "question 99999"}]
     assert kept[0]["parts"][-1]["content"] == CUT
-    assert 20 < len(kept) < MAX_CHARACTERS / 64
+    assert 20 < len(kept) < MAX_BYTES / 64
 
 
 def test_nothing_else_makes_a_message_long() -> None:
     long = "x" * 1_000_000
     call = ToolCallRequestPart({"a": long}, long, long)
     found = told([InputMessage(long, [call, *[TextPart("")] * 1000], name=long)])
-    assert len(found[schema.INPUT_MESSAGES]) < MAX_CHARACTERS * 1.5
+    assert len(found[schema.INPUT_MESSAGES]) < MAX_BYTES * 1.5
