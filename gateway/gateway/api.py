@@ -1,5 +1,7 @@
 """The gateway's own calls: /chat, /embed, /search, /local-inference, /full-pipeline."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
@@ -28,6 +30,18 @@ from o11y.web.openapi import EVENT_STREAM, errors
 from o11y.web.problems import Problem
 
 
+@contextmanager
+def _in_words_of_ours(**fields: str) -> Iterator[None]:
+    """Name fields at fault as the caller of this API knows them, by those of OpenAI's."""
+    try:
+        yield
+    except Problem as problem:
+        for error in problem.errors:
+            field = error["field"].partition(".")[0]
+            error["field"] = fields.get(field, error["field"])
+        raise
+
+
 def router(backends: Backends, pipeline: Pipeline) -> APIRouter:
     api = APIRouter(
         dependencies=[Depends(query_identity)],
@@ -39,7 +53,7 @@ def router(backends: Backends, pipeline: Pipeline) -> APIRouter:
     async def chat(body: ChatRequest) -> ChatAnswer | Response:
         """Ask the LLM one question."""
         identify(body.user_id, body.session_id)
-        try:
+        with _in_words_of_ours(prompt="message", messages="message"):
             if body.stream:
                 deadline.stream(backends.stream_timeout_seconds)
                 return await backends.chat_stream(
@@ -56,17 +70,13 @@ def router(backends: Backends, pipeline: Pipeline) -> APIRouter:
                 max_tokens=body.max_tokens,
                 seed=body.seed,
             )
-        except Problem as problem:
-            for error in problem.errors:  # the provider's field is not the one this caller sent
-                if error["field"] in ("prompt", "messages"):
-                    error["field"] = "message"
-            raise
 
     @api.post("/embed")
     async def embed(body: EmbedRequest) -> EmbedAnswer:
         """Embed texts, and store them as documents."""
         identify(body.user_id, body.session_id)
-        embedded = await backends.embed(body.texts, model=body.model)
+        with _in_words_of_ours(input="texts"):
+            embedded = await backends.embed(body.texts, model=body.model)
         stored = None
         if body.store_in_vector_db:
             stored = await backends.store(
@@ -83,7 +93,8 @@ def router(backends: Backends, pipeline: Pipeline) -> APIRouter:
     async def search(body: SearchRequest) -> SearchAnswer:
         """Find the documents nearest to a text."""
         identify(body.user_id, body.session_id)
-        embedded = await backends.embed([body.query])
+        with _in_words_of_ours(input="query"):
+            embedded = await backends.embed([body.query])
         return await backends.search(
             body.query,
             embedded,

@@ -74,14 +74,19 @@ def _reason(response: httpx2.Response) -> tuple[str, str | None, list[dict[str, 
         message = str(error.get("message", plain[0]))
         field = error.get("param")
         errors = [{"field": str(field), "message": message}] if field else []
-        return message, error.get("code"), errors
+        return message, _word(error.get("code")), errors
     listed = body.get("errors")
     errors = [
         {"field": str(item["field"]), "message": str(item.get("message", ""))}
         for item in (listed if isinstance(listed, list) else [])
         if isinstance(item, dict) and "field" in item
     ]
-    return str(body.get("detail", plain[0])), body.get("code"), errors
+    return str(body.get("detail", plain[0])), _word(body.get("code")), errors
+
+
+def _word(code: object) -> str | None:
+    """A code that programs know; some providers have their status there, as a number."""
+    return code if isinstance(code, str) and code else None
 
 
 def _phrase(status: int) -> str:

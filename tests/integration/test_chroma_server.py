@@ -62,6 +62,42 @@ def test_a_server_that_is_gone_is_503(chroma: Service, vectors: Service) -> None
     assert httpx2.get(f"{vectors.url}/readyz").status_code == 503
 
 
+def answers(vectors: Service) -> list[int]:
+    """What every call that needs the collection is answered, a store last."""
+    return [
+        httpx2.post(f"{vectors.url}/search", json=SEARCH).status_code,
+        httpx2.get(f"{vectors.url}/stats").status_code,
+        httpx2.get(f"{vectors.url}/readyz").status_code,
+        httpx2.post(f"{vectors.url}/documents", json=STORE).status_code,
+    ]
+
+
+def test_a_collection_that_was_removed_is_made_anew(chroma: Service, vectors: Service) -> None:
+    httpx2.post(f"{vectors.url}/documents", json=STORE)
+    database = f"{chroma.url}/api/v2/tenants/default_tenant/databases/default_database"
+    [collection] = httpx2.get(f"{database}/collections").json()
+    removed = httpx2.delete(f"{database}/collections/{collection['name']}")
+    assert removed.status_code == 200
+    assert httpx2.post(f"{vectors.url}/search", json=SEARCH).json()["results"] == []
+    assert answers(vectors) == [200] * 4
+    found = httpx2.post(f"{vectors.url}/search", json=SEARCH).json()["results"]
+    assert [each["document"] for each in found] == ["a", "b"]
+
+
+def test_a_new_server_in_the_old_ones_place_is_empty(
+    chroma: Service, vectors: Service, tmp_path: Path
+) -> None:
+    httpx2.post(f"{vectors.url}/documents", json=STORE)
+    chroma.kill()
+    assert answers(vectors) == [503] * 4
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with chroma_server(elsewhere, httpx2.URL(chroma.url).port):
+        assert answers(vectors) == [200] * 4
+        found = httpx2.post(f"{vectors.url}/search", json=SEARCH).json()["results"]
+        assert [each["document"] for each in found] == ["a", "b"]
+
+
 def test_no_server_is_one_line_and_a_clean_exit(tmp_path: Path) -> None:
     (nobody,) = free_ports(1)
     done = subprocess.run(

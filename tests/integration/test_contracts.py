@@ -1,10 +1,14 @@
 """Every row of the contract on the running stack, with good and with bad input."""
 
+import re
+import socket
 from typing import Any
 
 import httpx2
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from tests.integration.conftest import EmbeddedStack
 
 NUMBER = (int, float)
 
@@ -209,6 +213,39 @@ def test_a_prompt_beyond_the_window_is_told_both_lengths(gateway: httpx2.Client)
     answer = gateway.post("/local-inference", json={"prompt": "word " * 5000, "max_length": 10})
     assert "5002 tokens" in answer.json()["detail"]
     assert "4096" in answer.json()["detail"]
+
+
+OFFERS = {
+    "h2c": "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n",
+    "websocket": "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+}
+
+
+@pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
+@pytest.mark.parametrize(
+    ("port", "path", "body", "status"),
+    [
+        ("GATEWAY_PORT", "/v1/embeddings", '{"input": "a"}', 200),
+        ("LLM_PROXY_PORT", "/v1/embeddings", '{"input": "a"}', 200),
+        ("VECTOR_SVC_PORT", "/documents", '{"documents": []}', 422),
+        ("INFERENCE_SVC_PORT", "/v1/embeddings", '{"input": "a"}', 200),
+    ],
+)
+def test_an_offer_of_another_protocol_is_answered_in_this_one(
+    stack: EmbeddedStack, port: str, path: str, body: str, status: int, offer: str
+) -> None:
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{offer}"
+    first = f"{head}Content-Length: {len(body)}\r\n\r\n{body}"
+    second = "GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    received = b""
+    with socket.create_connection(("127.0.0.1", stack.ports[port]), 30) as connection:
+        connection.sendall((first + second).encode())
+        while piece := connection.recv(65536):
+            received += piece
+    assert re.findall(rb"HTTP/1.1 (\d+) ", received) == [str(status).encode(), b"200"]
+    assert received.endswith(b'{"status":"alive"}')
+    if status == 422:  # the body has been read
+        assert b"documents" in received
 
 
 def test_malformed_json_is_422(gateway: httpx2.Client) -> None:

@@ -80,8 +80,9 @@ def trace_store(folder: Path) -> Iterator[tuple[Service, str]]:
 
 
 @contextmanager
-def chroma_server(folder: Path) -> Iterator[Service]:
-    (port,) = free_ports(1)
+def chroma_server(folder: Path, port: int | None = None) -> Iterator[Service]:
+    """A Chroma server with its data in a folder, at a port that is free or this one."""
+    port = port or free_ports(1)[0]
     command = [
         str(Path(sys.executable).with_name("chroma")),
         "run",
