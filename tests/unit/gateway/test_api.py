@@ -221,6 +221,8 @@ async def test_a_call_and_the_calls_behind_it_are_one_trace(gateway: Gateway) ->
         ("/chat", {"message": "a", "stream": "perhaps"}, "stream"),
         ("/chat", {"message": "a", "user_id": "é"}, "user_id"),
         ("/chat", {"message": "a", "mesage": "b"}, "mesage"),
+        ("/chat", {"message": "a", "model": "m" * 257}, "model"),
+        ("/embed", {"texts": ["a"], "model": "m" * 1_000_000}, "model"),
         ("/embed", {"texts": []}, "texts"),
         ("/embed", {"texts": ["a", ""]}, "texts.1"),
         ("/embed", {"texts": "a"}, "texts"),
@@ -312,16 +314,41 @@ async def test_a_dependency_that_fails_is_told_by_status_and_words(
 
 
 @pytest.mark.parametrize(
-    ("field", "named"),
-    [("messages", "message"), ("prompt", "message"), ("temperature", "temperature")],
+    ("path", "body", "call", "field", "named"),
+    [
+        ("/chat", {"message": "a"}, CHAT, "messages", "message"),
+        ("/chat", {"message": "a"}, CHAT, "messages.0.content", "message"),
+        ("/chat", {"message": "a"}, CHAT, "prompt", "message"),
+        ("/chat", {"message": "a"}, CHAT, "temperature", "temperature"),
+        ("/chat", {"message": "a", "stream": True}, CHAT, "messages", "message"),
+        ("/embed", {"texts": ["a"]}, EMBED, "input", "texts"),
+        ("/embed", {"texts": ["a"]}, EMBED, "input.0", "texts"),
+        ("/embed", {"texts": ["a"]}, EMBED, "model", "model"),
+        ("/search", {"query": "a"}, EMBED, "input", "query"),
+    ],
 )
-async def test_an_error_about_a_chat_names_the_field_this_caller_sent(
-    field: str, named: str, gateway: Gateway, services: Services
+async def test_an_error_names_the_field_this_caller_sent(
+    path: str,
+    body: dict[str, Any],
+    call: str,
+    field: str,
+    named: str,
+    gateway: Gateway,
+    services: Services,
 ) -> None:
     error = {"error": {"message": "too long", "param": field}}
-    services.answers[CHAT] = Response(422, json=error)
-    response = await gateway.post("/chat", {"message": "a"})
+    services.answers[call] = Response(422, json=error)
+    response = await gateway.post(path, body)
     assert response.json()["errors"] == [{"field": named, "message": "too long"}]
+
+
+@pytest.mark.parametrize("code", [429, None, ["busy"], {"a": 1}, ""])
+async def test_a_code_that_is_no_word_is_the_statuss(
+    code: object, gateway: Gateway, services: Services
+) -> None:
+    services.answers[CHAT] = Response(429, json={"error": {"message": "busy", "code": code}})
+    response = await gateway.post("/chat", {"message": "a"})
+    assert response.json()["code"] == "too_many_requests"
 
 
 GARBAGE = [

@@ -36,6 +36,7 @@ from tests.support.upstream import (
     failing,
     outcome,
 )
+from tests.support.whose import identified
 
 Calling = Callable[..., Caller]
 
@@ -415,6 +416,59 @@ async def test_models_are_labels_up_to_a_number(calling: Calling) -> None:
     assert OVERFLOW in labels
     assert len(labels) <= MAX_MODELS + 1
     assert len({span.name for span in caller.spans()}) == MAX_MODELS + 5
+
+
+def models(caller: Caller) -> set[object]:
+    return {labels[1] for labels in counted(caller, schema.OPENAI_API_DURATION)}
+
+
+async def test_models_that_nobody_has_take_no_place(calling: Calling) -> None:
+    limits = {"retries": 0, "breaker_failures": 1000}
+    caller = calling({"models": {"alias": "weights-7b"}, "chat_model": "house", **limits})
+    caller.upstream.answers[CHAT_CALL] = failing(404)
+    for number in range(MAX_MODELS + 5):
+        await outcome(caller, model=f"made-up-{number}")
+    assert models(caller) == {OVERFLOW}
+    caller.upstream.answers[CHAT_CALL] = failing(500)
+    await outcome(caller, model="alias")
+    await outcome(caller, model="house")
+    assert models(caller) == {OVERFLOW, "weights-7b", "house"}
+    del caller.upstream.answers[CHAT_CALL]
+    for model in ("theirs", "gpt-4o"):
+        await outcome(caller, model=model)
+    assert {"theirs", "gpt-4o"} < models(caller)
+    caller.upstream.answers[CHAT_CALL] = failing(500)
+    await outcome(caller, model="theirs")
+    points = caller.recorded.points(schema.GEN_AI_INFERENCE_DURATION.name)
+    failed = {
+        point.labels[schema.REQUEST_MODEL]
+        for point in points
+        if point.labels.get(schema.ERROR_TYPE) == "500"
+    }
+    assert failed == {"weights-7b", "house", "theirs"}
+
+
+async def test_models_that_have_a_price_keep_their_place_beside_any_number_of_others(
+    calling: Calling,
+) -> None:
+    caller = calling({"models": {"*": ""}})
+    for number in range(MAX_MODELS + 5):
+        await outcome(caller, model=f"anything-{number}")
+    await outcome(caller, model="gpt-4o")
+    assert "gpt-4o" in models(caller)
+
+
+async def test_tenants_of_calls_that_nobody_bills_take_no_place(calling: Calling) -> None:
+    caller = calling({"chat_model": "house"})
+    caller.upstream.answers[CHAT_CALL] = failing(404)
+    for number in range(MAX_TENANTS + 5):
+        with identified("ann", None, f"made-up-{number}"):
+            await outcome(caller)
+    del caller.upstream.answers[CHAT_CALL]
+    with identified("ann", None, "acme"):
+        await outcome(caller)
+    tenants = {labels[-1] for labels in counted(caller, schema.OPENAI_TOKENS)}
+    assert tenants == {"acme"}
 
 
 async def test_every_metric_of_a_call_is_in_the_schema(calling: Calling) -> None:

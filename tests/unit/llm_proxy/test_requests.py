@@ -47,6 +47,8 @@ def test_each_operation_has_its_path(operation: Operation, body: bytes, path: st
         (Operation.CHAT, b'{"messages": [{}], "model": 7}', "model"),
         (Operation.CHAT, b'{"messages": [{}], "model": ""}', "model"),
         (Operation.CHAT, b'{"messages": [{}], "model": ["m"]}', "model"),
+        (Operation.CHAT, b'{"messages": [{}], "model": "%s"}' % (b"m" * 257), "model"),
+        (Operation.EMBEDDINGS, b'{"input": "a", "model": "%s"}' % (b"m" * 1_000_000), "model"),
         (Operation.CHAT, b'{"messages": [{}], "stream": "yes"}', "stream"),
         (Operation.CHAT, b'{"messages": [{}], "stream": 1}', "stream"),
         (Operation.CHAT, b'{"messages": [{}], "stream_options": []}', "stream_options"),
