@@ -27,7 +27,7 @@ class Reader(Generic[Form]):
         self._decode: Callable[[bytes], Form] = msgspec.json.Decoder(form).decode
 
     def __call__(self, content: bytes) -> Form:
-        """What the object has of the form. Raises NotReadable for what is no JSON object."""
+        """Read an object. Raises NotReadable for what is no JSON object."""
         try:
             return self._decode(content)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

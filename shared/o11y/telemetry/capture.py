@@ -151,7 +151,7 @@ class _Room:
 
 
 def _beginning(text: str, size: int) -> str:
-    """As much of the text as has so many bytes as JSON."""
+    """The longest beginning of a text that has so many bytes as JSON."""
     kept = text[:size]
     while (its_size := _size(kept)) > size:
         kept = kept[: len(kept) * size // its_size]
