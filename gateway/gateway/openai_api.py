@@ -54,7 +54,7 @@ def routes(backends: Backends) -> list[PlainRoute]:
         kept = _kept(opened.headers)
         return EventStream(_events(opened), opened.aclose, kept, opened.status_code)
 
-    return [PlainRoute(path, forward, operation) for path, operation in OPERATIONS.items()]
+    return [PlainRoute(path, forward, each.described) for path, each in OPERATIONS.items()]
 
 
 def _whole(response: httpx2.Response) -> Response:

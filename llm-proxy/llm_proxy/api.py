@@ -20,7 +20,6 @@ from llm_proxy import requests
 from llm_proxy.calls import Calls
 from llm_proxy.failures import AttemptFailed, CallRejected, classify_response, client_error
 from llm_proxy.provider import Provider
-from llm_proxy.requests import Operation
 from llm_proxy.sending import WholeResponse
 from llm_proxy.stream import Stream
 from o11y.contracts import (
@@ -34,7 +33,7 @@ from o11y.http import deadline
 from o11y.http.transport import nothing_was_sent
 from o11y.openai.headers import passed
 from o11y.openai.models import one
-from o11y.openai.operations import OPERATIONS
+from o11y.openai.operations import OPERATIONS, Operation
 from o11y.telemetry import schema
 from o11y.web.events import EventStream
 from o11y.web.openapi import errors
@@ -64,9 +63,9 @@ def routes(calls: Calls, stream_timeout_seconds: float) -> list[PlainRoute]:
                 return _whole(response, summed_up=summed_up)
             return _stream(response, summed_up=summed_up)
 
-        return PlainRoute(path, answer, OPERATIONS[path])
+        return PlainRoute(path, answer, operation.described)
 
-    return [route(operation, f"/v1{path}") for operation, (path, _) in requests.PATHS.items()]
+    return [route(operation, path) for path, operation in OPERATIONS.items()]
 
 
 def _whole(whole: WholeResponse, *, summed_up: bool) -> Response:

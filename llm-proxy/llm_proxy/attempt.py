@@ -44,8 +44,8 @@ class Attempt:
         """The call as the HTTP client knows it, with the seconds that its head may take."""
         provider = self.provider
         return Call(
-            path=provider.path(self._request.path),
-            url=provider.shown_url(self._request.path),
+            path=provider.path(self._request.operation.path),
+            url=provider.shown_url(self._request.operation.path),
             seconds=seconds,
             idle_seconds=provider.settings.idle_seconds,
             attributes={

@@ -13,7 +13,7 @@ from llm_proxy.answers import ResponseInfo
 from llm_proxy.content import Answer, asked
 from llm_proxy.meters import Attributes, Meters
 from llm_proxy.provider import Provider
-from llm_proxy.requests import Operation, Request
+from llm_proxy.requests import Request
 from llm_proxy.tokens import Tokens
 from o11y.telemetry import genai, schema
 
@@ -38,9 +38,9 @@ class Inference(genai.Operation):
         """US dollars of all attempts; None when the price of one isn't known."""
         super().__init__(
             meters.tracer,
-            f"{request.operation.value} {model}",
+            f"{request.operation.name} {model}",
             {
-                schema.OPERATION: request.operation.value,
+                schema.OPERATION: request.operation.name,
                 **provider.attributes,
                 schema.LLM_PROVIDER: provider.name,
                 schema.REQUEST_MODEL: model,
@@ -52,12 +52,12 @@ class Inference(genai.Operation):
     @property
     def generates(self) -> bool:
         """True for operations that write text, which embeddings don't."""
-        return self._request.operation is not Operation.EMBEDDINGS
+        return self._request.operation.generates
 
     def asks(self, provider: Provider, model: str) -> None:
         """Another provider is asked."""
         self._provider, self._model = provider, model
-        self.span.update_name(f"{self._request.operation.value} {model}")
+        self.span.update_name(f"{self._request.operation.name} {model}")
         named = {schema.LLM_PROVIDER: provider.name, schema.REQUEST_MODEL: model}
         self.span.set_attributes({**provider.attributes, **named})
 

@@ -6,7 +6,8 @@ from typing import NamedTuple, TypeVar
 from opentelemetry.metrics import Observation
 
 from llm_proxy.provider import Provider
-from llm_proxy.requests import Operation, Request
+from llm_proxy.requests import Request
+from o11y.openai.operations import Operation
 from o11y.telemetry import schema
 from o11y.telemetry.bounded import OVERFLOW, Bounded
 from o11y.telemetry.identity import Tenants
@@ -45,7 +46,7 @@ class Times(NamedTuple):
     chunk: BoundHistogram
     input_tokens: BoundHistogram
     output_tokens: BoundHistogram | None
-    """None for embeddings, which generate nothing."""
+    """None for operations that generate nothing."""
 
 
 class Bills(NamedTuple):
@@ -102,14 +103,14 @@ class Meters:
             accepted = error is None or answered is not None
             labels = self._labels(operation, provider, model, answered, accepted=accepted)
             ended = labels | ({schema.ERROR_TYPE: error} if error else {})
-            embeds = operation is Operation.EMBEDDINGS
+            embeds = operation.embeds
             duration = self._embeddings_duration if embeds else self._duration
             found = Times(
                 duration.bind(ended | {schema.LABEL_PROVIDER: provider.name}),
                 self._first_chunk.bind(labels),
                 self._chunk.bind(labels),
                 self._embeddings_tokens.bind(labels) if embeds else self._input_tokens.bind(ended),
-                None if embeds else self._output_tokens.bind(ended),
+                self._output_tokens.bind(ended) if operation.generates else None,
             )
             if labels[schema.REQUEST_MODEL] != OVERFLOW:  # it may get a place yet
                 self._times = _room(self._times)
@@ -170,7 +171,7 @@ class Meters:
         accepted: bool,
     ) -> Attributes:
         labels: Attributes = {
-            schema.OPERATION: operation.value,
+            schema.OPERATION: operation.name,
             **provider.attributes,
             schema.REQUEST_MODEL: self._label(provider, model, accepted=accepted),
         }

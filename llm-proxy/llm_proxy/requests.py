@@ -4,13 +4,14 @@ The body goes to the provider byte for byte as it came, but for the values of th
 """
 
 import re
-from enum import StrEnum
+from functools import cache
 from typing import Any
 
 import msgspec
 
 from llm_proxy.answers import MAX_CHOICES
 from o11y.contracts import MAX_NAME
+from o11y.openai.operations import Operation
 from o11y.telemetry import schema
 from o11y.web.problems import Problem
 
@@ -26,20 +27,12 @@ _DATA = re.compile(rb'"(?:data:[^"\\]{0,128};base64,[^"]*|[A-Za-z0-9+/=_-]{1024,
 _EMPTY = (b"", b"[]", b'""', b"{}", b"null")
 
 
-class Operation(StrEnum):
-    """`gen_ai.operation.name` (semconv gen-ai)."""
-
-    CHAT = "chat"
-    COMPLETION = "text_completion"
-    EMBEDDINGS = "embeddings"
-
-
 class _StreamOptions(msgspec.Struct):
     include_usage: Any = None
 
 
-class _Body(msgspec.Struct):
-    """A request's body as telemetry reads it: a wrong value is the provider's to judge."""
+class _Parameters(msgspec.Struct):
+    """A request's parameters as telemetry reads them: a wrong value is the provider's to judge."""
 
     model: Any = None
     stream: Any = None
@@ -50,12 +43,15 @@ class _Body(msgspec.Struct):
     max_completion_tokens: Any = None
     n: Any = None
     seed: Any = None
-    messages: msgspec.Raw = msgspec.Raw()
-    prompt: msgspec.Raw = msgspec.Raw()
-    input: msgspec.Raw = msgspec.Raw()
 
 
-_body = msgspec.json.Decoder(_Body)
+@cache
+def _decoder(prompt: str) -> msgspec.json.Decoder[Any]:
+    """The decoder of bodies whose prompt is in this field."""
+    fields = [(prompt, msgspec.Raw, msgspec.Raw())]
+    return msgspec.json.Decoder(msgspec.defstruct("Body", fields, bases=(_Parameters,)))
+
+
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _list = msgspec.json.Decoder(list[msgspec.Raw])
 
@@ -64,8 +60,6 @@ class Request(msgspec.Struct, frozen=True):
     """A call to a model as its caller sent it."""
 
     operation: Operation
-    path: str
-    """Below the provider's base URL."""
     body: bytes
     model: str | None
     stream: bool
@@ -116,26 +110,17 @@ class Request(msgspec.Struct, frozen=True):
         return msgspec.json.encode(values)
 
 
-PATHS = {
-    Operation.CHAT: ("/chat/completions", "messages"),
-    Operation.COMPLETION: ("/completions", "prompt"),
-    Operation.EMBEDDINGS: ("/embeddings", "input"),
-}
-"""The path of each operation below `/v1`, and the field it can't be without."""
-
-
 def read(operation: Operation, body: bytes) -> Request:
     """Raises Problem 422 that names the field at fault."""
-    path, required = PATHS[operation]
     try:
-        fields = _body.decode(body)
+        fields = _decoder(operation.prompt).decode(body)
     except msgspec.ValidationError as error:
         raise _invalid("body", f"not a JSON object: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _invalid("body", f"not JSON in UTF-8 with whole characters: {error}") from error
-    content: msgspec.Raw = getattr(fields, required)
+    content: msgspec.Raw = getattr(fields, operation.prompt)
     if bytes(content) in _EMPTY:
-        raise _invalid(required, "required")
+        raise _invalid(operation.prompt, "required")
     if fields.model is not None and (not isinstance(fields.model, str) or not fields.model):
         raise _invalid("model", "must be a string")
     if fields.model is not None and len(fields.model) > MAX_NAME:
@@ -147,10 +132,9 @@ def read(operation: Operation, body: bytes) -> Request:
         raise _invalid("stream_options", "must be an object")
     return Request(
         operation=operation,
-        path=path,
         body=body,
         model=fields.model,
-        stream=bool(fields.stream) and operation is not Operation.EMBEDDINGS,
+        stream=bool(fields.stream) and operation.generates,
         include_usage=bool(options and options.get("include_usage")),
         input_bytes=len(content) - sum(len(each[0]) for each in _DATA.finditer(content)),
         is_text=_OTHER_PARTS.search(content) is None,
@@ -165,7 +149,7 @@ def read(operation: Operation, body: bytes) -> Request:
 
 def _prompts(operation: Operation, content: msgspec.Raw) -> int:
     """The number of prompts: a completion may have a list of texts, or of lists of tokens."""
-    if operation is not Operation.COMPLETION or not bytes(content).startswith(b"["):
+    if operation.prompt != "prompt" or not bytes(content).startswith(b"["):
         return 1
     prompts = _list.decode(content)
     return len(prompts) if prompts and bytes(prompts[0])[:1] in (b'"', b"[") else 1

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 
 from llm_proxy.provider import Provider
-from llm_proxy.requests import Operation, Request
+from llm_proxy.requests import Request
 from o11y.web.problems import Problem
 
 RELEARN_SECONDS = 5.0
@@ -30,7 +30,7 @@ class Routing:
         the only provider is the local one and can't be reached.
         """
         await self.learn_models()
-        if request.operation is Operation.EMBEDDINGS:
+        if request.operation.embeds:
             return self._embedding(request.model)
         return self._generating(request.model)
 

@@ -74,7 +74,7 @@ class Sending:
         attempt, provider, request = self._attempt, self._provider, self._request
         body = request.for_provider(attempt.model, provider.settings.stream_usage)
         call, parent = attempt.call(seconds), attempt.inference.context
-        response = await provider.send(request.path, body, call, parent, resends)
+        response = await provider.send(request.operation.path, body, call, parent, resends)
         attempt.answered(response)
         if attempt.accepted:
             return response

@@ -13,7 +13,7 @@ from llm_proxy.answers import ProviderFailed, ResponseInfo, StreamAccumulator
 from llm_proxy.attempt import Attempt
 from llm_proxy.failures import NOT_READABLE
 from llm_proxy.reading import NotReadable
-from llm_proxy.requests import Operation, Request
+from llm_proxy.requests import Request
 from llm_proxy.summary import summary
 from llm_proxy.tokens import Tokens, guess
 from o11y.contracts import SUMMARY_FIELD
@@ -137,10 +137,9 @@ class Stream:
         """A CallSummary in a chunk such as OpenAI's, which has the usage and no choices."""
         reason = next(iter(self._accumulator.reasons.values()), None)
         told = summary(self.attempt, self.info, self.tokens, reason)
-        chat = self._request.operation is Operation.CHAT
         chunk: dict[str, object] = {
             "id": self.info.id or "",
-            "object": "chat.completion.chunk" if chat else "text_completion",
+            "object": self._request.operation.chunk,
             "created": int(time.time()),
             "model": told.model,
             "choices": [],

@@ -15,11 +15,12 @@ from llm_proxy.app import build
 from llm_proxy.calls import Calls
 from llm_proxy.failures import CallRejected
 from llm_proxy.provider import Provider
-from llm_proxy.requests import Operation
 from llm_proxy.routing import Routing
 from llm_proxy.sending import WholeResponse
 from llm_proxy.settings import ProviderSettings, Settings
 from llm_proxy.stream import Stream
+from o11y.openai import operations
+from o11y.openai.operations import Operation
 from o11y.telemetry import schema
 from o11y.web.problems import Problem
 from tests.support.near import NearTransport, Streamed
@@ -208,9 +209,9 @@ class Caller:
         self.calls = Calls(Routing(self.providers), self.recorded.telemetry)
 
     async def make(
-        self, operation: Operation = Operation.CHAT, **fields: object
+        self, operation: Operation = operations.CHAT, **fields: object
     ) -> "WholeResponse | Stream":
-        usual = {Operation.CHAT: CHAT, Operation.EMBEDDINGS: EMBEDDING}[operation]
+        usual = EMBEDDING if operation.embeds else {operation.prompt: CHAT["messages"]}
         body = json.dumps({"model": "gpt-4o-mini", **usual, **fields}).encode()
         return await self.calls.make(requests.read(operation, body))
 

@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 from fastapi import APIRouter
+from httpx2 import Response
 from pydantic import BaseModel
 
 from deploy.dashboards import panels, promql
+from llm_proxy.sending import WholeResponse
 from llm_proxy.settings import Settings
+from o11y.openai.operations import Operation as CallOfOpenAI
 from o11y.settings import ServiceSettings
 from o11y.telemetry import schema
 from o11y.telemetry.genai import Operation
@@ -22,6 +25,7 @@ from o11y.web.problems import Problem
 from tests.support.processes import ROOT
 from tests.support.recorded import Recorded, bare_machine, http
 from tests.support.small_service import application
+from tests.support.upstream import Caller, failing
 
 ADDING = (ROOT / "docs/adding.md").read_text(encoding="utf-8")
 
@@ -62,6 +66,11 @@ def recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Record
     recorded.telemetry.shutdown()
 
 
+def _either(*arguments: Any, **fields: Any) -> Any:
+    """The class of this name that the page means: that of spans, or of OpenAI's calls."""
+    return CallOfOpenAI(**fields) if "path" in fields else Operation(*arguments, **fields)
+
+
 class RerankRequest(BaseModel):
     documents: list[str]
 
@@ -80,7 +89,7 @@ def example(recorded: Recorded) -> dict[str, Any]:
             for key, value in vars(module).items()
         },
         **{key: value for module in (panels, promql) for key, value in vars(module).items()},
-        "Operation": Operation,
+        "Operation": _either,
         "Problem": Problem,
         "RerankAnswer": RerankAnswer,
         "RerankRequest": RerankRequest,
@@ -101,6 +110,19 @@ def test_an_added_span_and_metric_arrive(example: dict[str, Any], recorded: Reco
     assert (point.value, point.labels) == (3, {schema.LABEL_COLLECTION: "documents"})
     assert example["RERANKED"].services == ("vector-svc",)
     assert example["RERANKED"].source == "o11y"
+
+
+async def test_an_added_call_goes_its_way(example: dict[str, Any]) -> None:
+    caller = Caller({"retries": 1})
+    answer = Response(200, json={"id": "modr-1", "model": "omni", "results": [{"flagged": True}]})
+    caller.upstream.answers["/moderations"] = [failing(500), answer]
+    response = await caller.make(example["MODERATION"], model="omni", input="I will")
+    assert isinstance(response, WholeResponse)
+    assert response.content == answer.content
+    [span] = [each for each in caller.spans() if each.name == "moderation omni"]
+    assert span.attributes
+    assert span.attributes[schema.LLM_ATTEMPTS] == 2
+    assert example["MODERATION"].described["operationId"] == "create_moderation"
 
 
 def test_an_added_panel_asks_for_the_added_metric(example: dict[str, Any]) -> None:

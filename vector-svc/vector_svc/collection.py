@@ -159,7 +159,7 @@ class VectorCollection:
         return [_result(rank, *row) for rank, row in enumerate(rows, 1)]
 
     async def _within(self, work: Callable[[Any, Binding], Awaitable[T]]) -> T | None:
-        """Do work on the collection and return its result; None where Chroma has no such collection.
+        """Do work on the collection and return its result; None where Chroma has none of its name.
 
         Chroma knows a collection by an id, which is another one when it was made anew.
         """

@@ -10,8 +10,8 @@ import pytest
 from httpx2 import Response
 
 from llm_proxy.failures import CallRejected
-from llm_proxy.requests import Operation
 from o11y.http import deadline
+from o11y.openai.operations import EMBEDDINGS
 from o11y.telemetry import schema
 from o11y.web.problems import Problem
 from tests.support.near import Streamed
@@ -264,7 +264,7 @@ async def test_when_all_fail_the_last_one_decides(calling: Calling) -> None:
 async def test_an_embedding_is_not_handed_on(calling: Calling) -> None:
     caller = calling({"retries": 0}, {"embedding_model": "other"})
     caller.upstream.answers["/embeddings"] = failing(500)
-    assert await outcome(caller, operation=Operation.EMBEDDINGS, model="e") == 502
+    assert await outcome(caller, operation=EMBEDDINGS, model="e") == 502
     assert caller.upstream.hosts == ["a.test"]
 
 

@@ -18,9 +18,11 @@ from llm_proxy.attempt import Attempt
 from llm_proxy.inference import Inference
 from llm_proxy.meters import Meters
 from llm_proxy.provider import Provider
-from llm_proxy.requests import Operation, read
+from llm_proxy.requests import read
 from llm_proxy.settings import Settings
 from llm_proxy.tokens import Tokens
+from o11y.openai import operations
+from o11y.openai.operations import COMPLETION, EMBEDDINGS, Operation
 from o11y.telemetry import environment, schema
 from tests.support.recorded import Recorded, attributes
 from tests.support.upstream import INFERENCE, provider_settings
@@ -48,7 +50,7 @@ CHAT = (
 class Call:
     """One call, as both are told of it."""
 
-    operation: Operation = Operation.CHAT
+    operation: Operation = operations.CHAT
     body: bytes = CHAT + b"}"
     info: ResponseInfo = field(default_factory=ResponseInfo)
     tokens: Tokens | None = None
@@ -64,13 +66,9 @@ CALLS = {
     "plain chat": Call(
         body=b'{"messages": [{}]}', info=ResponseInfo(model="m"), tokens=Tokens(3, 1)
     ),
-    "completion": Call(
-        Operation.COMPLETION, b'{"prompt": "a", "max_tokens": 1}', SAID, Tokens(3, 1)
-    ),
-    "embedding": Call(
-        Operation.EMBEDDINGS, b'{"input": "a"}', ResponseInfo(model="e-1"), Tokens(8)
-    ),
-    "failed embedding": Call(Operation.EMBEDDINGS, b'{"input": "a"}', error="429"),
+    "completion": Call(COMPLETION, b'{"prompt": "a", "max_tokens": 1}', SAID, Tokens(3, 1)),
+    "embedding": Call(EMBEDDINGS, b'{"input": "a"}', ResponseInfo(model="e-1"), Tokens(8)),
+    "failed embedding": Call(EMBEDDINGS, b'{"input": "a"}', error="429"),
     "failed chat": Call(error="500"),
     "lost chat": Call(error=schema.ERROR_CONNECTION_LOST),
     "stream": Call(body=STREAMED, info=SAID, tokens=MANY, chunks=4),
@@ -106,7 +104,7 @@ class Both:
     def write_theirs(self, call: Call) -> ReadableSpan:
         told = self.theirs.telemetry
         handler = TelemetryHandler(told.tracer_provider, told.meter_provider)
-        if call.operation is Operation.EMBEDDINGS:
+        if call.operation is EMBEDDINGS:
             self._embedding(handler, call)
         else:
             self._inference(handler, call)
@@ -126,7 +124,7 @@ class Both:
             request_model="m",
             server_address="a.test",
             server_port=80,
-            operation_name=call.operation.value,
+            operation_name=call.operation.name,
         )
         written.temperature, written.top_p = request.temperature, request.top_p
         written.max_tokens, written.seed = request.max_tokens, request.seed
@@ -260,7 +258,7 @@ def test_tokens_of_embeddings_are_no_usage_of_inference(both: Both) -> None:
 @each_call
 def test_metrics_have_the_names_of_today(call: Call, both: Both) -> None:
     both.write_ours(call)
-    embeds = call.operation is Operation.EMBEDDINGS
+    embeds = call.operation is EMBEDDINGS
     durations = (schema.GEN_AI_INFERENCE_DURATION, schema.GEN_AI_EMBEDDINGS_DURATION)
     counts = [sum(point.value for point in both.ours.points(each.name)) for each in durations]
     assert counts == [not embeds, embeds]

@@ -5,14 +5,15 @@ from typing import Any
 
 import pytest
 
-from llm_proxy.requests import Operation, Request, read
+from llm_proxy.requests import Request, read
+from o11y.openai.operations import CHAT, COMPLETION, EMBEDDINGS, Operation
 from o11y.web.problems import Problem
 
 MESSAGES = '"messages": [{"role": "user", "content": "hi"}]'
 
 
 def chat(body: str) -> Request:
-    return read(Operation.CHAT, body.encode())
+    return read(CHAT, body.encode())
 
 
 def refused(operation: Operation, body: bytes) -> Problem:
@@ -24,47 +25,47 @@ def refused(operation: Operation, body: bytes) -> Problem:
 @pytest.mark.parametrize(
     ("operation", "body", "path"),
     [
-        (Operation.CHAT, b'{"messages": [{}]}', "/chat/completions"),
-        (Operation.COMPLETION, b'{"prompt": "a"}', "/completions"),
-        (Operation.COMPLETION, b'{"prompt": [1, 2]}', "/completions"),
-        (Operation.EMBEDDINGS, b'{"input": "a"}', "/embeddings"),
-        (Operation.EMBEDDINGS, b'{"input": [[1, 2]]}', "/embeddings"),
+        (CHAT, b'{"messages": [{}]}', "/chat/completions"),
+        (COMPLETION, b'{"prompt": "a"}', "/completions"),
+        (COMPLETION, b'{"prompt": [1, 2]}', "/completions"),
+        (EMBEDDINGS, b'{"input": "a"}', "/embeddings"),
+        (EMBEDDINGS, b'{"input": [[1, 2]]}', "/embeddings"),
     ],
 )
 def test_each_operation_has_its_path(operation: Operation, body: bytes, path: str) -> None:
-    assert read(operation, body).path == path
+    assert read(operation, body).operation.path == path
 
 
 @pytest.mark.parametrize(
     ("operation", "body", "field"),
     [
-        (Operation.CHAT, b'{"model": "m"}', "messages"),
-        (Operation.CHAT, b'{"messages": []}', "messages"),
-        (Operation.CHAT, b'{"messages": null}', "messages"),
-        (Operation.CHAT, b'{"prompt": "a"}', "messages"),
-        (Operation.COMPLETION, b"{}", "prompt"),
-        (Operation.EMBEDDINGS, b'{"input": ""}', "input"),
-        (Operation.CHAT, b'{"messages": [{}], "model": 7}', "model"),
-        (Operation.CHAT, b'{"messages": [{}], "model": ""}', "model"),
-        (Operation.CHAT, b'{"messages": [{}], "model": ["m"]}', "model"),
-        (Operation.CHAT, b'{"messages": [{}], "model": "%s"}' % (b"m" * 257), "model"),
-        (Operation.EMBEDDINGS, b'{"input": "a", "model": "%s"}' % (b"m" * 1_000_000), "model"),
-        (Operation.CHAT, b'{"messages": [{}], "stream": "yes"}', "stream"),
-        (Operation.CHAT, b'{"messages": [{}], "stream": 1}', "stream"),
-        (Operation.CHAT, b'{"messages": [{}], "stream_options": []}', "stream_options"),
-        (Operation.CHAT, b'{"messages": [{}], "stream_options": true}', "stream_options"),
-        (Operation.CHAT, b"", "body"),
-        (Operation.CHAT, b"[]", "body"),
-        (Operation.CHAT, b"null", "body"),
-        (Operation.CHAT, b'{"messages": ', "body"),
-        (Operation.CHAT, b'{"messages": [{}]} {}', "body"),
-        (Operation.CHAT, b'{"messages": [{}], "temperature": NaN}', "body"),
-        (Operation.CHAT, b'{"messages": [{}], "nobody_knows": Infinity}', "body"),
-        (Operation.CHAT, b'{"messages": [{}], "temperature": 1e999}', "body"),
-        (Operation.CHAT, b'{"messages": [{"content": "\\ud800"}]}', "body"),
-        (Operation.CHAT, b'{"messages": [{}], "model": "\xff"}', "body"),
-        (Operation.CHAT, b"\xef\xbb\xbf" + b'{"messages": [{}]}', "body"),
-        (Operation.CHAT, b'{"messages":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "body"),
+        (CHAT, b'{"model": "m"}', "messages"),
+        (CHAT, b'{"messages": []}', "messages"),
+        (CHAT, b'{"messages": null}', "messages"),
+        (CHAT, b'{"prompt": "a"}', "messages"),
+        (COMPLETION, b"{}", "prompt"),
+        (EMBEDDINGS, b'{"input": ""}', "input"),
+        (CHAT, b'{"messages": [{}], "model": 7}', "model"),
+        (CHAT, b'{"messages": [{}], "model": ""}', "model"),
+        (CHAT, b'{"messages": [{}], "model": ["m"]}', "model"),
+        (CHAT, b'{"messages": [{}], "model": "%s"}' % (b"m" * 257), "model"),
+        (EMBEDDINGS, b'{"input": "a", "model": "%s"}' % (b"m" * 1_000_000), "model"),
+        (CHAT, b'{"messages": [{}], "stream": "yes"}', "stream"),
+        (CHAT, b'{"messages": [{}], "stream": 1}', "stream"),
+        (CHAT, b'{"messages": [{}], "stream_options": []}', "stream_options"),
+        (CHAT, b'{"messages": [{}], "stream_options": true}', "stream_options"),
+        (CHAT, b"", "body"),
+        (CHAT, b"[]", "body"),
+        (CHAT, b"null", "body"),
+        (CHAT, b'{"messages": ', "body"),
+        (CHAT, b'{"messages": [{}]} {}', "body"),
+        (CHAT, b'{"messages": [{}], "temperature": NaN}', "body"),
+        (CHAT, b'{"messages": [{}], "nobody_knows": Infinity}', "body"),
+        (CHAT, b'{"messages": [{}], "temperature": 1e999}', "body"),
+        (CHAT, b'{"messages": [{"content": "\\ud800"}]}', "body"),
+        (CHAT, b'{"messages": [{}], "model": "\xff"}', "body"),
+        (CHAT, b"\xef\xbb\xbf" + b'{"messages": [{}]}', "body"),
+        (CHAT, b'{"messages":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "body"),
     ],
     ids=lambda value: repr(value)[:50],
 )
@@ -92,7 +93,7 @@ def test_what_telemetry_tells_may_be_anything(
     given: dict[str, Any], read_as: tuple[object, ...]
 ) -> None:
     body = json.dumps({"messages": [{}], "model": "m", **given}).encode()
-    request = read(Operation.CHAT, body)
+    request = read(CHAT, body)
     found = (request.temperature, request.top_p, request.max_tokens, request.choices, request.seed)
     assert found == read_as
     assert request.for_provider("m", True) == body
@@ -114,14 +115,14 @@ def test_a_body_in_which_nothing_must_change_goes_byte_for_byte(body: str) -> No
 
 def test_bytes_that_are_no_text_are_the_providers_to_judge() -> None:
     body = b'{"model": "m", "messages": [{"content": "\xff\xfe"}]}'
-    assert read(Operation.CHAT, body).for_provider("m", True) == body
-    assert b"\xff\xfe" in read(Operation.CHAT, body).for_provider("n", True)
+    assert read(CHAT, body).for_provider("m", True) == body
+    assert b"\xff\xfe" in read(CHAT, body).for_provider("n", True)
 
 
 def test_a_key_that_is_no_text_is_refused_where_the_body_must_change() -> None:
     body = b'{"messages": [{}], "\xff": 1}'
     with pytest.raises(Problem) as raised:
-        read(Operation.CHAT, body).for_provider("m", True)
+        read(CHAT, body).for_provider("m", True)
     assert raised.value.status == 422
 
 
@@ -155,7 +156,7 @@ def test_a_stream_is_asked_for_its_usage_beside_the_callers_options(
     options: dict[str, Any] | None, sent: dict[str, Any], model: str
 ) -> None:
     given = {"messages": [{}], "model": "m", "stream": True, "stream_options": options}
-    request = read(Operation.CHAT, json.dumps(given).encode())
+    request = read(CHAT, json.dumps(given).encode())
     assert not request.include_usage
     changed = json.loads(request.for_provider(model, True))
     assert changed == {**given, "model": model, "stream_options": sent}
@@ -164,9 +165,9 @@ def test_a_stream_is_asked_for_its_usage_beside_the_callers_options(
 @pytest.mark.parametrize(
     ("operation", "fields"),
     [
-        (Operation.CHAT, {"stream": True}),
-        (Operation.CHAT, {"stream": False}),
-        (Operation.EMBEDDINGS, {"stream": True}),
+        (CHAT, {"stream": True}),
+        (CHAT, {"stream": False}),
+        (EMBEDDINGS, {"stream": True}),
     ],
 )
 def test_usage_is_asked_of_streams_of_providers_that_tell_it(
@@ -177,23 +178,23 @@ def test_usage_is_asked_of_streams_of_providers_that_tell_it(
     asked = json.loads(request.for_provider("m", True)).get("stream_options")
     assert bool(asked) is request.stream
     assert request.for_provider("m", False) == body
-    assert request.stream is (operation is Operation.CHAT and fields["stream"])
+    assert request.stream is (operation is CHAT and fields["stream"])
 
 
 @pytest.mark.parametrize(
     ("operation", "body", "answers"),
     [
-        (Operation.CHAT, b'{"messages": [{}, {}, {}]}', 1),
-        (Operation.CHAT, b'{"messages": [{}], "n": 3}', 3),
-        (Operation.CHAT, b'{"messages": [{}], "n": 0}', 1),
-        (Operation.CHAT, b'{"messages": [{}], "n": -3}', 1),
-        (Operation.CHAT, b'{"messages": [{}], "n": "3"}', 1),
-        (Operation.CHAT, b'{"messages": [{}], "n": 1000000000}', 128),
-        (Operation.COMPLETION, b'{"prompt": "a"}', 1),
-        (Operation.COMPLETION, b'{"prompt": ["a", "b", "c"], "n": 2}', 6),
-        (Operation.COMPLETION, b'{"prompt": [1, 2, 3]}', 1),
-        (Operation.COMPLETION, b'{"prompt": [[1, 2], [3]]}', 2),
-        (Operation.COMPLETION, b'{"prompt": [ ]}', 1),
+        (CHAT, b'{"messages": [{}, {}, {}]}', 1),
+        (CHAT, b'{"messages": [{}], "n": 3}', 3),
+        (CHAT, b'{"messages": [{}], "n": 0}', 1),
+        (CHAT, b'{"messages": [{}], "n": -3}', 1),
+        (CHAT, b'{"messages": [{}], "n": "3"}', 1),
+        (CHAT, b'{"messages": [{}], "n": 1000000000}', 128),
+        (COMPLETION, b'{"prompt": "a"}', 1),
+        (COMPLETION, b'{"prompt": ["a", "b", "c"], "n": 2}', 6),
+        (COMPLETION, b'{"prompt": [1, 2, 3]}', 1),
+        (COMPLETION, b'{"prompt": [[1, 2], [3]]}', 2),
+        (COMPLETION, b'{"prompt": [ ]}', 1),
     ],
 )
 def test_an_answer_has_so_many_choices_for_each_prompt(
@@ -217,14 +218,14 @@ BASE64 = "QUJD" * 500_000
 def test_data_within_a_prompt_is_no_text(part: dict[str, Any]) -> None:
     message = {"role": "user", "content": [{"type": "text", "text": "What is it?"}, part]}
     body = json.dumps({"messages": [message]}).encode()
-    assert read(Operation.CHAT, body).input_bytes < 200
+    assert read(CHAT, body).input_bytes < 200
 
 
 def test_text_is_text_however_long() -> None:
     body = json.dumps({"messages": [{"content": "many words " * 1000}]}).encode()
-    assert read(Operation.CHAT, body).input_bytes > 11_000
+    assert read(CHAT, body).input_bytes > 11_000
 
 
 def test_half_a_character_is_refused_in_words_that_are_true() -> None:
-    detail = refused(Operation.CHAT, b'{"messages": [{"content": "\\ud83d"}]}').detail
+    detail = refused(CHAT, b'{"messages": [{"content": "\\ud83d"}]}').detail
     assert "whole characters" in detail

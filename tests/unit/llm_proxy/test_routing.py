@@ -6,8 +6,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from llm_proxy.requests import Operation, read
+from llm_proxy.requests import read
 from llm_proxy.settings import LOCAL
+from o11y.openai.operations import CHAT, EMBEDDINGS, Operation
 from o11y.web.problems import Problem
 from tests.support.upstream import Caller
 
@@ -16,8 +17,8 @@ AWAY = httpx2.ConnectError("refused")
 LOCALLY: Mapping[str, Any] = {"name": LOCAL, "base_url": None}
 
 
-async def routes(caller: Caller, model: str | None, operation: Operation = Operation.CHAT) -> Any:
-    field = '"messages"' if operation is Operation.CHAT else '"input"'
+async def routes(caller: Caller, model: str | None, operation: Operation = CHAT) -> Any:
+    field = '"messages"' if operation is CHAT else '"input"'
     named = f'"model": "{model}", ' if model else ""
     request = read(operation, f'{{{named}{field}: ["a"]}}'.encode())
     found = await caller.calls.routing.candidates(request)
@@ -84,10 +85,10 @@ async def test_an_embedding_never_goes_to_another_model(
     found: list[tuple[str, str]],
     calling: Calling,
 ) -> None:
-    assert await routes(calling(*providers), asked, Operation.EMBEDDINGS) == found
+    assert await routes(calling(*providers), asked, EMBEDDINGS) == found
 
 
-@pytest.mark.parametrize("operation", [Operation.CHAT, Operation.EMBEDDINGS])
+@pytest.mark.parametrize("operation", [CHAT, EMBEDDINGS])
 async def test_without_any_default_model_the_caller_must_name_one(
     operation: Operation, calling: Calling
 ) -> None:
