@@ -126,11 +126,11 @@ def router(backends: Backends, pipeline: Pipeline) -> APIRouter:
         if body:
             given |= body.model_dump(exclude_unset=True)
         try:
-            asked = PipelineRequest.model_validate(given)
+            parsed = PipelineRequest.model_validate(given)
         except ValidationError as error:
             errors = [{**item, "loc": ("body", *item["loc"])} for item in error.errors()]
             raise RequestValidationError(errors) from error
-        identify(asked.user_id, asked.session_id)
-        return await pipeline.run(asked)
+        identify(parsed.user_id, parsed.session_id)
+        return await pipeline.run(parsed)
 
     return api

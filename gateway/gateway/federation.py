@@ -66,8 +66,8 @@ def merge(scrapes: Iterable[tuple[dict[str, str], Iterable[Metric]]]) -> list[Me
 
 
 def _placed(labels: dict[str, str], origin: dict[str, str]) -> dict[str, str]:
-    kept = {f"exported_{key}" if key in origin else key: value for key, value in labels.items()}
-    return {**kept, **origin}
+    renamed = {f"exported_{key}" if key in origin else key: value for key, value in labels.items()}
+    return {**renamed, **origin}
 
 
 def router(name: str, own: CollectorRegistry, services: list[ServiceClient]) -> APIRouter:
@@ -87,8 +87,8 @@ def router(name: str, own: CollectorRegistry, services: list[ServiceClient]) -> 
 
     @api.get("/metrics", include_in_schema=False)
     async def metrics(request: Request, scope: Literal["all", "self"] = "all") -> Response:
-        asked = [] if scope == "self" else services
-        found = await asyncio.gather(*(scrape(client) for client in asked))
+        scraped = [] if scope == "self" else services
+        found = await asyncio.gather(*(scrape(client) for client in scraped))
         scrapes = [row for rows in found for row in rows]
         return await asyncio.to_thread(
             expose, _here(name, request), scrapes, request.headers.get("accept", "")

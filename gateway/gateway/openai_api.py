@@ -51,14 +51,14 @@ def routes(backends: Backends) -> list[PlainRoute]:
         )
         if "event-stream" not in opened.headers.get("content-type", ""):
             return _whole(await opened.read())
-        kept = _kept(opened.headers)
-        return EventStream(_events(opened), opened.aclose, kept, opened.status_code)
+        response_headers = _response_headers(opened.headers)
+        return EventStream(_events(opened), opened.aclose, response_headers, opened.status_code)
 
     return [PlainRoute(path, forward, each.described) for path, each in OPERATIONS.items()]
 
 
 def _whole(response: httpx2.Response) -> Response:
-    return Response(response.content, response.status_code, _kept(response.headers))
+    return Response(response.content, response.status_code, _response_headers(response.headers))
 
 
 async def _events(opened: StreamedResponse) -> AsyncGenerator[bytes, None]:
@@ -93,6 +93,6 @@ def router(backends: Backends) -> APIRouter:
     return api
 
 
-def _kept(headers: Mapping[str, str]) -> dict[str, str]:
+def _response_headers(headers: Mapping[str, str]) -> dict[str, str]:
     ours = {name.lower(): value for name in OURS if (value := headers.get(name)) is not None}
     return ours | passed(headers)

@@ -280,9 +280,9 @@ class _Call:
 
 def messages(query: str, found: list[SearchResult]) -> list[ChatCompletionMessageParam]:
     """The conversation for the chat stage: the documents found as context, then the query."""
-    asked: ChatCompletionMessageParam = {"role": "user", "content": query}
+    question: ChatCompletionMessageParam = {"role": "user", "content": query}
     if not found:
-        return [asked]
+        return [question]
     context = "\n\n".join(result.document for result in found)
     return [
         {
@@ -290,7 +290,7 @@ def messages(query: str, found: list[SearchResult]) -> list[ChatCompletionMessag
             "content": f"Answer the question in one or two sentences, using the context.\n\n"
             f"Context:\n{context}",
         },
-        asked,
+        question,
     ]
 
 

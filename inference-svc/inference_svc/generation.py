@@ -23,7 +23,7 @@ from o11y.telemetry.signals import Telemetry
 PROVIDER = "o11y-local"
 """`gen_ai.provider.name` of this service."""
 
-Said = tuple[str, str]
+Turn = tuple[str, str]
 """A role, and what was said in it."""
 
 WAITING, RUNNING = "waiting", "running"
@@ -37,7 +37,7 @@ class Outcome:
     metadata: LocalInferenceMetadata
 
 
-def _asked(request: GenerationRequest) -> dict[str, AttributeValue]:
+def _parameters(request: GenerationRequest) -> dict[str, AttributeValue]:
     """The attributes of parameters that a call may leave out, as far as they were given."""
     attributes: dict[str, AttributeValue | None] = {
         schema.REQUEST_TOP_P: request.top_p,
@@ -73,7 +73,7 @@ class Generator:
         requests: Sequence[GenerationRequest],
         emit: Emit | None = None,
         *,
-        asked: Sequence[Said] = (),
+        turns: Sequence[Turn] = (),
     ) -> Outcome:
         """Generate all `requests` (the choices of one call) inside a span `{name} {model}`;
         `emit` is told their text as it comes. `asked` is what the requests' tokens say, for
@@ -90,7 +90,7 @@ class Generator:
                 schema.REQUEST_MAX_TOKENS: requests[0].max_new_tokens,
                 schema.REQUEST_TEMPERATURE: requests[0].temperature,
                 schema.REQUEST_CHOICES: len(requests),
-                **_asked(requests[0]),
+                **_parameters(requests[0]),
                 **({schema.REQUEST_STREAM: True} if emit else {}),
                 schema.MODEL_NAME: model.name,
                 schema.MODEL_DEVICE: model.device,
@@ -105,10 +105,10 @@ class Generator:
                 generations = await self.engine.generate(requests, emit, call)
             except BaseException as error:
                 self._failed(operation, requests, call, error)
-                self._tell_content(operation.span, asked, ())
+                self._capture_content(operation.span, turns, ())
                 raise
             outcome = self._succeeded(operation, name, call, generations)
-            self._tell_content(operation.span, asked, generations)
+            self._capture_content(operation.span, turns, generations)
             return outcome
 
     def _succeeded(
@@ -116,7 +116,7 @@ class Generator:
     ) -> Outcome:
         outcome = self._outcome(call, generations, operation.stop())
         usage, performance = outcome.metadata.usage, outcome.metadata.performance
-        self._tell(operation.span, call, usage.prompt_tokens, usage.completion_tokens)
+        self._describe(operation.span, call, usage.prompt_tokens, usage.completion_tokens)
         operation.span.set_attributes(
             {
                 schema.FINISH_REASONS: [item.finish_reason for item in generations],
@@ -143,7 +143,7 @@ class Generator:
         kind = _kind(error)
         if call.works:
             generated = sum(work.tokens for work in call.works)
-            self._tell(operation.span, call, len(requests[0].prompt_ids), generated)
+            self._describe(operation.span, call, len(requests[0].prompt_ids), generated)
             broken = [schema.FINISH_ERROR] * len(requests)
             operation.span.set_attribute(schema.FINISH_REASONS, broken)
         if isinstance(error, Rejected):
@@ -155,20 +155,20 @@ class Generator:
             operation.span.add_event(schema.EVENT_CANCELLED, where)
         operation.fail(kind, str(error))
 
-    def _tell_content(
-        self, span: Span, asked: Sequence[Said], generations: Iterable[Generation]
+    def _capture_content(
+        self, span: Span, turns: Sequence[Turn], generations: Iterable[Generation]
     ) -> None:
         if self._capture:
             self._capture.record(
                 span,
-                [InputMessage(role, [TextPart(text)]) for role, text in asked],
+                [InputMessage(role, [TextPart(text)]) for role, text in turns],
                 [
                     OutputMessage("assistant", [TextPart(each.text)], each.finish_reason)
                     for each in generations
                 ],
             )
 
-    def _tell(self, span: Span, call: Call, prompt: int, generated: int) -> None:
+    def _describe(self, span: Span, call: Call, prompt: int, generated: int) -> None:
         """Set the attributes of a call that was let in, however it ended."""
         works, full = call.works, occupancy(call.works)
         span.set_attributes(

@@ -230,8 +230,10 @@ class Gpus:
         }
         for gpu, values in self._newest():
             if gpu.runs_model:
-                told = {name: values[metric] for name, metric in shown.items() if metric in values}
-                return {"name": gpu.name, **told}
+                readings = {
+                    name: values[metric] for name, metric in shown.items() if metric in values
+                }
+                return {"name": gpu.name, **readings}
         return None
 
     def start(self) -> None:

@@ -32,8 +32,8 @@ async def _events(running: Running) -> AsyncGenerator[bytes, None]:
         return
     outcome = running.outcome
     reasons = [generation.finish_reason for generation in outcome.generations]
-    told = {**outcome.metadata.model_dump(), "finish_reasons": reasons}
-    yield Last(event(told, "metadata"))
+    summary = {**outcome.metadata.model_dump(), "finish_reasons": reasons}
+    yield Last(event(summary, "metadata"))
 
 
 def router(
@@ -66,7 +66,7 @@ def router(
             seed=body.seed,
         )
         requests = request.choices(body.num_sequences)
-        run = partial(generator.run, "text_completion", requests, asked=[("user", body.prompt)])
+        run = partial(generator.run, "text_completion", requests, turns=[("user", body.prompt)])
         if body.stream:
             deadline.stream(stream_timeout_seconds)
             running = Running(run)

@@ -213,9 +213,9 @@ def router(
                 field="model",
             )
 
-    def budget(asked: int | None, prompt_ids: list[int]) -> int:
+    def budget(max_tokens: int | None, prompt_ids: list[int]) -> int:
         """New tokens: what was asked for, else a default that fits beside the prompt."""
-        return asked or max(1, min(DEFAULT_MAX_TOKENS, engine.window - len(prompt_ids)))
+        return max_tokens or max(1, min(DEFAULT_MAX_TOKENS, engine.window - len(prompt_ids)))
 
     @api.post("/chat/completions", response_model=None, responses=EVENT_STREAM)
     async def chat(body: ChatCompletionRequest) -> dict[str, Any] | Response:
@@ -228,7 +228,7 @@ def router(
         if body.stream:
             deadline.stream(stream_timeout_seconds)
             return await stream_chat(generator, requests, messages, _wants_usage(body))
-        outcome = await generator.run("chat", requests, asked=messages)
+        outcome = await generator.run("chat", requests, turns=messages)
         choices = [
             {
                 "index": index,
@@ -246,11 +246,11 @@ def router(
         ids = await prompts.text(body.prompt)
         new = budget(body.max_tokens, ids)
         requests = body.request(ids, new, body.stop).choices(body.n or 1)
-        asked = [("user", body.prompt)]
+        turns = [("user", body.prompt)]
         if body.stream:
             deadline.stream(stream_timeout_seconds)
-            return await stream_text(generator, requests, asked, _wants_usage(body))
-        outcome = await generator.run("text_completion", requests, asked=asked)
+            return await stream_text(generator, requests, turns, _wants_usage(body))
+        outcome = await generator.run("text_completion", requests, turns=turns)
         choices = [
             {
                 "index": index,

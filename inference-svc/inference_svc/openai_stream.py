@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from inference_svc.engine import GenerationRequest
-from inference_svc.generation import Generator, Said
+from inference_svc.generation import Generator, Turn
 from inference_svc.running import Running
 from o11y.web import problems
 from o11y.web.events import EventStream, Last, LastError, event
@@ -20,10 +20,10 @@ Choice = Callable[[int, str | None, str | None], dict[str, Any]]
 
 
 async def stream_chat(
-    generator: Generator, requests: Sequence[GenerationRequest], asked: Sequence[Said], usage: bool
+    generator: Generator, requests: Sequence[GenerationRequest], turns: Sequence[Turn], usage: bool
 ) -> EventStream:
     """The streamed response for a chat. Raises Problem when it fails before the first token."""
-    running = await _begun(generator, "chat", requests, asked)
+    running = await _begun(generator, "chat", requests, turns)
     chunks = _Chunks(running, "chatcmpl", "chat.completion.chunk", _chat_choice, usage)
     roles = [_chat_choice(index, "", None) for index in range(len(requests))]
     for choice in roles:
@@ -32,10 +32,10 @@ async def stream_chat(
 
 
 async def stream_text(
-    generator: Generator, requests: Sequence[GenerationRequest], asked: Sequence[Said], usage: bool
+    generator: Generator, requests: Sequence[GenerationRequest], turns: Sequence[Turn], usage: bool
 ) -> EventStream:
     """The streamed response for a text completion. Raises Problem as `stream_chat` does."""
-    running = await _begun(generator, "text_completion", requests, asked)
+    running = await _begun(generator, "text_completion", requests, turns)
     chunks = _Chunks(running, "cmpl", "text_completion", _text_choice, usage)
     return EventStream(chunks.events(generator.engine.language_model.name, []), running.close)
 
@@ -44,9 +44,9 @@ async def _begun(
     generator: Generator,
     operation: str,
     requests: Sequence[GenerationRequest],
-    asked: Sequence[Said],
+    turns: Sequence[Turn],
 ) -> Running:
-    running = Running(partial(generator.run, operation, requests, asked=asked))
+    running = Running(partial(generator.run, operation, requests, turns=turns))
     await running.begin()
     return running
 
@@ -89,10 +89,10 @@ class _Chunks:
         try:
             async for index, text in self._running.pieces():
                 # as in a whole answer, the text of a chat begins without white space
-                said = text.lstrip() if index in blank else text
-                if said:
+                piece = text.lstrip() if index in blank else text
+                if piece:
                     blank.discard(index)
-                    yield event({**frame, "choices": [self._choice(index, said, None)]})
+                    yield event({**frame, "choices": [self._choice(index, piece, None)]})
         except Problem as problem:  # too late for an HTTP status
             problems.report(problem)
             yield LastError(event(openai_error(problem)))

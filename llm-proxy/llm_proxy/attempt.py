@@ -107,19 +107,19 @@ class Attempt:
         for total, count in zip(bills.tokens, tokens.by_type(), strict=True):
             if count:
                 total.add(count, context)
-        told: Attributes = {schema.ATTEMPT_INPUT_TOKENS: tokens.input}
+        billed: Attributes = {schema.ATTEMPT_INPUT_TOKENS: tokens.input}
         if self.inference.generates:
-            told[schema.ATTEMPT_OUTPUT_TOKENS] = tokens.output
+            billed[schema.ATTEMPT_OUTPUT_TOKENS] = tokens.output
         if tokens.estimated:
-            told[schema.USAGE_ESTIMATED] = True
+            billed[schema.USAGE_ESTIMATED] = True
         usd, source = self._price(info, tokens)
         if usd is None:
             bills.unpriced.add(1, context)
         else:
-            told[schema.ATTEMPT_COST_USD] = float(usd)
+            billed[schema.ATTEMPT_COST_USD] = float(usd)
             bills.cost.add(float(usd), context)
         self.inference.bill(tokens, usd, source)
-        return told
+        return billed
 
     def _price(self, info: ResponseInfo, tokens: Tokens) -> tuple[Decimal | None, str]:
         """USD, None when the price isn't known; and where the price is from."""

@@ -19,9 +19,9 @@ def wait(retry: int, headers: Mapping[str, str] | None) -> float:
     OpenAI's `retry-after-ms`) is obeyed. Otherwise the longest wait doubles each time, up to
     MOST_SECONDS, with full jitter.
     """
-    asked = asked_for(headers) if headers else None
-    if asked is not None:
-        return asked
+    wanted = asked_for(headers) if headers else None
+    if wanted is not None:
+        return wanted
     return random.uniform(0, min(MOST_SECONDS, FIRST_SECONDS * 2.0**retry))
 
 

@@ -31,7 +31,7 @@ _REASONS = {"tool_calls": "tool_call", "function_call": "tool_call"}
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-class _Asked(msgspec.Struct):
+class _RequestBody(msgspec.Struct):
     messages: list[dict[str, Any]] = []
     prompt: Any = None
 
@@ -47,7 +47,7 @@ class _ToolCall(msgspec.Struct):
     function: _Function = msgspec.field(default_factory=_Function)
 
 
-class _Words(msgspec.Struct):
+class _Content(msgspec.Struct):
     content: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
@@ -56,24 +56,24 @@ class _Words(msgspec.Struct):
 
 class _Choice(msgspec.Struct):
     index: int = 0
-    message: _Words | None = None
-    delta: _Words | None = None
+    message: _Content | None = None
+    delta: _Content | None = None
     text: str | None = None
     finish_reason: str | None = None
 
 
-class _Answered(msgspec.Struct):
+class _ResponseBody(msgspec.Struct):
     choices: list[_Choice] | None = None
 
 
-_asked = msgspec.json.Decoder(_Asked)
-_answered = msgspec.json.Decoder(_Answered)
+_request = msgspec.json.Decoder(_RequestBody)
+_response = msgspec.json.Decoder(_ResponseBody)
 
 
-def asked(body: bytes) -> list[InputMessage]:
+def input_messages(body: bytes) -> list[InputMessage]:
     """The messages of a chat, or the prompts of a completion, as the body of the call has them."""
     try:
-        found = _asked.decode(body)
+        found = _request.decode(body)
     except _UNREADABLE:
         return []
     if found.messages:
@@ -162,7 +162,7 @@ class _AnswerChoice:
         return OutputMessage("assistant", parts, _REASONS.get(reason or "", reason))
 
 
-class Answer:
+class MessageAccumulator:
     """An answer, put together from its body or from the events of a stream.
 
     It keeps little more than may be told, whatever comes.
@@ -175,7 +175,7 @@ class Answer:
     def add(self, data: bytes) -> None:
         """Take the whole answer, or the data of one event."""
         try:
-            choices = _answered.decode(data).choices or ()
+            choices = _response.decode(data).choices or ()
         except _UNREADABLE:  # also [DONE]
             return
         for choice in choices:
@@ -188,7 +188,7 @@ class Answer:
             if choice.finish_reason:
                 collected.finish_reason = choice.finish_reason[:PART_BYTES]
             if choice.text:
-                collected.text.append(self._kept(choice.text))
+                collected.text.append(self._beginning(choice.text))
             if words := choice.message or choice.delta:
                 self._add(collected, words)
 
@@ -196,12 +196,12 @@ class Answer:
         """A message for each choice, in their order."""
         return [self._choices[index].message() for index in sorted(self._choices)]
 
-    def _add(self, collected: _AnswerChoice, words: _Words) -> None:
+    def _add(self, collected: _AnswerChoice, words: _Content) -> None:
         if words.reasoning_content:
-            collected.reasoning.append(self._kept(words.reasoning_content))
+            collected.reasoning.append(self._beginning(words.reasoning_content))
         for text in (words.content, words.refusal):
             if text:
-                collected.text.append(self._kept(text))
+                collected.text.append(self._beginning(text))
         for at, given in enumerate(words.tool_calls or ()):
             index = at if given.index is None else given.index
             call = collected.calls.get(index)
@@ -211,11 +211,11 @@ class Answer:
                 call = collected.calls[index] = _Call()
                 self._left -= PART_BYTES
             if given.id:
-                call.id = self._kept(given.id)
-            call.name += self._kept(given.function.name or "")
-            call.arguments += self._kept(given.function.arguments or "")
+                call.id = self._beginning(given.id)
+            call.name += self._beginning(given.function.name or "")
+            call.arguments += self._beginning(given.function.arguments or "")
 
-    def _kept(self, text: str) -> str:
-        kept = text[: max(self._left, 0)]
-        self._left -= len(kept)
-        return kept
+    def _beginning(self, text: str) -> str:
+        beginning = text[: max(self._left, 0)]
+        self._left -= len(beginning)
+        return beginning

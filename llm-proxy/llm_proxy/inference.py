@@ -10,7 +10,7 @@ from itertools import pairwise
 from opentelemetry.trace import SpanKind
 
 from llm_proxy.answers import ResponseInfo
-from llm_proxy.content import Answer, asked
+from llm_proxy.content import MessageAccumulator, input_messages
 from llm_proxy.meters import Attributes, Meters
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Request
@@ -28,7 +28,7 @@ class Inference(genai.Operation):
         self._provider = provider
         self._model = model
         self._info = ResponseInfo()
-        self._answer: Answer | None = None
+        self._answer: MessageAccumulator | None = None
         self._tokens: Tokens | None = None
         self._known_usd: Decimal | None = None
         self.attempts = 0
@@ -61,11 +61,11 @@ class Inference(genai.Operation):
         named = {schema.LLM_PROVIDER: provider.name, schema.REQUEST_MODEL: model}
         self.span.set_attributes({**provider.attributes, **named})
 
-    def listener(self) -> Answer | None:
+    def listener(self) -> MessageAccumulator | None:
         """The accumulator of an attempt's answer, where telemetry may hold it."""
         capture = self._meters.capture
         listens = capture and capture.has_content and self.generates and self.span.is_recording()
-        self._answer = Answer() if listens else None
+        self._answer = MessageAccumulator() if listens else None
         return self._answer
 
     def bill(self, tokens: Tokens, usd: Decimal | None, source: str) -> None:
@@ -88,7 +88,7 @@ class Inference(genai.Operation):
         if self.ended:
             return
         seconds = self.stop()
-        self.span.set_attributes(self._found())
+        self.span.set_attributes(self._outcome())
         times = self._meters.times(
             self._request.operation, self._provider, self._model, self._info.model, self.error
         )
@@ -105,12 +105,12 @@ class Inference(genai.Operation):
         if self._meters.capture and self.generates:
             if self._answer:
                 messages = self._answer.messages()
-                self._meters.capture.record(self.span, asked(self._request.body), messages)
+                self._meters.capture.record(self.span, input_messages(self._request.body), messages)
             else:
                 self._meters.capture.record(self.span)
         super().end()
 
-    def _found(self) -> Attributes:
+    def _outcome(self) -> Attributes:
         """Attributes that are known at the end only."""
         info, tokens = self._info, self._tokens
         found: Attributes = {schema.LLM_ATTEMPTS: self.attempts}

@@ -105,10 +105,10 @@ class Provider:
         )
         self._client = self._connected(telemetry, transport)
 
-    def model(self, asked: str) -> str:
+    def model(self, model_name: str) -> str:
         """The provider's name for the model that is asked for."""
         models = self.settings.models
-        return models.get(asked) or models.get(ANY) or asked
+        return models.get(model_name) or models.get(ANY) or model_name
 
     def is_configured(self, model: str) -> bool:
         """True for a model that the settings name, or the local service has."""

@@ -82,7 +82,7 @@ class Request(msgspec.Struct, frozen=True):
     @property
     def attributes(self) -> dict[str, str | int | float]:
         """The parameters of the call, as attributes of a span."""
-        told = {
+        parameters = {
             schema.REQUEST_TEMPERATURE: self.temperature,
             schema.REQUEST_TOP_P: self.top_p,
             schema.REQUEST_MAX_TOKENS: self.max_tokens,
@@ -90,7 +90,7 @@ class Request(msgspec.Struct, frozen=True):
             schema.REQUEST_SEED: self.seed,
             schema.REQUEST_STREAM: self.stream or None,
         }
-        return {key: value for key, value in told.items() if value is not None}
+        return {key: value for key, value in parameters.items() if value is not None}
 
     def for_provider(self, model: str, stream_usage: bool) -> bytes:
         """The body with the provider's name for the model; a stream is to tell its usage."""

@@ -46,15 +46,15 @@ class Routing:
                     raise
                 self._silent_until[provider.name] = time.monotonic() + RELEARN_SECONDS
 
-    def _generating(self, asked: str | None) -> list[Candidate]:
+    def _generating(self, model_name: str | None) -> list[Candidate]:
         """All providers that have a name for the model.
 
         The local one of several takes its own model where its `models` have no entry for this one.
         """
         found: list[Candidate] = []
         for provider in self.providers:
-            model = provider.chat_model if asked is None else provider.model(asked)
-            if asked == model and provider.is_local and len(self.providers) > 1:
+            model = provider.chat_model if model_name is None else provider.model(model_name)
+            if model_name == model and provider.is_local and len(self.providers) > 1:
                 model = provider.chat_model  # it hasn't got the others' models
             if model is not None:
                 found.append((provider, model))
@@ -64,11 +64,13 @@ class Routing:
             )
         return found
 
-    def _embedding(self, asked: str | None) -> list[Candidate]:
+    def _embedding(self, model_name: str | None) -> list[Candidate]:
         """Providers with this very model, as vectors of two can't be compared; else the first."""
-        if asked is None:
-            asked = next((one.embedding_model for one in self.providers if one.embedding_model), "")
-        if not asked:
+        if model_name is None:
+            model_name = next(
+                (one.embedding_model for one in self.providers if one.embedding_model), ""
+            )
+        if not model_name:
             raise Problem(
                 422,
                 "model: no provider has a default embedding model",
@@ -76,8 +78,8 @@ class Routing:
                 field="model",
             )
         found = [
-            (provider, provider.settings.models.get(asked) or asked)
+            (provider, provider.settings.models.get(model_name) or model_name)
             for provider in self.providers
-            if asked in provider.settings.models or asked == provider.embedding_model
+            if model_name in provider.settings.models or model_name == provider.embedding_model
         ]
-        return found or [(self.providers[0], asked)]
+        return found or [(self.providers[0], model_name)]

@@ -104,9 +104,9 @@ class Sending:
         attempt.end(info, tokens)
         self._place.leave(None)
         attempt.inference.end()
-        told = summary(attempt, info, tokens, next(iter(info.finish_reasons), None))
+        summed_up = summary(attempt, info, tokens, next(iter(info.finish_reasons), None))
         usd = attempt.inference.usd
-        return WholeResponse(self._provider, content, response.headers, told, usd)
+        return WholeResponse(self._provider, content, response.headers, summed_up, usd)
 
     async def _stream(self, response: httpx2.Response) -> Stream:
         provider = self._provider

@@ -113,10 +113,10 @@ class Stream:
             raise
         finally:
             await self.aclose(error)
-        told = self._summary() if summed_up else b""
+        summed_up_event = self._summary() if summed_up else b""
         if error:
-            yield LastError(held + words + told)
-        elif last := held + told + b"".join(self._ending):
+            yield LastError(held + words + summed_up_event)
+        elif last := held + summed_up_event + b"".join(self._ending):
             yield Last(last)
 
     async def aclose(self, error: str | None = None) -> None:
@@ -136,15 +136,15 @@ class Stream:
     def _summary(self) -> bytes:
         """A CallSummary in a chunk such as OpenAI's, which has the usage and no choices."""
         reason = next(iter(self._accumulator.reasons.values()), None)
-        told = summary(self.attempt, self.info, self.tokens, reason)
+        summed_up = summary(self.attempt, self.info, self.tokens, reason)
         chunk: dict[str, object] = {
             "id": self.info.id or "",
             "object": self._request.operation.chunk,
             "created": int(time.time()),
-            "model": told.model,
+            "model": summed_up.model,
             "choices": [],
-            "usage": told.usage.model_dump(),
-            SUMMARY_FIELD: told.model_dump(),
+            "usage": summed_up.usage.model_dump(),
+            SUMMARY_FIELD: summed_up.model_dump(),
         }
         return event(chunk)
 

@@ -54,9 +54,9 @@ class Tokens(msgspec.Struct, frozen=True):
 
     def by_type(self) -> tuple[int, ...]:
         """The tokens of each of `meters.TOKEN_TYPES`."""
-        sent, received = min(self.input_audio, self.input), min(self.output_audio, self.output)
+        spoken, answered = min(self.input_audio, self.input), min(self.output_audio, self.output)
         return (
-            *(self.input - sent, sent, self.output - received, received),
+            *(self.input - spoken, spoken, self.output - answered, answered),
             *(self.cached, self.cache_write, self.reasoning, self.input_audio, self.output_audio),
         )
 
@@ -85,21 +85,22 @@ def guess(input_bytes: int, output_bytes: int) -> Tokens:
 
 def tokens_of(usage: Usage | None) -> Tokens | None:
     """The tokens that a usage tells; None where it does not say how many were sent."""
-    sent = None if usage is None else count_of(usage.prompt_tokens)
-    if usage is None or sent is None:
+    input_tokens = None if usage is None else count_of(usage.prompt_tokens)
+    if usage is None or input_tokens is None:
         return None
-    told = usage.prompt_tokens_details or _PromptDetails()
-    received = usage.completion_tokens_details or _CompletionDetails()
+    prompt = usage.prompt_tokens_details or _PromptDetails()
+    completion = usage.completion_tokens_details or _CompletionDetails()
     output, total = count_of(usage.completion_tokens) or 0, count_of(usage.total_tokens) or 0
-    cached = (told.cached_tokens, usage.prompt_cache_hit_tokens, usage.cached_tokens)
+    cached = (prompt.cached_tokens, usage.prompt_cache_hit_tokens, usage.cached_tokens)
     return Tokens(
-        input=sent,
-        output=max(output, total - sent),  # some tell reasoning beside it, and in the total alone
-        cached=min(sent, next((count for each in cached if (count := count_of(each))), 0)),
-        cache_write=count_of(told.cache_write_tokens) or 0,
-        input_audio=count_of(told.audio_tokens) or 0,
-        output_audio=count_of(received.audio_tokens) or 0,
-        reasoning=count_of(received.reasoning_tokens) or 0,
+        input=input_tokens,
+        # some tell reasoning beside the completion, and count it in the total alone
+        output=max(output, total - input_tokens),
+        cached=min(input_tokens, next((count for each in cached if (count := count_of(each))), 0)),
+        cache_write=count_of(prompt.cache_write_tokens) or 0,
+        input_audio=count_of(prompt.audio_tokens) or 0,
+        output_audio=count_of(completion.audio_tokens) or 0,
+        reasoning=count_of(completion.reasoning_tokens) or 0,
     )
 
 

@@ -194,10 +194,10 @@ class BalancingTransport(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """The response of the first attempt that has one. Raises what the last one raised."""
-        asked = request.extensions
+        options = request.extensions
         tried: list[Replica] = []
         while True:
-            replica = await self._acquire(asked.get(REPLICA), tried)
+            replica = await self._acquire(options.get(REPLICA), tried)
             attempt = self._attempt(request, replica, len(tried))
             tried.append(replica)
             try:
@@ -206,7 +206,7 @@ class BalancingTransport(httpx2.AsyncBaseTransport):
                 self.balancer.release(replica)
                 if nothing_was_sent(error):
                     replica.failed()
-                if not self._try_again(error, asked, len(tried)):
+                if not self._try_again(error, options, len(tried)):
                     raise
                 continue
             if response.is_closed:
@@ -245,13 +245,15 @@ class BalancingTransport(httpx2.AsyncBaseTransport):
         except OSError as error:
             raise httpx2.ConnectError(str(error)) from error
 
-    def _try_again(self, error: BaseException, asked: Mapping[str, object], attempts: int) -> bool:
+    def _try_again(
+        self, error: BaseException, options: Mapping[str, object], attempts: int
+    ) -> bool:
         most = self._attempts or len(self.balancer.replicas)
-        if REPLICA in asked or attempts >= most:
+        if REPLICA in options or attempts >= most:
             return False
         if nothing_was_sent(error):
             return True
-        return bool(asked.get(IDEMPOTENT)) and isinstance(error, httpx2.NetworkError)
+        return bool(options.get(IDEMPOTENT)) and isinstance(error, httpx2.NetworkError)
 
 
 class _Occupying(httpx2.AsyncByteStream):

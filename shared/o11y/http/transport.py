@@ -54,27 +54,27 @@ def as_httpx(error: BaseException) -> httpx2.TransportError | None:
 
     Their words hold no URL, whose query may hold a key, and nothing that a server wrote.
     """
-    told = error.__cause__ if isinstance(error, httpx2.TransportError) else error
-    match told:
+    cause = error.__cause__ if isinstance(error, httpx2.TransportError) else error
+    match cause:
         case aiohttp.ConnectionTimeoutError():
             return httpx2.ConnectTimeout("there was no connection in time")
         case aiohttp.ClientConnectorError():
-            return httpx2.ConnectError(str(told.os_error) or type(told.os_error).__name__)
+            return httpx2.ConnectError(str(cause.os_error) or type(cause.os_error).__name__)
         case aiohttp.InvalidURL() | UnicodeError():
             return httpx2.ConnectError("the host's name can't be looked up")
         case aiohttp.ServerTimeoutError():
             return httpx2.ReadTimeout("the answer did not come in time")
         case aiohttp.ClientHttpProxyError():
-            return httpx2.ProxyError(f"the proxy answered {told.status}")
+            return httpx2.ProxyError(f"the proxy answered {cause.status}")
         case aiohttp.ClientResponseError():
-            return httpx2.RemoteProtocolError(told.message.partition(":")[0])
+            return httpx2.RemoteProtocolError(cause.message.partition(":")[0])
         case TimeoutError():  # of whoever waits
             return None
         case aiohttp.ClientConnectionError() | aiohttp.ClientPayloadError() | OSError():
-            reason = told.strerror if isinstance(told, OSError) else None
+            reason = cause.strerror if isinstance(cause, OSError) else None
             return httpx2.ReadError(reason or "the connection was closed")
         case aiohttp.ClientError():
-            return httpx2.RemoteProtocolError(type(told).__name__)
+            return httpx2.RemoteProtocolError(type(cause).__name__)
     return error if isinstance(error, httpx2.TransportError) else None
 
 

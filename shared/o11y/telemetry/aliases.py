@@ -65,8 +65,8 @@ def with_metrics(
 
 
 def _own(keys: set[str], point: Any) -> Any:
-    kept = {key: value for key, value in point.attributes.items() if key in keys}
-    return replace(point, attributes=kept)
+    selected = {key: value for key, value in point.attributes.items() if key in keys}
+    return replace(point, attributes=selected)
 
 
 def _other(alias: schema.Alias, points: Iterable[Any]) -> Iterator[Any]:

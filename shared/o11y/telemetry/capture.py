@@ -61,8 +61,8 @@ class Capture:
     def record(
         self,
         span: Span,
-        asked: Sequence[InputMessage] = (),
-        answered: Sequence[OutputMessage] = (),
+        input_messages: Sequence[InputMessage] = (),
+        output_messages: Sequence[OutputMessage] = (),
     ) -> None:
         """Tell of a call whose `span` has all other attributes and is about to end.
 
@@ -70,19 +70,19 @@ class Capture:
         """
         if not isinstance(span, ReadableSpan) or not span.is_recording():
             return
-        told = _content(asked, answered) if self.has_content else {}
+        content = _content(input_messages, output_messages) if self.has_content else {}
         if self._logger:
             self._logger.emit(
                 LogRecord(
                     timestamp=time.time_ns(),
                     severity_number=SeverityNumber.DEBUG,
                     event_name=schema.EVENT_INFERENCE,
-                    attributes={**(span.attributes or {}), **(told if self._in_events else {})},
+                    attributes={**(span.attributes or {}), **(content if self._in_events else {})},
                     context=set_span_in_context(span),
                 )
             )
         if self._on_spans:
-            span.set_attributes({key: gen_ai_json_dumps(items) for key, items in told.items()})
+            span.set_attributes({key: gen_ai_json_dumps(items) for key, items in content.items()})
 
     def record_documents(self, span: Span, found: Sequence[RetrievalDocument]) -> None:
         """Put the ids and scores that a search found on its span; they are in no event."""
@@ -91,26 +91,26 @@ class Capture:
 
 
 def _content(
-    asked: Sequence[InputMessage], answered: Sequence[OutputMessage]
+    input_messages: Sequence[InputMessage], output_messages: Sequence[OutputMessage]
 ) -> dict[str, list[dict[str, Any]]]:
     """The attributes that hold the content of a call."""
-    instructions = [message for message in asked if message.role in _INSTRUCTIONS]
-    others = [message for message in asked if message.role not in _INSTRUCTIONS]
-    kept: tuple[tuple[str, Iterable[Any]], ...] = (
+    instructions = [message for message in input_messages if message.role in _INSTRUCTIONS]
+    others = [message for message in input_messages if message.role not in _INSTRUCTIONS]
+    cut: tuple[tuple[str, Iterable[Any]], ...] = (
         (schema.SYSTEM_INSTRUCTIONS, [p for each in _cut(instructions) for p in each.parts]),
         (schema.INPUT_MESSAGES, _cut(others[::-1])[::-1]),
-        (schema.OUTPUT_MESSAGES, _cut(answered)),
+        (schema.OUTPUT_MESSAGES, _cut(output_messages)),
     )
-    return {key: [asdict(item) for item in items] for key, items in kept if items}
+    return {key: [asdict(item) for item in items] for key, items in cut if items}
 
 
 def _cut(messages: Sequence[Message]) -> list[Message]:
     """The first of the messages, as many as there is room for."""
     room = _Room()
-    kept: list[Message] = []
+    cut: list[Message] = []
     for message in messages:
         if room.left <= 0:
-            kept[-1] = replace(kept[-1], parts=[*kept[-1].parts, TextPart(CUT)])
+            cut[-1] = replace(cut[-1], parts=[*cut[-1].parts, TextPart(CUT)])
             break
         role = room.take(message.role)
         parts: list[MessagePart] = []
@@ -120,8 +120,8 @@ def _cut(messages: Sequence[Message]) -> list[Message]:
                 break
             parts.append(room.part(part))
         room.left -= PART_BYTES
-        kept.append(replace(message, role=role, parts=parts, name=room.take(message.name)))
-    return kept
+        cut.append(replace(message, role=role, parts=parts, name=room.take(message.name)))
+    return cut
 
 
 class _Room:
@@ -135,9 +135,9 @@ class _Room:
         if value is None:
             return None
         text = value if isinstance(value, str) else gen_ai_json_dumps(value)
-        kept = _beginning(text, max(self.left, 0))
-        self.left -= _size(kept) if len(kept) == len(text) else max(self.left, 0)
-        return value if len(kept) == len(text) else kept + CUT
+        cut = _beginning(text, max(self.left, 0))
+        self.left -= _size(cut) if len(cut) == len(text) else max(self.left, 0)
+        return value if len(cut) == len(text) else cut + CUT
 
     def part(self, part: MessagePart) -> MessagePart:
         """A part with every text of it cut, but for its type."""
@@ -152,10 +152,10 @@ class _Room:
 
 def _beginning(text: str, size: int) -> str:
     """The longest beginning of a text that has so many bytes as JSON."""
-    kept = text[:size]
-    while (its_size := _size(kept)) > size:
-        kept = kept[: len(kept) * size // its_size]
-    return kept
+    cut = text[:size]
+    while (its_size := _size(cut)) > size:
+        cut = cut[: len(cut) * size // its_size]
+    return cut
 
 
 def _size(text: str) -> int:

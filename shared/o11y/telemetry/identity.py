@@ -92,9 +92,9 @@ def identify(user_id: str | None, session_id: str | None = None) -> None:
     It ends with the request: the middleware of the server span puts the context back.
     """
     if user_id or session_id:
-        told = with_identity(context.get_current(), user_id, session_id)
-        context.attach(told)
-        trace.get_current_span().set_attributes(attributes(told))
+        identified = with_identity(context.get_current(), user_id, session_id)
+        context.attach(identified)
+        trace.get_current_span().set_attributes(attributes(identified))
 
 
 def extract(headers: Mapping[str, str]) -> Context:

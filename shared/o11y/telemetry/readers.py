@@ -87,7 +87,7 @@ class _Exemplars:
     """Exemplars that were read and not exported: the SDK gives each of them once."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[object, ...], list[Any]] = {}
+        self._pending: dict[tuple[object, ...], list[Any]] = {}
         self._lock = threading.Lock()
 
     def keep(self, data: export.MetricsData) -> None:
@@ -98,23 +98,25 @@ class _Exemplars:
                     for metric in scope.metrics:
                         for point in metric.data.data_points:
                             if point.exemplars:
-                                self._kept[_key(metric, point)] = [*point.exemplars]
+                                self._pending[_key(metric, point)] = [*point.exemplars]
 
     def put_back(self, data: export.MetricsData) -> export.MetricsData:
         """The metrics with the exemplars that were kept, which are kept no longer."""
         with self._lock:
-            kept, self._kept = self._kept, {}
-        if not kept:
+            pending, self._pending = self._pending, {}
+        if not pending:
             return data
-        return with_metrics(data, lambda metrics: (_with_exemplars(each, kept) for each in metrics))
+        return with_metrics(
+            data, lambda metrics: (_with_exemplars(each, pending) for each in metrics)
+        )
 
 
 def _with_exemplars(
-    metric: export.Metric, kept: dict[tuple[object, ...], list[Any]]
+    metric: export.Metric, pending: dict[tuple[object, ...], list[Any]]
 ) -> export.Metric:
     data: Any = metric.data
     points = [
-        replace(point, exemplars=[*kept.get(_key(metric, point), ()), *point.exemplars])
+        replace(point, exemplars=[*pending.get(_key(metric, point), ()), *point.exemplars])
         for point in data.data_points
     ]
     return replace(metric, data=replace(data, data_points=points))

@@ -45,9 +45,9 @@ class HttpProtocol(HttpToolsProtocol):
         lines = [b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url)]
         for name, value in self.headers:
             if name == b"connection":
-                tokens = (token.strip() for token in value.split(b","))
-                kept = [token for token in tokens if token.lower() in (b"close", b"keep-alive")]
-                lines.append(b"connection: " + b", ".join(kept))
+                offered = (token.strip() for token in value.split(b","))
+                tokens = [token for token in offered if token.lower() in (b"close", b"keep-alive")]
+                lines.append(b"connection: " + b", ".join(tokens))
             elif name != b"upgrade":
                 lines.append(b"%s: %s" % (name, value))
         return b"\r\n".join([*lines, b"", b""])

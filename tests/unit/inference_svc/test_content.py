@@ -118,7 +118,7 @@ async def test_of_a_long_prompt_that_is_refused_the_beginning_is_told(
     recorded = Recorded("inference-svc", settings)
     generator = Generator(engine, recorded.telemetry)
     with pytest.raises(Problem):
-        await generator.run("chat", [greedy([1] * 500)], asked=[("user", "x" * 1_000_000)])
+        await generator.run("chat", [greedy([1] * 500)], turns=[("user", "x" * 1_000_000)])
     [span] = recorded.spans()
     found = attributes(span)
     [message] = json.loads(str(found[schema.INPUT_MESSAGES]))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from httpx2 import Response
 
-from llm_proxy.content import MAX_DATA_URL, Answer, asked
+from llm_proxy.content import MAX_DATA_URL, MessageAccumulator, input_messages
 from o11y.telemetry import schema
 from o11y.telemetry.capture import CUT, MAX_BYTES
 from tests.support.near import Streamed
@@ -148,7 +148,7 @@ def test_messages_have_the_parts_the_conventions_name() -> None:
         {"role": "tool", "content": "done", "tool_call_id": "7"},
         {"role": 5, "content": 5, "tool_calls": 5},
     ]
-    user, assistant, tool, odd = asked(json.dumps({"messages": messages}).encode())
+    user, assistant, tool, odd = input_messages(json.dumps({"messages": messages}).encode())
     assert user.name == "ann"
     assert [part.type for part in user.parts] == ["text", "uri", "uri", "file"]
     assert vars(user.parts[2])["uri"] == image[:MAX_DATA_URL] + CUT
@@ -166,11 +166,11 @@ def test_messages_have_the_parts_the_conventions_name() -> None:
     "body", [b'{"messages": [1]}', b'{"messages": 1}', b'{"prompt": [1, 2]}', b"["]
 )
 def test_what_is_no_conversation_is_not_told(body: bytes) -> None:
-    assert asked(body) == []
+    assert input_messages(body) == []
 
 
 def test_calls_of_tools_are_put_together() -> None:
-    answer = Answer()
+    answer = MessageAccumulator()
     for index, name, arguments in ((0, "f", '{"a"'), (1, "g", "no JSON"), (0, None, ": 1}")):
         call = {"index": index, "id": name, "function": {"name": name, "arguments": arguments}}
         choice: dict[str, Any] = {"index": 0, "delta": {"tool_calls": [call]}}
@@ -186,7 +186,7 @@ def test_calls_of_tools_are_put_together() -> None:
 def test_deep_arguments_do_no_harm(arguments: str) -> None:
     call = {"id": "7", "function": {"name": "f", "arguments": arguments}}
     body = json.dumps({"messages": [{"role": "assistant", "tool_calls": [call]}]})
-    [found] = asked(body.encode())
+    [found] = input_messages(body.encode())
     json.dumps(vars(found.parts[0]))
 
 
