@@ -106,7 +106,7 @@ class Attempt:
         )
         for total, count in zip(bills.tokens, tokens.by_type(), strict=True):
             if count:
-                total.add(count, context)
+                total.add(count)
         billed: Attributes = {schema.ATTEMPT_INPUT_TOKENS: tokens.input}
         if self.inference.generates:
             billed[schema.ATTEMPT_OUTPUT_TOKENS] = tokens.output

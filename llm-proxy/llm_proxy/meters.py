@@ -38,6 +38,21 @@ Attributes = dict[str, Value]
 Ready = TypeVar("Ready")
 
 
+class Total:
+    """A sum under one set of labels, which is read when metrics are collected: adding to it costs
+    next to nothing, where a counter of the SDK's takes as long as half a span.
+    """
+
+    __slots__ = ("labels", "value")
+
+    def __init__(self, labels: Attributes) -> None:
+        self.labels = labels
+        self.value = 0
+
+    def add(self, amount: int) -> None:
+        self.value += amount
+
+
 class Times(NamedTuple):
     """The instruments for the times of an operation."""
 
@@ -54,8 +69,8 @@ class Bills(NamedTuple):
 
     cost: BoundCounter
     unpriced: BoundCounter
-    tokens: Sequence[BoundCounter]
-    """A counter for each of TOKEN_TYPES."""
+    tokens: Sequence[Total]
+    """A sum for each of TOKEN_TYPES."""
 
 
 class Meters:
@@ -80,7 +95,8 @@ class Meters:
         self._chunk = telemetry.histogram(schema.GEN_AI_CHUNK)
         self._cost = telemetry.counter(schema.OPENAI_COST)
         self._unpriced = telemetry.counter(schema.OPENAI_UNPRICED)
-        self._tokens = telemetry.counter(schema.OPENAI_TOKENS)
+        self._tokens: dict[frozenset[tuple[str, Value]], Total] = {}
+        telemetry.observable_counter(schema.OPENAI_TOKENS, self._observe_tokens)
         self._priced_models = Bounded(MAX_MODELS)
         self._other_models = Bounded(MAX_MODELS)
         self._times: dict[tuple[object, ...], Times] = {}
@@ -154,7 +170,7 @@ class Meters:
             cost=self._cost.bind(call | billed),
             unpriced=self._unpriced.bind(call),
             tokens=[
-                self._tokens.bind(
+                self._total(
                     {**counted, schema.LABEL_TYPE: kind, schema.TOKEN_MODALITY: modality or prompt}
                 )
                 for kind, modality in TOKEN_TYPES
@@ -185,6 +201,13 @@ class Meters:
         is_priced = accepted and provider.prices.knows(model)
         label = self._priced_models(model, accepted=is_priced)
         return self._other_models(model, accepted=accepted) if label == OVERFLOW else label
+
+    def _total(self, labels: Attributes) -> Total:
+        return self._tokens.setdefault(frozenset(labels.items()), Total(labels))
+
+    def _observe_tokens(self) -> Iterable[Observation]:
+        totals = list(self._tokens.values())
+        return [Observation(total.value, total.labels) for total in totals if total.value]
 
     def _observe_running(self) -> Iterable[Observation]:
         for provider, count in self.running.items():
