@@ -3,22 +3,28 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx2
 from fastapi import FastAPI
+from sqlalchemy.exc import SQLAlchemyError
 
-from gateway import api, federation, health, openai_api
+from gateway import admin_api, api, federation, health, openai_api
+from gateway.admission import AdmissionMiddleware
 from gateway.backends import Backends
 from gateway.caller import PARAMETERS
 from gateway.corpus import Corpus
 from gateway.health import Health
+from gateway.keys import bootstrap
+from gateway.keys.bootstrap import BadKeysFile
+from gateway.keys.directory import KeyDirectory
 from gateway.pipeline import Pipeline
 from gateway.settings import Settings
 from gateway.trust_boundary import TrustBoundary
 from o11y.openai.operations import OPERATIONS
 from o11y.telemetry.signals import Telemetry
 from o11y.web.body_limit import LARGE_BODY
-from o11y.web.service import Service, create_app
+from o11y.web.service import Service, StartError, create_app
 
 
 def build(
@@ -29,29 +35,38 @@ def build(
     services = [backends.llm, backends.vector, backends.inference]
     corpus = Corpus(backends, telemetry)
     state = Health(backends)
+    directory = KeyDirectory(settings.auth, settings.database_url.get_secret_value())
+    if settings.keys_file is not None:
+        _load_keys(settings.keys_file, directory)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await directory.refresh()
         async with asyncio.TaskGroup() as background:
+            tasks = [background.create_task(directory.watch())]
             if settings.seed_corpus:
-                loading = background.create_task(corpus.load())
+                tasks.append(background.create_task(corpus.load()))
             yield
-            if settings.seed_corpus:
-                loading.cancel()
+            for task in tasks:
+                task.cancel()
         await backends.aclose()
+        await asyncio.to_thread(directory.store.close)
 
     async def ready() -> str | None:
+        if directory.failure:
+            return directory.failure
         if settings.seed_corpus and not corpus.settled.is_set():
             return "the corpus is being loaded"
         if await state.can_answer():
             return None
         return "neither llm-proxy nor inference-svc is ready"
 
-    return create_app(
+    app = create_app(
         "gateway",
         telemetry,
         [
             api.router(backends, Pipeline(backends, telemetry)),
+            admin_api.router(directory),
             openai_api.router(backends),
             health.router(state, backends),
             federation.router(telemetry.service, telemetry.registry, services),
@@ -60,7 +75,27 @@ def build(
         ready,
         timeout_seconds=settings.request_timeout_seconds,
         routes=openai_api.routes(backends),
-        extract=TrustBoundary(settings.trace_context),
+        extract=TrustBoundary(settings.trace_context, lambda: not directory.required),
         parameters=PARAMETERS,
         body_limits=dict.fromkeys((*OPERATIONS, "/embed"), LARGE_BODY),
     )
+    app.add_middleware(
+        AdmissionMiddleware,
+        directory=directory,
+        admin_key=settings.admin_key,
+        metrics_are_public=settings.metrics_public,
+    )
+    return app
+
+
+def _load_keys(file: Path, directory: KeyDirectory) -> None:
+    """Bring the database to what a file says. Raises StartError."""
+    try:
+        directory.prepare()
+        bootstrap.load(file, directory.store)
+    except BadKeysFile as error:
+        raise StartError(f"KEYS_FILE: {error}") from error
+    except (SQLAlchemyError, OSError) as error:
+        raise StartError(
+            f"DATABASE_URL: the keys of KEYS_FILE can't be stored: {type(error).__name__}"
+        ) from error

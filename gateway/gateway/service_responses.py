@@ -31,14 +31,14 @@ def not_as_asked(service: str, error: ValidationError) -> Problem:
 def raise_for_problem(response: httpx2.Response, service: str) -> None:
     """Raise the Problem a bad answer stands for.
 
-    What the caller can mend (400, 404, 409, 422, 429) keeps its status and words; 503 and 504 too,
-    since they name the cause; anything else is 502.
+    What the caller can mend (400, 403, 404, 409, 413, 422, 429) keeps its status and words; 503 and
+    504 too, since they name the cause; anything else is 502.
     """
     if response.status_code < 300:
         return
     detail, code, errors = _reason(response)
     status = response.status_code
-    if status not in (400, 404, 409, 413, 422, 429, 503, 504):
+    if status not in (400, 403, 404, 409, 413, 422, 429, 503, 504):
         detail, status, code = f"{service} answered {status}: {detail}", 502, "upstream_error"
     retry = response.headers.get("retry-after")
     raise Problem(

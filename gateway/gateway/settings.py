@@ -1,13 +1,22 @@
 """Settings of the gateway, read from the environment."""
 
-from pydantic import Field, HttpUrl
+from pathlib import Path
 
+from pydantic import Field, HttpUrl, SecretStr, field_validator
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+from gateway.keys.directory import Auth
 from gateway.trust_boundary import TraceContext
 from o11y.settings import ServiceSettings
 
 
 class Settings(ServiceSettings):
-    """Addresses of the services behind the gateway, and its time limits in seconds."""
+    """Addresses of the services behind the gateway, its time limits in seconds, and its callers.
+
+    `auth` "auto" asks for keys once there is one. `admin_key` opens `/admin/…`. `keys_file` has
+    keys that are to be there, see `gateway.keys.bootstrap`.
+    """
 
     app_port: int = Field(8080, ge=1, le=65535)
     llm_proxy_url: HttpUrl = HttpUrl("http://127.0.0.1:8081")
@@ -17,3 +26,19 @@ class Settings(ServiceSettings):
     stream_timeout_seconds: float = Field(600, gt=0)
     seed_corpus: bool = True
     trace_context: TraceContext = "continue"
+    auth: Auth = "auto"
+    admin_key: SecretStr | None = Field(None, min_length=16)
+    metrics_public: bool = True
+    database_url: SecretStr = SecretStr("sqlite:///.local/o11y.db")
+    keys_file: Path | None = None
+
+    @field_validator("database_url")
+    @classmethod
+    def is_known(cls, value: SecretStr) -> SecretStr:
+        try:
+            backend = make_url(value.get_secret_value()).get_backend_name()
+        except ArgumentError:
+            raise ValueError("not a URL of a database") from None
+        if backend not in ("sqlite", "postgresql"):
+            raise ValueError("should begin with sqlite:// or postgresql+psycopg://")
+        return value

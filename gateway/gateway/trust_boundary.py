@@ -5,7 +5,7 @@ headers are often the work of something between, and a call shouldn't fail for t
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from opentelemetry.context import Context
@@ -27,11 +27,15 @@ class TrustBoundary:
     """Extracts the context of a request from outside: its trace, user, session and tenant.
 
     `continue` makes a request part of its caller's trace, which may decide that nothing is
-    recorded; `link` begins a trace of our own, with a link to the caller's span.
+    recorded; `link` begins a trace of our own, with a link to the caller's span. The tenant of a
+    header counts where `trusts_tenant`: a caller with a key has the key's.
     """
 
-    def __init__(self, trace_context: TraceContext) -> None:
+    def __init__(
+        self, trace_context: TraceContext, trusts_tenant: Callable[[], bool] = lambda: True
+    ) -> None:
         self._links = trace_context == "link"
+        self._trusts_tenant = trusts_tenant
         self._traces = TraceContextTextMapPropagator()
 
     def __call__(self, headers: Mapping[str, str]) -> Extracted:
@@ -39,7 +43,7 @@ class TrustBoundary:
             Context(),
             _valid(_ID, headers.get(USER)),
             _valid(_ID, headers.get(SESSION)),
-            _valid(_TENANT, headers.get(TENANT)),
+            _valid(_TENANT, headers.get(TENANT)) if self._trusts_tenant() else None,
         )
         if "traceparent" not in headers:
             return Extracted(ours)

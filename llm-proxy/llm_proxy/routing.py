@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Request
+from o11y.telemetry import identity
 from o11y.web.problems import Problem
 
 RELEARN_SECONDS = 5.0
@@ -26,13 +27,25 @@ class Routing:
     async def candidates(self, request: Request) -> list[Candidate]:
         """The candidates for a call, one at least.
 
-        Raises Problem 422 when no provider has a default model for a call that names none, 503 when
-        the only provider is the local one and can't be reached.
+        Raises Problem 422 when no provider has a default model for a call that names none, 403 when
+        the caller's key may use none of the models, 503 when the only provider is the local one and
+        can't be reached.
         """
         await self.learn_models()
-        if request.operation.embeds:
-            return self._embedding(request.model)
-        return self._generating(request.model)
+        embeds = request.operation.embeds
+        found = self._embedding(request.model) if embeds else self._generating(request.model)
+        allowed = identity.allowed_models()
+        if allowed is None or request.model in allowed:
+            return found
+        permitted = [(provider, model) for provider, model in found if model in allowed]
+        if not permitted:
+            raise Problem(
+                403,
+                "model: the key may not use this model",
+                code="model_not_allowed",
+                field="model",
+            )
+        return permitted
 
     async def learn_models(self) -> None:
         """Ask the providers for their models. Raises Problem when the only one doesn't answer."""

@@ -228,7 +228,8 @@ USUAL: dict[str, Callable[[Any], dict[str, Any]]] = {
 class Gateway:
     """The gateway's calls before the stand-ins, with what both recorded."""
 
-    def __init__(self, trace_context: TraceContext = "continue") -> None:
+    def __init__(self, trace_context: TraceContext = "continue", **given: Any) -> None:
+        """`given` are more settings."""
         self.services = Services()
         settings = Settings(
             llm_proxy_url=HttpUrl(f"http://{LLM}"),
@@ -236,6 +237,7 @@ class Gateway:
             inference_url=HttpUrl(f"http://{INFERENCE}"),
             seed_corpus=False,
             trace_context=trace_context,
+            **given,
         )
         self.recorded = Recorded("gateway", settings)
         transport = NearTransport(self.services)

@@ -34,6 +34,7 @@ NEVER_IMPORTED = {
     "mypy": "a command",
     "opentelemetry-exporter-otlp-proto-grpc": "an entry point",
     "opentelemetry-exporter-otlp-proto-http": "an entry point",
+    "psycopg": "SQLAlchemy's driver",
     "pytest-asyncio": "a plugin",
     "pytest-xdist": "a plugin",
     "ruff": "a command",

@@ -5,7 +5,8 @@ incoming request is trusted. Keys of the baggage are those of the spans: `user.i
 of the semantic conventions, and `tenant.id`.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from opentelemetry import baggage, context, propagate, trace
@@ -28,7 +29,14 @@ _NAMES = {
     schema.USER_ID: (schema.USER_ID, schema.USER_ID_ORIGINAL),
     schema.SESSION_ID: (schema.SESSION_ID, schema.SESSION_ID_ORIGINAL),
     schema.TENANT_ID: (schema.TENANT_ID,),
+    schema.KEY_ID: (schema.KEY_ID,),
 }
+_MODELS = "o11y.key.models"
+"""Baggage with the models that the caller's key may name, as JSON; it is on no span."""
+
+MAX_MODELS_LENGTH = 2000
+"""Longest such list in characters: the propagator would drop what is too long for a header."""
+
 _KEY = context.create_key("o11y-who")
 
 
@@ -84,6 +92,20 @@ def with_identity(
     for key, value in named:
         parent = baggage.set_baggage(key, value, parent)
     return with_attributes(parent)
+
+
+def with_key(parent: Context, tenant_id: str, key_id: str, models: Sequence[str] | None) -> Context:
+    """The context of a caller with an API key: the key's tenant, id and models."""
+    parent = baggage.set_baggage(schema.KEY_ID, key_id, parent)
+    if models is not None:
+        parent = baggage.set_baggage(_MODELS, json.dumps(list(models)), parent)
+    return with_identity(parent, tenant_id=tenant_id)
+
+
+def allowed_models() -> frozenset[str] | None:
+    """The models that the caller's key may name; None for any."""
+    given = baggage.get_baggage(_MODELS)
+    return frozenset(json.loads(given)) if isinstance(given, str) else None
 
 
 def identify(user_id: str | None, session_id: str | None = None) -> None:

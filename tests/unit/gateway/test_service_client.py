@@ -442,7 +442,7 @@ UNAVAILABLE = ("Service Unavailable", "service_unavailable")
         (answer(503, {"detail": "loading"}), (503, "loading", "service_unavailable")),
         (answer(504, {"detail": "slow"}), (504, "slow", "gateway_timeout")),
         (answer(401, {"detail": "who"}), (502, "things answered 401: who", "upstream_error")),
-        (answer(403, {"detail": "no"}), (502, "things answered 403: no", "upstream_error")),
+        (answer(403, {"detail": "no"}), (403, "no", "forbidden")),
         (answer(500, {"detail": "oh"}), (502, "things answered 500: oh", "upstream_error")),
         (answer(404, {"error": ENVELOPE}), (404, "no such model", "model_not_found")),
         (answer(400, {"error": {"message": "odd", "code": None}}), (400, "odd", "bad_request")),

@@ -41,7 +41,8 @@ USER_ID_ORIGINAL = _original("user_id", "As `user.id`.")
 SESSION_ID_ORIGINAL = _original("session_id", "As `session.id`.")
 TENANT_ID = _ours("tenant.id", "The tenant: `X-Tenant-Id` at the gateway.")
 _PERSON = (USER_ID, SESSION_ID, USER_ID_ORIGINAL, SESSION_ID_ORIGINAL)
-IDENTITY = (*_PERSON, TENANT_ID)
+KEY_ID = _ours("o11y.key.id", "The public part of the caller's API key.")
+IDENTITY = (*_PERSON, TENANT_ID, KEY_ID)
 """Every span may have these."""
 
 # HTTP and network

@@ -1,0 +1,94 @@
+"""Admission: who may call, and what. The tenant of a call with a key is the key's."""
+
+import hmac
+from collections import defaultdict
+
+from opentelemetry import context, trace
+from pydantic import SecretStr
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway.keys.directory import KeyDirectory
+from gateway.keys.key import PREFIX, Key
+from o11y.telemetry import identity
+from o11y.web import problems
+from o11y.web.problems import Problem
+
+PROBES = frozenset({"/livez", "/readyz"})
+ADMIN = "/admin/"
+
+_CREDENTIALS = {b"authorization": "authorization", b"x-api-key": "x-api-key"}
+
+
+class AdmissionMiddleware:
+    """Lets a request in, or answers 401 or 403.
+
+    Probes need no key, nor does `/metrics` where `metrics_are_public`. `/admin/…` needs the admin
+    key, and is not there without one.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        directory: KeyDirectory,
+        admin_key: SecretStr | None,
+        *,
+        metrics_are_public: bool,
+    ) -> None:
+        self._app = app
+        self._directory = directory
+        self._admin_key = admin_key
+        self._public = PROBES | ({"/metrics"} if metrics_are_public else set())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in self._public:
+            await self._app(scope, receive, send)
+            return
+        try:
+            key = self._admit(scope)
+        except Problem as problem:
+            problems.report(problem)
+            await problems.answer(problem, scope["path"])(scope, receive, send)
+            return
+        if key is None:
+            await self._app(scope, receive, send)
+            return
+        known = identity.with_key(context.get_current(), key.tenant, key.id, key.models)
+        trace.get_current_span().set_attributes(identity.attributes(known))
+        token = context.attach(known)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            context.detach(token)
+
+    def _admit(self, scope: Scope) -> Key | None:
+        headers: dict[str, list[str]] = defaultdict(list)
+        for name, value in scope["headers"]:
+            if name in _CREDENTIALS:
+                headers[_CREDENTIALS[name]].append(value.decode("latin-1"))
+        if PREFIX.encode() in scope["query_string"]:
+            detail = "a key belongs into a header: addresses are written into logs"
+            raise Problem(400, detail, code="key_in_query")
+        if scope["path"].startswith(ADMIN):
+            self._admit_admin(headers)
+            return None
+        if not self._directory.required and not self._directory.failure:
+            return None
+        key = self._directory.authenticate(headers)
+        if not key.may_call(scope["path"]):
+            detail = f"the key may not call {scope['path'][:200]}"
+            raise Problem(403, detail, code="route_not_allowed")
+        return key
+
+    def _admit_admin(self, headers: dict[str, list[str]]) -> None:
+        if self._admin_key is None:
+            raise Problem(404, "there is no administration: ADMIN_KEY is not set")
+        wanted = self._admin_key.get_secret_value().encode()
+        given = [value.partition(" ")[2] for value in headers["authorization"]]
+        given += headers["x-api-key"]
+        if len(given) != 1 or not hmac.compare_digest(given[0].encode(), wanted):
+            raise Problem(
+                401,
+                "the admin key is needed",
+                code="admin_key_needed",
+                headers={"WWW-Authenticate": "Bearer"},
+            )

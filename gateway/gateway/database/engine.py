@@ -1,0 +1,61 @@
+"""Opens the database, and brings it up to date with the migrations of this package."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry
+
+BUSY_SECONDS = 5
+"""Longest wait for a lock of SQLite's, or a connection of a server's."""
+
+_MIGRATIONS = Path(__file__).with_name("migrations")
+_LOCK = 0x6F313179
+"""The number of PostgreSQL's advisory lock within which one process alone migrates."""
+
+
+def connect(url: str) -> Engine:
+    """The engine of a database; nothing is opened yet. Raises ArgumentError for a bad URL."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        options = {"connect_timeout": BUSY_SECONDS}
+        return create_engine(parsed, pool_pre_ping=True, connect_args=options)
+    engine = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS})
+    event.listen(engine, "connect", _prepare_sqlite)
+    return engine
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The file of a SQLite database; None for another one, or one in memory."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
+        return None
+    return Path(str(parsed.database)).expanduser()
+
+
+def upgrade(engine: Engine) -> None:
+    """Make the tables, or bring them up to date; several processes may do so at once."""
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        elif engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        _migrate(connection)
+
+
+def _migrate(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+    """Let readers and a writer work at once, and leave transactions to SQLAlchemy."""
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.close()

@@ -1,0 +1,9 @@
+"""Runs migrations on the connection that `engine.upgrade` hands over."""
+
+from alembic import context
+
+from gateway.database.tables import metadata
+
+context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
+with context.begin_transaction():
+    context.run_migrations()
