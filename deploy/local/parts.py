@@ -75,6 +75,7 @@ def parts(environment: Mapping[str, str] = os.environ) -> list[Part]:
         "INFERENCE_URL": f"http://{HOST}:{ports['INFERENCE_SVC_PORT']}",
         "CHROMA_PERSIST_DIRECTORY": settings.get("CHROMA_PERSIST_DIRECTORY")
         or str(state / "chroma"),
+        "DATABASE_URL": settings.get("DATABASE_URL") or f"sqlite:///{state / 'o11y.db'}",
     }
 
     def service(name: str, module: str, variable: str) -> Part:

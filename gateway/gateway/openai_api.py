@@ -76,7 +76,7 @@ def router(backends: Backends) -> APIRouter:
         prefix="/v1",
         dependencies=[Depends(query_identity)],
         tags=["openai"],
-        responses=errors(404, 429, 502),
+        responses=errors(401, 403, 404, 429, 502),
     )
 
     @api.get("/models")

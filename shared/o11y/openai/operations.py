@@ -86,7 +86,8 @@ class Operation:
 
 _REFUSED = {
     "400": "The provider refuses the call.",
-    "401": "The provider refuses the key that is configured.",
+    "401": "The gateway asks for keys, and this is none.",
+    "403": "The key may not use this model or route.",
     "404": "No provider has the model.",
     "429": "Too many calls; `Retry-After` says when to try again.",
     "502": "A provider failed, or its answer can't be read.",

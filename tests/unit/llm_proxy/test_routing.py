@@ -1,14 +1,17 @@
 """Who may answer a call, in which order, and what each calls the model."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import httpx2
 import pytest
+from opentelemetry import context
 
 from llm_proxy.requests import read
 from llm_proxy.settings import LOCAL
 from o11y.openai.operations import CHAT, EMBEDDINGS, Operation
+from o11y.telemetry.identity import with_key
 from o11y.web.problems import Problem
 from tests.support.upstream import Caller
 
@@ -129,3 +132,50 @@ async def test_a_fallback_that_does_not_answer_is_not_waited_for_by_every_call(
     now[0] += 60
     del caller.upstream.answers["/models"]
     assert await routes(caller, "gpt") == [("a", "gpt"), (LOCAL, "tiny-chat")]
+
+
+@contextmanager
+def keyed(models: list[str] | None) -> Iterator[None]:
+    """Do what follows for a caller whose key may use these models."""
+    token = context.attach(with_key(context.get_current(), "acme", "0123456789ab", models))
+    yield
+    context.detach(token)
+
+
+TWO: tuple[Mapping[str, Any], ...] = ({"chat_model": "big"}, {"chat_model": "small"})
+
+
+@pytest.mark.parametrize(
+    ("allowed", "asked", "found"),
+    [
+        (None, "gpt", [("a", "gpt"), ("b", "gpt")]),
+        (["gpt"], "gpt", [("a", "gpt"), ("b", "gpt")]),
+        (["big"], None, [("a", "big")]),
+        (["small"], None, [("b", "small")]),
+        (["big", "small"], None, [("a", "big"), ("b", "small")]),
+    ],
+)
+async def test_a_key_uses_its_models_alone(
+    allowed: list[str] | None, asked: str | None, found: Any, calling: Calling
+) -> None:
+    with keyed(allowed):
+        assert await routes(calling(*TWO), asked) == found
+
+
+@pytest.mark.parametrize(
+    ("allowed", "asked"), [(["big"], "gpt"), ([], "gpt"), ([], None), (["nobody's"], None)]
+)
+async def test_a_model_that_a_key_may_not_use_is_403(
+    allowed: list[str], asked: str | None, calling: Calling
+) -> None:
+    with keyed(allowed), pytest.raises(Problem) as refused:
+        await routes(calling(*TWO), asked)
+    assert (refused.value.status, refused.value.code) == (403, "model_not_allowed")
+    assert refused.value.errors[0]["field"] == "model"
+
+
+async def test_a_model_under_another_name_is_one_that_a_key_may_use(calling: Calling) -> None:
+    caller = calling({"models": {"fast": "gpt-4o-mini"}})
+    for allowed in (["fast"], ["gpt-4o-mini"]):
+        with keyed(allowed):
+            assert await routes(caller, "fast") == [("a", "gpt-4o-mini")]
