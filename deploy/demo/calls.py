@@ -8,14 +8,8 @@ from typing import Any
 import httpx2
 from pydantic import BaseModel
 
-from o11y.contracts import (
-    ChatAnswer,
-    EmbedAnswer,
-    LocalInferenceAnswer,
-    PipelineAnswer,
-    SearchAnswer,
-    Usage,
-)
+from gateway.contracts import ChatAnswer, EmbedAnswer, PipelineAnswer, SearchAnswer
+from o11y.contracts import LocalInferenceAnswer, Usage
 from o11y.web.problems import TRACE_HEADER
 
 

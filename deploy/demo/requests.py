@@ -8,13 +8,8 @@ from pydantic import BaseModel
 
 from deploy.demo.calls import Call, Reading
 from deploy.demo.judges import good
-from o11y.contracts import (
-    ChatAnswer,
-    EmbedAnswer,
-    LocalInferenceAnswer,
-    PipelineAnswer,
-    SearchAnswer,
-)
+from gateway.contracts import ChatAnswer, EmbedAnswer, PipelineAnswer, SearchAnswer
+from o11y.contracts import LocalInferenceAnswer
 from o11y.telemetry import schema
 
 SEED = 7

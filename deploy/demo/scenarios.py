@@ -19,7 +19,7 @@ from deploy.demo.requests import Health, Stats
 from deploy.demo.runner import Runner
 from deploy.demo.summary import ScenarioResult, failures, slow, slowest, table
 from deploy.demo.workload import SCENARIOS, health, mixed
-from o11y.contracts import PipelineAnswer
+from gateway.contracts import PipelineAnswer
 
 PROBE_SECONDS = 5.0
 CALL_SECONDS = 120.0

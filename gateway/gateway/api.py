@@ -10,20 +10,19 @@ from pydantic import ValidationError
 
 from gateway.backends import Backends
 from gateway.caller import query_identity
-from gateway.pipeline import Pipeline
-from o11y.contracts import (
+from gateway.contracts import (
     ChatAnswer,
     ChatRequest,
     EmbedAnswer,
     EmbedRequest,
-    LocalInferenceAnswer,
-    LocalInferenceRequest,
     PipelineAnswer,
     PipelineParameters,
     PipelineRequest,
     SearchAnswer,
     SearchRequest,
 )
+from gateway.pipeline import Pipeline
+from o11y.contracts import LocalInferenceAnswer, LocalInferenceRequest
 from o11y.http import deadline
 from o11y.telemetry.identity import identify
 from o11y.web.openapi import EVENT_STREAM, errors

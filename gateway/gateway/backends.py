@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from gateway import llm
 from gateway.chat_stream import ChatStream
+from gateway.contracts import ChatAnswer, ChatMetadata, EmbedMetadata, SearchAnswer, SearchMetadata
 from gateway.llm import STAGE_HEADER, readable, text_of
 from gateway.relay import begin, own_ending, relayed
 from gateway.service_client import ServiceClient, StreamedResponse
@@ -21,12 +22,7 @@ from o11y.contracts import (
     SUMMARY_HEADER,
     WHOLE_SUMMARY_HEADER,
     CallSummary,
-    ChatAnswer,
-    ChatMetadata,
-    EmbedMetadata,
     LocalInferenceAnswer,
-    SearchAnswer,
-    SearchMetadata,
     StoreAnswer,
     Vector,
     VectorSearchAnswer,

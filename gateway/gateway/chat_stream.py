@@ -14,9 +14,10 @@ from contextlib import aclosing
 from openai import AsyncStream
 from openai.types.chat import ChatCompletionChunk
 
+from gateway.contracts import ChatMetadata
 from gateway.llm import OPENED, readable, text_of
 from gateway.service_client import StreamedResponse
-from o11y.contracts import SUMMARY_FIELD, CallSummary, ChatMetadata
+from o11y.contracts import SUMMARY_FIELD, CallSummary
 from o11y.web import problems
 from o11y.web.events import EventStream, Last, LastError, event
 from o11y.web.problems import Problem, details

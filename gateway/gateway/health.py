@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict
 
 from gateway.backends import Backends
 from gateway.caller import query_identity
+from gateway.contracts import HealthAnswer, StatsAnswer
 from gateway.service_client import ServiceClient
-from o11y.contracts import HealthAnswer, ServiceHealth, StatsAnswer
+from o11y.contracts import ServiceHealth
 from o11y.web.problems import Problem
 
 HEALTH_SECONDS = 2.0

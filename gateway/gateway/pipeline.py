@@ -13,20 +13,17 @@ from openai.types.chat import ChatCompletionMessageParam
 from opentelemetry import trace
 
 from gateway.backends import Backends, Embedded
-from o11y.contracts import (
+from gateway.contracts import (
     ChatAnswer,
     Embeddings,
-    LocalInferenceAnswer,
-    LocalInferenceRequest,
     PipelineAnswer,
     PipelineRequest,
     PipelineResults,
     PipelineSummary,
     SearchAnswer,
-    SearchResult,
     Stage,
-    StoreAnswer,
 )
+from o11y.contracts import LocalInferenceAnswer, LocalInferenceRequest, SearchResult, StoreAnswer
 from o11y.telemetry import schema
 from o11y.telemetry.genai import Operation
 from o11y.telemetry.logs import trace_ids

@@ -9,9 +9,9 @@ from fastapi import FastAPI
 from llm_proxy import api
 from llm_proxy.calls import Calls
 from llm_proxy.provider import Provider
+from llm_proxy.proxies import UnsupportedProxy
 from llm_proxy.routing import Routing
 from llm_proxy.settings import Settings
-from o11y.http.proxies import UnsupportedProxy
 from o11y.openai.operations import OPERATIONS
 from o11y.telemetry.signals import Telemetry
 from o11y.web.body_limit import LARGE_BODY

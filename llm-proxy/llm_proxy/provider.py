@@ -12,11 +12,11 @@ from opentelemetry.context import Context
 
 from llm_proxy.breaker import Breaker
 from llm_proxy.pricing import NO_LIST, PriceList
+from llm_proxy.proxies import proxy_for
 from llm_proxy.settings import LOCAL, ProviderSettings
 from o11y.http.attempts import CALL, Call, traced
 from o11y.http.balancer import RESEND_COUNT, Balancer, BalancingTransport, as_is, resolve
 from o11y.http.headers import JSON, UNTRACED, USER_AGENT
-from o11y.http.proxies import proxy_for
 from o11y.http.transport import NetworkTransport, no_cookies, port_of, read_and_close
 from o11y.telemetry import schema
 from o11y.telemetry.signals import Telemetry

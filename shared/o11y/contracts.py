@@ -1,7 +1,7 @@
-"""The requests and answers of each call between clients, the gateway and the services.
+"""The requests and answers of the calls between the services, and what their fields may be.
 
-The fields clients read are a promise: fields are added, never renamed. Lengths and ranges are
-checked here, once, so that every service refuses the same input with the same words.
+Lengths and ranges are checked here, once, so that every service refuses the same input with the
+same words. The gateway's own API is in `gateway.contracts`.
 """
 
 import math
@@ -145,59 +145,7 @@ class CallSummary(BaseModel):
     finish_reason: str | None
 
 
-# Chat
-
-
-class ChatRequest(Body):
-    message: Text
-    model: ModelName | None = None
-    temperature: float = Field(0.7, ge=0, le=2)
-    max_tokens: int | None = Field(None, ge=1, le=128_000)
-    seed: Seed | None = None
-    user_id: Identity | None = None
-    session_id: Identity | None = None
-    stream: bool = False
-
-
-class ChatMetadata(BaseModel):
-    model: str
-    provider: str
-    usage: Usage
-    cost_usd: float | None
-    duration_seconds: float
-    finish_reason: str | None
-
-
-class ChatAnswer(BaseModel):
-    response: str
-    metadata: ChatMetadata
-
-
-# Embeddings
-
-
-class EmbedRequest(Body):
-    texts: list[Text] = Field(min_length=1, max_length=MAX_TEXTS)
-    model: ModelName | None = None
-    store_in_vector_db: bool = True
-    metadata: list[NewMetadata] | None = None
-    ids: list[Identity] | None = None
-    user_id: Identity | None = None
-    session_id: Identity | None = None
-
-    @model_validator(mode="after")
-    def one_a_text(self) -> Self:
-        for name, values in (("metadata", self.metadata), ("ids", self.ids)):
-            if values is not None and len(values) != len(self.texts):
-                raise ValueError(f"{name} has {len(values)} entries for {len(self.texts)} texts")
-        return self
-
-
-class EmbedMetadata(BaseModel):
-    model: str
-    usage: Usage
-    cost_usd: float | None
-    duration_seconds: float
+# Vector service
 
 
 class StoreAnswer(BaseModel):
@@ -207,16 +155,6 @@ class StoreAnswer(BaseModel):
     total_documents: int
     ids: list[str]
     duration_seconds: float
-
-
-class EmbedAnswer(BaseModel):
-    embeddings_created: int
-    stored_in_vector_db: bool
-    metadata: EmbedMetadata
-    vector_db_result: StoreAnswer | None
-
-
-# Vector service
 
 
 class StoreRequest(Body):
@@ -271,27 +209,6 @@ class VectorSearchAnswer(BaseModel):
     duration_seconds: float
 
 
-class SearchRequest(Body):
-    query: Text
-    n_results: int = Field(5, ge=1, le=MAX_RESULTS)
-    filter_metadata: dict[str, Any] | None = None
-    user_id: Identity | None = None
-    session_id: Identity | None = None
-
-
-class SearchMetadata(BaseModel):
-    query_embedding_cost_usd: float | None
-    search_duration_seconds: float
-    total_duration_seconds: float
-
-
-class SearchAnswer(BaseModel):
-    query: str
-    results: list[SearchResult]
-    count: int
-    metadata: SearchMetadata
-
-
 # Local inference
 
 
@@ -334,66 +251,6 @@ class LocalInferenceAnswer(BaseModel):
     metadata: LocalInferenceMetadata
 
 
-# The pipeline
-
-
-class PipelineRequest(Body):
-    query: Text
-    store_results: bool = True
-    use_context: bool = True
-    user_id: Identity | None = None
-    session_id: Identity | None = None
-    max_tokens: int = Field(64, ge=1, le=MAX_NEW_TOKENS)
-    seed: Seed | None = None
-    n_results: int = Field(3, ge=1, le=MAX_RESULTS)
-
-
-class PipelineParameters(PipelineRequest):
-    """A part of a pipeline request: query parameters and a JSON body make it up together."""
-
-    query: Text | None = None  # type: ignore[assignment]
-
-
-class Embeddings(BaseModel):
-    embeddings_created: int
-    metadata: EmbedMetadata
-
-
-class PipelineResults(BaseModel):
-    """The result of each stage; None where it failed or was not asked for."""
-
-    openai_response: ChatAnswer | None = None
-    embeddings: Embeddings | None = None
-    vector_storage: StoreAnswer | None = None
-    local_model_response: LocalInferenceAnswer | None = None
-    similarity_search: SearchAnswer | None = None
-
-
-class Stage(BaseModel):
-    name: str
-    status: Literal["ok", "error", "skipped"]
-    duration_seconds: float
-    error: str | None = None
-
-
-class PipelineSummary(BaseModel):
-    total_duration_seconds: float
-    total_cost_usd: float | None
-    steps_completed: int
-    openai_tokens_used: int
-    local_tokens_generated: int
-    documents_stored: int
-    search_results_found: int
-
-
-class PipelineAnswer(BaseModel):
-    query: str
-    results: PipelineResults
-    summary: PipelineSummary
-    stages: list[Stage]
-    trace_id: str | None
-
-
 # The state of services
 
 
@@ -404,30 +261,3 @@ class ServiceHealth(BaseModel):
 
     status: Literal["available", "unavailable"]
     reason: str | None = None
-
-
-class ServiceStates(BaseModel):
-    """The state of each service behind the gateway."""
-
-    openai_service: ServiceHealth
-    vector_database: ServiceHealth
-    local_model: ServiceHealth
-
-
-class HealthAnswer(BaseModel):
-    status: Literal["healthy", "degraded", "unhealthy"]
-    timestamp: str
-    services: ServiceStates
-
-
-class SystemStats(BaseModel):
-    timestamp: str
-    uptime_seconds: float
-
-
-class StatsAnswer(BaseModel):
-    """Figures as the services tell them; `error` where one didn't."""
-
-    vector_database: dict[str, Any]
-    local_model: dict[str, Any]
-    system: SystemStats

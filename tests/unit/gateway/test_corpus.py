@@ -8,8 +8,9 @@ import pytest
 from httpx2 import Response
 
 from gateway import corpus
+from gateway.contracts import EmbedRequest
 from gateway.corpus import Corpus
-from o11y.contracts import MAX_TEXTS, EmbedRequest
+from o11y.contracts import MAX_TEXTS
 from tests.support.gateway_services import EMBED, STORE, VECTOR, Gateway, Services, problem
 from tests.support.recorded import identity
 

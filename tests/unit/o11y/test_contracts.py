@@ -5,16 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from o11y.contracts import (
-    Body,
-    ChatRequest,
-    EmbedRequest,
-    LocalInferenceRequest,
-    PipelineRequest,
-    SearchRequest,
-    StoreRequest,
-    VectorSearchRequest,
-)
+from gateway.contracts import ChatRequest, EmbedRequest, PipelineRequest, SearchRequest
+from o11y.contracts import Body, LocalInferenceRequest, StoreRequest, VectorSearchRequest
 
 STORE: dict[str, Any] = {"documents": ["a"], "embeddings": [[1.0]], "embedding_model": "m"}
 FIND: dict[str, Any] = {"embedding": [1.0], "embedding_model": "m"}

@@ -3,7 +3,7 @@
 import httpx2
 import pytest
 
-from o11y.http.proxies import UnsupportedProxy, proxy_for
+from llm_proxy.proxies import UnsupportedProxy, proxy_for
 from o11y.http.transport import NetworkTransport
 from tests.support.peers import HELLO, Server, listening
 
