@@ -32,7 +32,7 @@ from o11y.contracts import (
 from o11y.http import deadline
 from o11y.http.transport import nothing_was_sent
 from o11y.openai.headers import passed
-from o11y.openai.models import one
+from o11y.openai.models import one, rows
 from o11y.openai.operations import OPERATIONS, Operation
 from o11y.telemetry import schema
 from o11y.web.events import EventStream
@@ -131,10 +131,6 @@ def router(calls: Calls) -> APIRouter:
     return api
 
 
-class _Row(msgspec.Struct):
-    id: str
-
-
 class _Models(msgspec.Struct):
     data: list[msgspec.Raw]
     object: str = "list"
@@ -153,13 +149,11 @@ async def _models(providers: Sequence[Provider]) -> Response:
     headers = {PROVIDER_HEADER: providers[0].name}
     if len(providers) == 1:
         return Response(good[0], 200, headers, media_type="application/json")
-    rows = (row for answer in good for row in _list.decode(answer).data)
-    together = _Models(list({_row.decode(row).id: row for row in rows}.values()))
+    together = _Models(list({name: row for each in good for name, row in rows(each)}.values()))
     return Response(msgspec.json.encode(together), 200, media_type="application/json")
 
 
 _list = msgspec.json.Decoder(_Models)
-_row = msgspec.json.Decoder(_Row)
 
 
 async def _ask(provider: Provider) -> bytes | Exception:

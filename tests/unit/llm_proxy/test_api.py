@@ -247,6 +247,7 @@ def listing(*ids: str) -> Response:
         (AWAY, ["m1"]),
         (failing(401), ["m1"]),
         (Response(200, json={}), ["m1"]),
+        (Response(200, json={"data": [{"name": "m2"}, None, 7, {"id": 7}]}), ["m1"]),
     ],
     ids=repr,
 )
@@ -259,6 +260,16 @@ async def test_the_models_of_several_providers_are_one_list_of_those_that_answer
     response = await proxy.client.get("/v1/models")
     assert response.json()["object"] == "list"
     assert response.json()["data"] == [{"id": each, "x": 1} for each in ids]
+
+
+@pytest.mark.parametrize("odd", [{"name": "m"}, None, 7, {"id": None}])
+async def test_a_model_is_found_beside_rows_without_a_name(odd: object, proxy: Proxy) -> None:
+    row = {"id": "m1", "x": 1}
+    proxy.upstream.answers["/models"] = Response(200, json={"data": [odd, row]})
+    assert (await proxy.client.get("/v1/models/m1")).json() == row
+    missing = await proxy.client.get("/v1/models/" + "m" * 10_000)
+    assert missing.status_code == 404
+    assert len(missing.content) < 1000
 
 
 async def test_health_tells_of_every_provider(start: Callable[..., Proxy]) -> None:
