@@ -73,9 +73,23 @@ class Function(BaseModel):
     name: str
     arguments: str = ""
 
+    def text(self) -> str:
+        return f"{self.name}({self.arguments})"
+
+
+class CustomTool(BaseModel):
+    name: str
+    input: str = ""
+
+    def text(self) -> str:
+        return f"{self.name}({self.input})"
+
 
 class ToolCall(BaseModel):
-    function: Function
+    """A call of a tool; of a kind that isn't known here, nothing is read."""
+
+    function: Function | None = None
+    custom: CustomTool | None = None
 
 
 Part = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
@@ -102,9 +116,8 @@ class Message(BaseModel):
         """The text of the turn, calls of functions included: the model reads nothing else."""
         content = [self.content] if isinstance(self.content, str) else self.content or []
         parts = [_text(part) for part in content] + ([self.refusal] if self.refusal else [])
-        calls = [call.function for call in self.tool_calls or ()]
-        calls += [self.function_call] if self.function_call else []
-        written = [f"{call.name}({call.arguments})" for call in calls]
+        calls = [call.function or call.custom for call in self.tool_calls or ()]
+        written = [call.text() for call in (*calls, self.function_call) if call]
         return "\n".join(["".join(parts), *written] if parts else written)
 
 

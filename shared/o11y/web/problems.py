@@ -24,6 +24,9 @@ MAX_ERRORS = 20
 MAX_FIELD = 200
 """Most characters of a field's name: that of an unknown one is the caller's."""
 
+MAX_INSTANCE = 512
+"""Most characters of a path that an answer repeats."""
+
 _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
@@ -85,7 +88,7 @@ def details(problem: Problem, instance: str | None = None) -> dict[str, object]:
         "status": problem.status,
         "detail": problem.detail,
         "code": problem.code,
-        **({"instance": instance} if instance else {}),
+        **({"instance": instance[:MAX_INSTANCE]} if instance else {}),
         "trace_id": trace_ids().get("trace_id"),
     }
     return body | {"errors": problem.errors} if problem.errors else body

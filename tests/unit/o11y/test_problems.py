@@ -133,6 +133,12 @@ async def test_an_answer_names_no_more_fields_than_a_person_reads(
     assert len(response.content) < 3000
 
 
+async def test_an_answer_does_not_repeat_a_long_path(things: httpx2.AsyncClient) -> None:
+    response = await things.get("/" + "a" * 50_000)
+    assert response.status_code == 404
+    assert len(response.content) < 1000
+
+
 async def test_invalid_input_under_v1_names_its_first_field(things: httpx2.AsyncClient) -> None:
     error = (await things.post("/v1/things", json={"parts": 3})).json()["error"]
     assert (error["type"], error["param"], error["code"]) == (
