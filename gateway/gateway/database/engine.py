@@ -4,8 +4,10 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 BUSY_SECONDS = 5
@@ -14,6 +16,10 @@ BUSY_SECONDS = 5
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _LOCK = 0x6F313179
 """The number of PostgreSQL's advisory lock within which one process alone migrates."""
+
+
+class UnknownSchema(SQLAlchemyError):
+    """The database was brought up to date by a newer version than this one."""
 
 
 def connect(url: str) -> Engine:
@@ -36,7 +42,10 @@ def sqlite_file(url: str) -> Path | None:
 
 
 def upgrade(engine: Engine) -> None:
-    """Make the tables, or bring them up to date; several processes may do so at once."""
+    """Make the tables, or bring them up to date; several processes may do so at once.
+
+    Raises SQLAlchemyError: UnknownSchema for a database that is newer than this code.
+    """
     with engine.begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
@@ -49,7 +58,10 @@ def _migrate(connection: Connection) -> None:
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise UnknownSchema(str(error)) from error
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import create_engine, inspect
 
 from gateway.database import tables
-from gateway.database.engine import connect, upgrade
+from gateway.database.engine import UnknownSchema, connect, upgrade
 from gateway.keys import bootstrap
 from gateway.keys.__main__ import main
 from gateway.keys.bootstrap import BadKeysFile
@@ -133,6 +133,16 @@ def test_migrations_make_the_tables_that_the_code_knows(tmp_path: Path) -> None:
         ]
         assert columns[0] == columns[1]
         assert found.get_indexes(table) == wanted.get_indexes(table)
+
+
+def test_a_database_of_a_newer_version_is_left_alone(store: KeyStore, tmp_path: Path) -> None:
+    store.create("web", "acme")
+    with sqlite3.connect(tmp_path / "o11y.db") as database:
+        database.execute("UPDATE alembic_version SET version_num = '9999'")
+    database.close()
+    url = f"sqlite:///{tmp_path}/o11y.db"
+    with closing(KeyStore(connect(url))) as another, pytest.raises(UnknownSchema, match="9999"):
+        another.all()
 
 
 # The file
