@@ -31,14 +31,14 @@ def router(directory: KeyDirectory) -> APIRouter:
     @api.get("/keys")
     async def list_keys() -> KeysAnswer:
         """All keys."""
-        with _failures():
+        with _using(directory):
             keys = await asyncio.to_thread(store.all)
         return KeysAnswer(keys=[KeyAnswer.of(key) for key in keys])
 
     @api.post("/keys", status_code=201)
     async def create_key(body: NewKey) -> NewKeyAnswer:
         """Make a key; its text is in this answer and nowhere else."""
-        with _failures():
+        with _using(directory):
             made = await asyncio.to_thread(partial(store.create, **dict(body)))
         await directory.refresh()
         return _shown(*made)
@@ -46,14 +46,14 @@ def router(directory: KeyDirectory) -> APIRouter:
     @api.get("/keys/{key_id}")
     async def read_key(key_id: str) -> KeyAnswer:
         """One key."""
-        with _failures():
+        with _using(directory):
             return KeyAnswer.of(await asyncio.to_thread(store.get, key_id))
 
     @api.patch("/keys/{key_id}")
     async def change_key(key_id: str, body: ChangedKey) -> KeyAnswer:
         """Change a key, or disable it: fields that are left out stay as they are."""
         changes = {name: getattr(body, name) for name in body.model_fields_set}
-        with _failures():
+        with _using(directory):
             key = await asyncio.to_thread(partial(store.change, key_id, **changes))
         await directory.refresh()
         return KeyAnswer.of(key)
@@ -62,7 +62,7 @@ def router(directory: KeyDirectory) -> APIRouter:
     async def rotate_key(key_id: str, body: Rotation | None = None) -> NewKeyAnswer:
         """Give a key a new text; the former one counts for a while."""
         grace = timedelta(seconds=(body or Rotation()).grace_seconds)
-        with _failures():
+        with _using(directory):
             rotated = await asyncio.to_thread(store.rotate, key_id, grace)
         await directory.refresh()
         return _shown(*rotated)
@@ -71,13 +71,15 @@ def router(directory: KeyDirectory) -> APIRouter:
 
 
 @contextmanager
-def _failures() -> Iterator[None]:
+def _using(directory: KeyDirectory) -> Iterator[None]:
+    """Use the database, which is made where it isn't there yet; failures become Problems."""
     try:
+        directory.prepare()
         yield
     except NoSuchKey:
         raise Problem(404, "no key has this id", code="no_such_key") from None
-    except SQLAlchemyError as error:
-        raise unavailable("the database can't be reached") from error
+    except (SQLAlchemyError, OSError) as error:
+        raise unavailable("the database can't be used") from error
 
 
 def _shown(key: Key, text: str) -> NewKeyAnswer:

@@ -27,6 +27,9 @@ Names = set[tuple[str, ...]]
 """Each from the outermost to the innermost: a metric and its label, a span and its key."""
 
 
+ADMIN_KEY = "the-admin-key-0123456789"
+
+
 @dataclass(frozen=True)
 class Told:
     sent: Sent
@@ -42,6 +45,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_port}",
         "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
         "LLM_TIME_CHUNKS": "true",
+        "ADMIN_KEY": ADMIN_KEY,
         "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "SPAN_AND_EVENT",
         **dict.fromkeys(
             ("OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER", "OTEL_LOGS_EXPORTER"), "otlp"
@@ -54,6 +58,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
             services(folder, first, second, exports) as gateways,
         ):
             _play(House("", gateways, first, second))
+            _call_with_a_key(gateways[False])
             scraped = _scrape(gateways[False])
         yield Told(Sent((path, body) for path, _, body in collector.received), scraped)
     finally:
@@ -77,6 +82,15 @@ def _play(house: House) -> None:
         house.first.next.extend(case.first)
         house.second.next.extend(case.second)
         call(house, case, {"content-type": "application/json", **WHO})
+
+
+def _call_with_a_key(url: str) -> None:
+    """The last call: from the first key on, every call needs one."""
+    admin = {"authorization": f"Bearer {ADMIN_KEY}"}
+    form = {"name": "web", "tenant": "acme"}
+    made = httpx2.post(f"{url}/admin/keys", json=form, headers=admin, timeout=10).json()
+    headers = {"authorization": f"Bearer {made['key']}"}
+    httpx2.get(f"{url}/health", headers=headers, timeout=10).raise_for_status()
 
 
 def _scrape(url: str) -> dict[str, Names]:
