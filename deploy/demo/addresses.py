@@ -28,3 +28,9 @@ def _without_slash(url: str) -> str:
 def _url(name: str, default_port: str, environment: Mapping[str, str]) -> str:
     port = environment.get(f"{name}_PORT") or default_port
     return _without_slash(environment.get(f"{name}_URL") or f"http://localhost:{port}")
+
+
+def credentials() -> dict[str, str]:
+    """The header with the key that a gateway with keys asks for, where GATEWAY_KEY names one."""
+    key = os.environ.get("GATEWAY_KEY")
+    return {"authorization": f"Bearer {key}"} if key else {}

@@ -32,6 +32,9 @@ call() {
   if (($# > 3)); then
     options+=(--header 'content-type: application/json' --data "$4")
   fi
+  if [[ -n ${GATEWAY_KEY:-} ]]; then
+    options+=(--header "authorization: Bearer $GATEWAY_KEY")
+  fi
   answer=$(curl "${options[@]}" --write-out '%{http_code} %{time_total}' "$gateway$2")
   calls=$((calls + 1))
   [[ $answer == 2* ]] || errors=$((errors + 1))

@@ -14,7 +14,7 @@ import httpx2
 from rich.console import Console
 
 from deploy.demo import tempo, tree
-from deploy.demo.addresses import add_arguments
+from deploy.demo.addresses import add_arguments, credentials
 from deploy.demo.runner import Runner
 from deploy.demo.scenarios import CALL_SECONDS, SERVICES, SETTLE_SECONDS
 from deploy.demo.workload import SCENARIOS
@@ -68,7 +68,7 @@ def drawn(trace: tempo.Trace) -> str:
 
 async def draw(gateway: str, store: str) -> None:
     """Write the picture of a pipeline call with every stage. Raises TraceError, HTTPError."""
-    async with httpx2.AsyncClient(timeout=CALL_SECONDS) as http:
+    async with httpx2.AsyncClient(headers=credentials(), timeout=CALL_SECONDS) as http:
         runner = Runner(http, gateway, tree.console())
         result = await runner.play("pipeline", SCENARIOS["pipeline"](0))
         trace_id = result.outcomes[-1].trace_id

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from deploy.demo.addresses import gateway_url
+from deploy.demo.addresses import credentials, gateway_url
 
 SERVED = "http_server_request_duration_seconds"
 ROUTES = {"llm-proxy": "/v1/embeddings", "inference-svc": "/v1/embeddings", "vector-svc": "/search"}
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     console = Console()
     try:
-        with httpx2.Client(base_url=asked.gateway_url, timeout=60) as http:
+        with httpx2.Client(base_url=asked.gateway_url, headers=credentials(), timeout=60) as http:
             before = served(http.get("/metrics").text)
             for _ in track(range(asked.requests), "searching", console=console):
                 http.post("/search", json={"query": "What is a replica?"}).raise_for_status()

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from deploy.demo import tempo, tree
-from deploy.demo.addresses import add_arguments
+from deploy.demo.addresses import add_arguments, credentials
 from deploy.demo.requests import Health, Stats
 from deploy.demo.runner import Runner
 from deploy.demo.summary import ScenarioResult, failures, slow, slowest, table
@@ -37,7 +37,9 @@ async def run(
 ) -> int:
     """Play what is asked for, print what came of it, and return the exit code."""
     names = list(SCENARIOS) if asked.scenario == "all" else [asked.scenario]
-    async with httpx2.AsyncClient(timeout=CALL_SECONDS, transport=transport) as http:
+    async with httpx2.AsyncClient(
+        headers=credentials(), timeout=CALL_SECONDS, transport=transport
+    ) as http:
         try:
             await http.get(f"{asked.gateway_url}/livez", timeout=PROBE_SECONDS)
         except (httpx2.HTTPError, httpx2.InvalidURL):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from deploy.demo.addresses import gateway_url, tempo_url
+from deploy.demo.addresses import credentials, gateway_url, tempo_url
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,10 @@ def test_the_addresses_follow_the_ports(
     environment: dict[str, str], gateway: str, tempo: str
 ) -> None:
     assert (gateway_url(environment), tempo_url(environment)) == (gateway, tempo)
+
+
+def test_a_gateway_that_asks_for_keys_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GATEWAY_KEY", raising=False)
+    assert credentials() == {}
+    monkeypatch.setenv("GATEWAY_KEY", "o11y-sk-1")
+    assert credentials() == {"authorization": "Bearer o11y-sk-1"}
