@@ -16,7 +16,7 @@ from o11y.web.problems import Problem
 PROBES = frozenset({"/livez", "/readyz"})
 ADMIN = "/admin/"
 
-_CREDENTIALS = {b"authorization": "authorization", b"x-api-key": "x-api-key"}
+_HEADERS = {b"authorization": "authorization", b"x-api-key": "x-api-key"}
 
 
 class AdmissionMiddleware:
@@ -61,18 +61,16 @@ class AdmissionMiddleware:
             context.detach(token)
 
     def _admit(self, scope: Scope) -> Key | None:
-        headers: dict[str, list[str]] = defaultdict(list)
-        for name, value in scope["headers"]:
-            if name in _CREDENTIALS:
-                headers[_CREDENTIALS[name]].append(value.decode("latin-1"))
+        """The caller's key; None where none is asked for. Raises Problem."""
         if PREFIX.encode() in scope["query_string"]:
             detail = "a key belongs into a header: addresses are written into logs"
             raise Problem(400, detail, code="key_in_query")
         if scope["path"].startswith(ADMIN):
-            self._admit_admin(headers)
+            self._admit_admin(_credentials(scope))
             return None
         if not self._directory.required and not self._directory.failure:
             return None
+        headers = _credentials(scope)
         key = self._directory.authenticate(headers)
         if not key.may_call(scope["path"]):
             detail = f"the key may not call {scope['path'][:200]}"
@@ -92,3 +90,12 @@ class AdmissionMiddleware:
                 code="admin_key_needed",
                 headers={"WWW-Authenticate": "Bearer"},
             )
+
+
+def _credentials(scope: Scope) -> dict[str, list[str]]:
+    """All values of the headers that may bring a key, by their names."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for name, value in scope["headers"]:
+        if name in _HEADERS:
+            found[_HEADERS[name]].append(value.decode("latin-1"))
+    return found
