@@ -9,7 +9,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.keys.directory import KeyDirectory
 from gateway.keys.key import PREFIX, Key
-from o11y.telemetry import identity
+from o11y.telemetry import identity, schema
+from o11y.telemetry.signals import Telemetry
 from o11y.web import problems
 from o11y.web.problems import Problem
 
@@ -31,12 +32,14 @@ class AdmissionMiddleware:
         app: ASGIApp,
         directory: KeyDirectory,
         admin_key: SecretStr | None,
+        telemetry: Telemetry,
         *,
         metrics_are_public: bool,
     ) -> None:
         self._app = app
         self._directory = directory
         self._admin_key = admin_key
+        self._refused = telemetry.counter(schema.ADMISSION_REFUSED)
         self._public = PROBES | ({"/metrics"} if metrics_are_public else set())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,6 +50,8 @@ class AdmissionMiddleware:
             key = self._admit(scope)
         except Problem as problem:
             problems.report(problem)
+            if problem.status < 500:
+                self._refused.add(1, {schema.LABEL_REASON: problem.code})
             await problems.answer(problem, scope["path"])(scope, receive, send)
             return
         if key is None:

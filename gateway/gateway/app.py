@@ -83,6 +83,7 @@ def build(
         AdmissionMiddleware,
         directory=directory,
         admin_key=settings.admin_key,
+        telemetry=telemetry,
         metrics_are_public=settings.metrics_public,
     )
     return app

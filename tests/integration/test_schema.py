@@ -91,6 +91,7 @@ def _call_with_a_key(url: str) -> None:
     made = httpx2.post(f"{url}/admin/keys", json=form, headers=admin, timeout=10).json()
     headers = {"authorization": f"Bearer {made['key']}"}
     httpx2.get(f"{url}/health", headers=headers, timeout=10).raise_for_status()
+    assert httpx2.get(f"{url}/health", timeout=10).status_code == 401
 
 
 def _scrape(url: str) -> dict[str, Names]:

@@ -251,6 +251,16 @@ async def test_the_tenant_is_the_keys_whatever_a_header_says(
     assert "zoo" not in sent
 
 
+async def test_refused_calls_are_counted_by_why(keyed: Gateway) -> None:
+    for headers in ({}, {}, bearer("sk-of-somebody")):
+        await chat(keyed, headers)
+    points = keyed.recorded.points(schema.ADMISSION_REFUSED.name)
+    assert {point.labels[schema.LABEL_REASON]: point.value for point in points} == {
+        "no_key": 2,
+        "invalid_key": 1,
+    }
+
+
 async def test_a_refused_call_has_no_tenant(keyed: Gateway) -> None:
     await chat(keyed, {"x-tenant-id": "zoo"})
     [server] = keyed.recorded.spans(SpanKind.SERVER)

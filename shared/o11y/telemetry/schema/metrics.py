@@ -102,6 +102,9 @@ _gateway = Emitted(("gateway",))
 PIPELINE_STAGE_DURATION = _gateway.histogram(
     "pipeline_stage_duration", "s", SECONDS, LABEL_STAGE, LABEL_STATUS
 )("Duration of one stage of the pipeline.")
+ADMISSION_REFUSED = _gateway.counter("admission_refused", "{call}", LABEL_REASON)(
+    "Calls that were refused for their API key, or for want of one."
+)
 SERVICE_UP = _gateway.gauge("o11y_service_up", "", LABEL_SERVICE, LABEL_INSTANCE)(
     "Whether a service behind the gateway answered this scrape; only on the gateway's /metrics."
 )
