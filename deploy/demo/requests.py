@@ -8,7 +8,15 @@ from pydantic import BaseModel
 
 from deploy.demo.calls import Call, Reading
 from deploy.demo.judges import good
-from gateway.contracts import ChatAnswer, EmbedAnswer, PipelineAnswer, SearchAnswer
+from gateway.contracts import (
+    EMBED_ANSWER,
+    STAGES,
+    STORE,
+    ChatAnswer,
+    EmbedAnswer,
+    PipelineAnswer,
+    SearchAnswer,
+)
 from o11y.contracts import LocalInferenceAnswer
 from o11y.telemetry import schema
 
@@ -179,10 +187,10 @@ def pipeline(
     def check(answer: PipelineAnswer) -> Iterator[str]:
         summary, chat = answer.summary, answer.results.openai_response
         silent = chat is not None and not chat.response.strip()
-        idle = ["embed_answer"] if silent else []
+        idle = [EMBED_ANSWER] if silent else []
         if not store:
-            idle = ["embed_answer", "store"]
-        steps = 6 - len(idle)
+            idle = [EMBED_ANSWER, STORE]
+        steps = len(STAGES) - len(idle)
         missed = [s for s in answer.stages if s.status != "ok" and s.name not in idle]
         yield from (f"stage {stage.name} {stage.status}: {stage.error}" for stage in missed)
         if missed:

@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from gateway import llm
 from gateway.chat_stream import ChatStream
 from gateway.contracts import ChatAnswer, ChatMetadata, EmbedMetadata, SearchAnswer, SearchMetadata
-from gateway.llm import STAGE_HEADER, readable, text_of
+from gateway.llm import readable, text_of
 from gateway.relay import begin, own_ending, relayed
 from gateway.service_client import ServiceClient, StreamedResponse
 from gateway.settings import Settings
@@ -27,7 +27,6 @@ from o11y.contracts import (
     Vector,
     VectorSearchAnswer,
 )
-from o11y.telemetry import schema
 from o11y.telemetry.signals import Telemetry
 from o11y.web import problems
 from o11y.web.events import EventStream, LastError, event
@@ -58,8 +57,7 @@ class Backends:
     """Calls to llm-proxy, vector-svc and inference-svc.
 
     Searching, storing (documents have ids) and generating locally may be sent twice; calls that a
-    provider bills may not. `stage` names the pipeline stage of a call, for its span. Every call
-    raises Problem.
+    provider bills may not. Every call raises Problem.
     """
 
     def __init__(
@@ -87,7 +85,6 @@ class Backends:
         temperature: float,
         max_tokens: int | None,
         seed: int | None = None,
-        stage: str | None = None,
     ) -> ChatAnswer:
         started = time.perf_counter()
         response = await self.completions.with_raw_response.create(
@@ -96,7 +93,6 @@ class Backends:
             temperature=temperature,
             max_tokens=_given(max_tokens),
             seed=_given(seed),
-            extra_headers=_for(stage),
         )
         with readable():
             choices = response.parse().choices
@@ -131,12 +127,10 @@ class Backends:
         )
         return ChatStream(chunks, started)
 
-    async def embed(
-        self, texts: Sequence[str], *, model: str | None = None, stage: str | None = None
-    ) -> Embedded:
+    async def embed(self, texts: Sequence[str], *, model: str | None = None) -> Embedded:
         started = time.perf_counter()
         response = await self.embeddings.with_raw_response.create(
-            input=list(texts), model=_model(model), extra_headers=_for(stage)
+            input=list(texts), model=_model(model)
         )
         with readable():
             rows = _in_order(response.parse(to=_Rows).data)
@@ -158,7 +152,6 @@ class Backends:
         *,
         metadata: Sequence[dict[str, Any]] | None = None,
         ids: Sequence[str] | None = None,
-        stage: str | None = None,
     ) -> StoreAnswer:
         request = {
             "documents": list(documents),
@@ -172,7 +165,6 @@ class Backends:
             "POST",
             "/documents",
             json=request,
-            attributes=_of(stage),
             idempotent=True,
         )
 
@@ -184,7 +176,6 @@ class Backends:
         filter_metadata: dict[str, Any] | None,
         *,
         caller_filters: bool = False,
-        stage: str | None = None,
     ) -> SearchAnswer:
         """The documents nearest to a query's embedding, whose time the total time includes."""
         started = time.perf_counter()
@@ -200,7 +191,6 @@ class Backends:
             "POST",
             "/search",
             json=request,
-            attributes=_of(stage),
             idempotent=True,
         )
         took = time.perf_counter() - started
@@ -215,15 +205,12 @@ class Backends:
             ),
         )
 
-    async def generate(
-        self, request: dict[str, Any], *, stage: str | None = None
-    ) -> LocalInferenceAnswer:
+    async def generate(self, request: dict[str, Any]) -> LocalInferenceAnswer:
         return await self.inference.call(
             LocalInferenceAnswer,
             "POST",
             "/local-inference",
             json=request,
-            attributes=_of(stage),
             idempotent=True,
         )
 
@@ -247,14 +234,6 @@ async def _relayed(opened: StreamedResponse) -> AsyncGenerator[bytes, None]:
     except Problem as problem:
         problems.report(problem)
         yield LastError(event(details(problem), "error"))
-
-
-def _of(stage: str | None) -> dict[str, str]:
-    return {schema.PIPELINE_STAGE: stage} if stage else {}
-
-
-def _for(stage: str | None) -> dict[str, str]:
-    return {STAGE_HEADER: stage} if stage else {}
 
 
 def _given(value: T | None) -> T | Omit:

@@ -134,6 +134,16 @@ class PipelineResults(BaseModel):
     similarity_search: SearchAnswer | None = None
 
 
+EMBED_QUERY = "embed_query"
+LOCAL_INFERENCE = "local_inference"
+SEARCH = "search"
+CHAT = "chat"
+EMBED_ANSWER = "embed_answer"
+STORE = "store"
+STAGES = (EMBED_QUERY, LOCAL_INFERENCE, SEARCH, CHAT, EMBED_ANSWER, STORE)
+"""The stages of the pipeline, as answers list them."""
+
+
 class Stage(BaseModel):
     name: str
     status: Literal["ok", "error", "skipped"]

@@ -12,13 +12,7 @@ from gateway.service_client import ServiceClient, StreamedResponse
 from gateway.service_responses import not_as_asked, raise_for_problem
 from o11y.contracts import SUMMARY_HEADER, WHOLE_SUMMARY_HEADER
 from o11y.http.headers import JSON
-from o11y.telemetry import schema
 from o11y.web.problems import Problem
-
-STAGE_HEADER = "x-o11y-stage"
-"""Request header of the SDK that names the pipeline stage of a call, for the call's span only: it
-is not sent to the service.
-"""
 
 OPENED = "o11y.opened"
 """Extension of the SDK's response that holds the StreamedResponse it reads."""
@@ -88,13 +82,11 @@ class _Transport(httpx2.AsyncBaseTransport):
                 seconds=self._stream_timeout_seconds,
             )
             return httpx2.Response(200, stream=_Events(opened), extensions={OPENED: opened})
-        stage = request.headers.get(STAGE_HEADER)
         response = await self._service.request(
             "POST",
             path,
             content=content,
             headers={**JSON, SUMMARY_HEADER: "1"},
-            attributes={schema.PIPELINE_STAGE: stage} if stage else {},
         )
         raise_for_problem(response, self._service.service)
         if WHOLE_SUMMARY_HEADER not in response.headers:

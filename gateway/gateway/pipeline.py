@@ -12,8 +12,16 @@ from typing import Literal, TypeVar
 from openai.types.chat import ChatCompletionMessageParam
 from opentelemetry import trace
 
+from gateway import stage
 from gateway.backends import Backends, Embedded
 from gateway.contracts import (
+    CHAT,
+    EMBED_ANSWER,
+    EMBED_QUERY,
+    LOCAL_INFERENCE,
+    SEARCH,
+    STAGES,
+    STORE,
     ChatAnswer,
     Embeddings,
     PipelineAnswer,
@@ -34,14 +42,6 @@ TEMPERATURE = 0.3
 
 WORKFLOW = "invoke_workflow"
 """`gen_ai.operation.name` of a pipeline call."""
-
-EMBED_QUERY = "embed_query"
-LOCAL_INFERENCE = "local_inference"
-SEARCH = "search"
-CHAT = "chat"
-EMBED_ANSWER = "embed_answer"
-STORE = "store"
-STAGES = (EMBED_QUERY, LOCAL_INFERENCE, SEARCH, CHAT, EMBED_ANSWER, STORE)
 
 KNOWLEDGE = {"kind": {"$nin": ["query", "answer"]}}
 """The filter of searches: questions and answers of earlier calls are stored, but are no source. A
@@ -67,6 +67,7 @@ class Pipeline:
             async with asyncio.TaskGroup() as group:
                 group.create_task(call.generate_locally())
                 group.create_task(call.answer_and_store())
+            call.skip_rest()
             if call.chat is None and call.local is None:
                 raise call.failure()
             answer = call.answer(time.perf_counter() - started)
@@ -125,14 +126,12 @@ class _Call:
         )
         self.local = await self._stage(
             LOCAL_INFERENCE,
-            lambda: self._backends.generate(
-                request.model_dump(exclude={"user_id", "session_id"}), stage=LOCAL_INFERENCE
-            ),
+            lambda: self._backends.generate(request.model_dump(exclude={"user_id", "session_id"})),
         )
 
     async def answer_and_store(self) -> None:
         self._query = await self._stage(
-            EMBED_QUERY, lambda: self._backends.embed([self._request.query], stage=EMBED_QUERY)
+            EMBED_QUERY, lambda: self._backends.embed([self._request.query])
         )
         if self._query is None:
             self._skip(SEARCH, "the query has no embedding")
@@ -145,7 +144,6 @@ class _Call:
                     embedded,
                     self._request.n_results,
                     KNOWLEDGE,
-                    stage=SEARCH,
                 ),
             )
         found = self._search.results if self._search and self._request.use_context else []
@@ -156,20 +154,20 @@ class _Call:
                 temperature=TEMPERATURE,
                 max_tokens=self._request.max_tokens,
                 seed=self._request.seed,
-                stage=CHAT,
             ),
         )
-        if not self._request.store_results:
-            self._skip(EMBED_ANSWER, None)
-            self._skip(STORE, None)
-            return
-        await self._store(self.chat.response.strip() if self.chat else "")
+        if self._request.store_results:
+            await self._store(self.chat.response.strip() if self.chat else "")
+
+    def skip_rest(self) -> None:
+        """Report the stages that nobody asked for as skipped."""
+        for name in STAGES:
+            if name not in self._stages:
+                self._skip(name, None)
 
     async def _store(self, text: str) -> None:
         if text:
-            self._answer = await self._stage(
-                EMBED_ANSWER, lambda: self._backends.embed([text], stage=EMBED_ANSWER)
-            )
+            self._answer = await self._stage(EMBED_ANSWER, lambda: self._backends.embed([text]))
         else:
             self._skip(EMBED_ANSWER, "there is no answer to embed")
         rows = [
@@ -187,7 +185,7 @@ class _Call:
         both = Embedded([item.vectors[0] for item in embeddings], embeddings[0].metadata)
         self._stored = await self._stage(
             STORE,
-            lambda: self._backends.store(documents, both, metadata=metadata, stage=STORE),
+            lambda: self._backends.store(documents, both, metadata=metadata),
         )
 
     async def _stage(self, name: str, work: Callable[[], Awaitable[T]]) -> T | None:
@@ -195,7 +193,8 @@ class _Call:
         status: Literal["ok", "error"] = "error"
         failure = None
         try:
-            result = await work()
+            with stage.running(name):
+                result = await work()
             status = "ok"
             return result
         except Problem as problem:
@@ -216,9 +215,11 @@ class _Call:
         reason: str | None,
         problem: Problem | None = None,
     ) -> None:
-        stage = Stage(name=name, status=status, duration_seconds=seconds, error=reason)
-        self._stages[name] = stage
-        self._record(stage, problem)
+        if name not in STAGES:
+            raise ValueError(f"STAGES has no {name}: no answer would list it")
+        ended = Stage(name=name, status=status, duration_seconds=seconds, error=reason)
+        self._stages[name] = ended
+        self._record(ended, problem)
 
     def failure(self) -> Problem:
         """The whole call's error: nothing gave an answer."""

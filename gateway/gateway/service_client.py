@@ -9,6 +9,7 @@ import httpx2
 import msgspec
 from pydantic import BaseModel
 
+from gateway import stage
 from gateway.service_responses import parsed
 from o11y.http import deadline
 from o11y.http.attempts import ATTEMPT, CALL, Attempt, Call, traced
@@ -141,7 +142,6 @@ class ServiceClient:
         json: object = None,
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
-        attributes: Mapping[str, str] | None = None,
         seconds: float | None = None,
         idempotent: bool | None = None,
     ) -> httpx2.Response:
@@ -150,7 +150,7 @@ class ServiceClient:
         if json is not None:
             content, headers = msgspec.json.encode(json), {**JSON, **(headers or {})}
         url = self._public_url + path
-        call = Call(path, url, seconds or self.timeout, whole, attributes=attributes or {})
+        call = Call(path, url, seconds or self.timeout, whole, attributes=stage.attributes())
         extensions = {
             CALL: call,
             IDEMPOTENT: method == "GET" if idempotent is None else idempotent,

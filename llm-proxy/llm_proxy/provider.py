@@ -90,8 +90,8 @@ class Provider:
         )
         if self.prices.guesses:
             logger.info(
-                "%s is in no price list: its models cost what those sold under their names do; "
-                "`pricing` (OPENAI_PRICING) names a list, or %s",
+                "%s is in no price list: models without `prices` cost what those sold under their "
+                "names do; `pricing` (OPENAI_PRICING) names a list, or %s",
                 self.title,
                 NO_LIST,
             )

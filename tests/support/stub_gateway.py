@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx2
 
+from gateway.contracts import EMBED_ANSWER, STAGES, STORE
 from o11y.web.problems import TRACE_HEADER
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
@@ -169,8 +170,7 @@ class Stub:
 
     def full_pipeline(self, asked: dict[str, Any]) -> dict[str, Any]:
         store = str(asked["store_results"]).lower() == "true"
-        names = ["embed_query", "local_inference", "search", "chat", "embed_answer", "store"]
-        idle = [] if store else names[4:]
+        idle = [] if store else [EMBED_ANSWER, STORE]
         return {
             "query": asked["query"],
             "results": {
@@ -181,7 +181,7 @@ class Stub:
             "summary": {
                 "total_duration_seconds": 1,
                 "total_cost_usd": 0.02,
-                "steps_completed": len(names) - len(idle),
+                "steps_completed": len(STAGES) - len(idle),
                 "openai_tokens_used": 15,
                 "local_tokens_generated": 9,
                 "documents_stored": 2 if store else 0,
@@ -193,7 +193,7 @@ class Stub:
                     "status": "skipped" if name in idle else "ok",
                     "duration_seconds": 0.1,
                 }
-                for name in names
+                for name in STAGES
             ],
             "trace_id": TRACE_ID,
         }

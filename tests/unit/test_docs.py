@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 from fastapi import APIRouter
 from httpx2 import Response
+from opentelemetry.trace import SpanKind
 from pydantic import BaseModel
 
 from deploy.dashboards import panels, promql
+from gateway import stage
+from gateway.backends import Backends
 from llm_proxy.sending import WholeResponse
 from llm_proxy.settings import Settings
 from o11y.openai.operations import Operation as CallOfOpenAI
@@ -22,6 +25,7 @@ from o11y.telemetry import schema
 from o11y.telemetry.genai import Operation
 from o11y.telemetry.schema import attributes, metrics, spans
 from o11y.web.problems import Problem
+from tests.support.gateway_services import Gateway
 from tests.support.processes import ROOT
 from tests.support.recorded import Recorded, bare_machine, http
 from tests.support.small_service import application
@@ -91,6 +95,7 @@ def example(recorded: Recorded) -> dict[str, Any]:
         **{key: value for module in (panels, promql) for key, value in vars(module).items()},
         "Operation": _either,
         "Problem": Problem,
+        "Backends": Backends,
         "RerankAnswer": RerankAnswer,
         "RerankRequest": RerankRequest,
         "logger": logging.getLogger("vector_svc"),
@@ -123,6 +128,19 @@ async def test_an_added_call_goes_its_way(example: dict[str, Any]) -> None:
     assert span.attributes
     assert span.attributes[schema.LLM_ATTEMPTS] == 2
     assert example["MODERATION"].described["operationId"] == "create_moderation"
+
+
+async def test_an_added_call_of_a_stage_is_on_its_span(
+    example: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = Gateway()
+    gateway.services.answers["vector-svc/rerank"] = Response(200, json={"count": 3})
+    with stage.running("rerank"):
+        assert (await example["rerank"](gateway.backends, "why")).count == 3
+    [call] = gateway.recorded.spans(SpanKind.CLIENT)
+    assert call.attributes
+    assert call.attributes[schema.PIPELINE_STAGE] == "rerank"
+    await gateway.close()
 
 
 def test_an_added_panel_asks_for_the_added_metric(example: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from opentelemetry import baggage, propagate
 from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 from pydantic import BaseModel
 
+from gateway import stage
 from gateway.service_client import ServiceClient
 from gateway.service_responses import raise_for_problem
 from o11y.http import deadline
@@ -362,7 +363,8 @@ async def test_span_and_metric_follow_the_conventions(
     status: int, client: Clients, recorded: Recorded
 ) -> None:
     service = Service(Response(status))
-    await client(service).request("POST", "/search", attributes={schema.PIPELINE_STAGE: "search"})
+    with stage.running("search"):
+        await client(service).request("POST", "/search")
     failed = {schema.ERROR_TYPE: str(status)} if status >= 400 else {}
     labels = {
         schema.HTTP_METHOD: "POST",
