@@ -15,12 +15,13 @@ _BREAKING = frozenset(
 """Failures, beside statuses from 500, that say that a provider is not well."""
 
 
-async def admit(provider: Provider, *, alone: bool) -> "Place":
-    """Take a place at the provider: at once, or in a while where it is `alone`, the last to ask.
+async def admit(provider: Provider, *, is_last: bool) -> "Place":
+    """Take a place at the provider; one that `is_last` in the list is waited for, since no other
+    could answer.
 
-    Raises AttemptFailed when none is free, or the provider is left alone after failing.
+    Raises AttemptFailed when no place is free, or the circuit is open.
     """
-    await _take_slot(provider, provider.settings.queue_seconds if alone else 0.0)
+    await _take_slot(provider, provider.settings.queue_seconds if is_last else 0.0)
     if provider.breaker.allows():
         return Place(provider)
     provider.slots.release()

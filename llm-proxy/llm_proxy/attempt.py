@@ -75,8 +75,8 @@ class Attempt:
         self.inference.arrivals.append(self.inference.elapsed())
 
     def complete(self, seconds: float) -> None:
-        """The answer is here; whether and how the response's end comes makes no difference, but it
-        is waited for, so many seconds.
+        """The answer is complete. The end of the HTTP response is still waited for, so many seconds
+        at most, and an error in it counts no more.
         """
         if self._http:
             self._http.end()

@@ -55,9 +55,11 @@ class Calls:
                 if at:
                     self._fall_back(provider, candidate[0], failures[-1])
                 provider, _ = candidate
-                alone = at + 1 == len(candidates)
+                is_last = at + 1 == len(candidates)
                 try:
-                    answer = await self._ask(candidate, request, inference, failures, alone=alone)
+                    answer = await self._ask(
+                        candidate, request, inference, failures, is_last=is_last
+                    )
                 except CallRejected as rejected:
                     if all(failure.provider == provider.title for failure in failures):
                         raise
@@ -82,9 +84,9 @@ class Calls:
         inference: Inference,
         failures: list[AttemptFailed],
         *,
-        alone: bool,
+        is_last: bool,
     ) -> WholeResponse | Stream | None:
-        """Ask one provider, several times if need be; `alone` when there is no other to ask.
+        """Ask one provider, several times if need be; `is_last` where no other follows in the list.
 
         None when it has no answer: `failures` are told why.
         """
@@ -96,16 +98,16 @@ class Calls:
                 late = out_of_time(f"no time left to call {provider.title}")
                 raise client_error(failures) if failures else late
             try:
-                place = await admission.admit(provider, alone=alone)
+                place = await admission.admit(provider, is_last=is_last)
                 attempt = Attempt(self.meters, inference, request, provider, model)
                 sending = Sending(request, attempt, place)
-                return await sending.answer(_first_byte_seconds(provider, alone), resends)
+                return await sending.answer(_first_byte_seconds(provider, is_last), resends)
             except AttemptFailed as failure:
                 failures.append(failure)
                 if not failure.again or resends == provider.settings.retries:
                     return None
                 wait = backoff.wait(resends, failure.headers)
-                patience = LAST_PATIENCE_SECONDS if alone else PATIENCE_SECONDS
+                patience = LAST_PATIENCE_SECONDS if is_last else PATIENCE_SECONDS
                 left = deadline.remaining()
                 if (left is not None and wait >= left) or wait > patience:
                     return None
@@ -134,10 +136,10 @@ class Calls:
             yield Observation(provider.breaker.state, {schema.LABEL_PROVIDER: provider.name})
 
 
-def _first_byte_seconds(provider: Provider, alone: bool) -> float:
+def _first_byte_seconds(provider: Provider, is_last: bool) -> float:
     """Longest wait for the head of an answer: at most half of the time that is left, where another
     provider may be asked.
     """
     seconds = deadline.limit(provider.settings.first_byte_seconds)
-    left = None if alone else deadline.remaining()
+    left = None if is_last else deadline.remaining()
     return seconds if left is None else min(seconds, left / 2)

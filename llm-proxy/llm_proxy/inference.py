@@ -55,14 +55,14 @@ class Inference(genai.Operation):
         return self._request.operation.generates
 
     def asks(self, provider: Provider, model: str) -> None:
-        """Another provider is asked."""
+        """Name the provider, the first one or the next, that is asked now: on the span, too."""
         self._provider, self._model = provider, model
         self.span.update_name(f"{self._request.operation.name} {model}")
         named = {schema.LLM_PROVIDER: provider.name, schema.REQUEST_MODEL: model}
         self.span.set_attributes({**provider.attributes, **named})
 
     def listener(self) -> MessageAccumulator | None:
-        """The accumulator of an attempt's answer, where telemetry may hold it."""
+        """The accumulator of an attempt's answer; None where its content is not captured."""
         capture = self._meters.capture
         listens = capture and capture.has_content and self.generates and self.span.is_recording()
         self._answer = MessageAccumulator() if listens else None

@@ -215,5 +215,5 @@ class Meters:
 
 
 def _room(ready: dict[tuple[object, ...], Ready]) -> dict[tuple[object, ...], Ready]:
-    """The sets of labels that are kept ready: all, or none where they are too many."""
+    """The cache of instruments with their labels, emptied when it is full."""
     return {} if len(ready) >= MAX_LABELS else ready

@@ -62,7 +62,8 @@ class Routing:
     def _generating(self, model_name: str | None) -> list[Candidate]:
         """All providers that have a name for the model.
 
-        The local one of several takes its own model where its `models` have no entry for this one.
+        Where there are several, the local one answers with its own model if its `models` have no
+        entry for the one that is asked for.
         """
         found: list[Candidate] = []
         for provider in self.providers:

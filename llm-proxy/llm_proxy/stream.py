@@ -28,8 +28,8 @@ from o11y.web.events import Last, LastError, event
 class Stream:
     """The events of one attempt. `begin` before the first byte goes to the caller, then `events`.
 
-    The attempt ends with the stream, whoever ends it: with the usage the provider told or, where it
-    came to no end, an estimate from what was sent and received.
+    The attempt ends with the stream, whoever ends it. It is billed the usage that the provider
+    reported; where there is none, an estimate from what was sent and received.
     """
 
     def __init__(
@@ -64,8 +64,8 @@ class Stream:
         return self.attempt.inference.usd
 
     async def begin(self, patience_seconds: float) -> None:
-        """Wait for the first event with data, so long for each piece of what comes before it: some
-        providers send comments while they work.
+        """Wait for the first event with data, at most `patience_seconds` for each piece that comes
+        before it: some providers send comments while they work.
 
         Raises NotReadable, TooLong, httpx2.HTTPError, TimeoutError.
         """
@@ -86,7 +86,7 @@ class Stream:
     async def events(self, *, summed_up: bool = False) -> AsyncGenerator[bytes, None]:
         """The bytes for the caller, bit by bit; the attempt has ended before the last of them.
 
-        A stream that breaks ends with an error event. One whose `[DONE]` has come can't. With
+        A stream that breaks ends with an error event; after `[DONE]` it can't break any more. With
         `summed_up`, a chunk before `[DONE]`, or after the error, says what is known at the end.
         """
         error: str | None = None
@@ -155,7 +155,7 @@ class Stream:
             self.tokens = reported  # nobody bills an error in an answer's place
         elif reported is None:
             self.tokens = guess(self._request.input_bytes, self._accumulator.text_bytes)
-        else:  # what is told in every chunk is the whole only at the end
+        else:  # a usage that every chunk reports is complete in the last one only
             self.tokens = (
                 reported
                 if self._accumulator.finished
@@ -164,7 +164,7 @@ class Stream:
         self.attempt.end(self.info, self.tokens, error)
 
     def _end_call(self, error: str | None) -> None:
-        """No other attempt follows one that has begun to answer."""
+        """End the whole call: no other attempt follows one that has begun to answer."""
         if error:
             self.attempt.inference.fail(error)
         self.attempt.inference.end()

@@ -29,7 +29,7 @@ MAX_URLS = 1000
 """Most URLs of a replica that are kept ready."""
 
 IDEMPOTENT = "o11y.idempotent"
-"""Extension of a request: whether doing it twice is doing it once."""
+"""Extension of a request: True if it is idempotent, so that it may be sent twice."""
 
 REPLICA = "o11y.replica"
 """Extension of a request and of its response: the replica it goes to."""
@@ -149,7 +149,7 @@ class Balancer:
 
     async def _watch(self) -> None:
         async with httpx2.AsyncClient(
-            # connections of its own: where requests take all of theirs, nobody hangs
+            # connections of its own: where requests use up theirs, a probe must not wait for one
             transport=NetworkTransport(tls=self._base.scheme == "https"),
             headers={"host": self._base.netloc.decode("ascii")},
             cookies=no_cookies(),
@@ -163,7 +163,9 @@ class Balancer:
                     await asyncio.gather(*(self._probe(http, one) for one in self.replicas))
 
     async def _probe(self, http: httpx2.AsyncClient, replica: Replica) -> None:
-        """Ask as a request does: the service's name is on the certificate, and the host asked."""
+        """Ask a replica whether it lives. As for a request, the `Host` header and the name that its
+        certificate must have are the service's, and not the replica's address.
+        """
         url = replica.url(self._base.copy_with(raw_path=b"/livez"))
         request = http.build_request("GET", url, extensions={"sni_hostname": self.host})
         try:
@@ -176,13 +178,13 @@ class Balancer:
 
 
 class BalancingTransport(httpx2.AsyncBaseTransport):
-    """Sends each request to the replica whose turn it is, as the service's name would get it.
+    """Sends each request to the replica whose turn it is; its `Host` header stays the service's.
 
-    What was not sent goes to another replica while there is one that was not tried, or `attempts`
-    times in all. So does what broke on its way, if the extension `IDEMPOTENT` says that doing it
-    twice is doing it once. The extension `REPLICA` picks a replica. Each attempt is one request of
-    `inner`, counted on by the extension `RESEND_COUNT`; the response's `REPLICA` is the one
-    that answered, and stays occupied until the response is closed.
+    A request that could not be sent goes to another replica: to each one once, or to `attempts` in
+    all where that is given. So does a request that broke on its way, if its extension `IDEMPOTENT`
+    allows it. The extension `REPLICA` picks a replica. Each attempt is one request of `inner`; its
+    extension `RESEND_COUNT` is the number of attempts before it. The response's `REPLICA` is the
+    one that answered, and stays occupied until the response is closed.
     """
 
     def __init__(

@@ -32,7 +32,7 @@ def limit(seconds: float) -> float:
 def within(seconds: float, patience: float | None = None) -> Iterator[None]:
     """Run the block with at most this many seconds; an earlier deadline stays in force.
 
-    `patience` is how long the caller would wait, `seconds` where it doesn't say.
+    `patience` is how long the caller would wait; a caller that doesn't say waits `seconds`.
     """
     now = time.monotonic()
     waits = now + (seconds if patience is None else patience)
@@ -47,8 +47,9 @@ def within(seconds: float, patience: float | None = None) -> Iterator[None]:
 
 
 def stream(seconds: float) -> None:
-    """Let the rest of this request take so long, if its caller waits so long: a stream is read
-    while it is written, and may last longer than anybody would wait for a whole answer.
+    """Let the rest of this request take `seconds`, or as long as its caller waits where that is
+    less: a stream is read while it is written, and may last longer than anybody would wait for a
+    whole answer.
     """
     found = _deadline.get()
     if found is not None:

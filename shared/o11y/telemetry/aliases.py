@@ -24,7 +24,7 @@ class Aliases:
     def __init__(self, aliases: Iterable[schema.Alias]) -> None:
         self._aliases: defaultdict[str, list[schema.Alias]] = defaultdict(list)
         self._own: dict[str, set[str]] = {}
-        """The labels of a recorded metric; it may be recorded with more, for another name alone."""
+        """The labels that each recorded metric shows; it may have more, for its aliases only."""
         for alias in aliases:
             self._aliases[alias.recorded.name].append(alias)
             self._own[alias.recorded.name] = {*alias.recorded.labels, OVERFLOW}
@@ -72,7 +72,8 @@ def _own(keys: set[str], point: Any) -> Any:
 def _other(alias: schema.Alias, points: Iterable[Any]) -> Iterator[Any]:
     """The points that the other name shows.
 
-    What a cardinality limit keeps out may be of any kind: only a name for all kinds shows it.
+    A point that stands for all that a cardinality limit keeps out has lost its labels: an alias for
+    some of the labels' values can't tell whether it is one of them, and leaves it out.
     """
     for point in points:
         given: Mapping[str, Any] = point.attributes

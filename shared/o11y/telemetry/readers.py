@@ -1,7 +1,7 @@
 """Readers of the metrics: they show every name of what is recorded, and share what they can.
 
 The SDK aggregates a value once for every reader it has. Prometheus' view is made of what the
-exporter's reader collects, where both want the same.
+exporter's reader collects, where that has the temporality and the buckets that Prometheus needs.
 """
 
 import os
@@ -55,7 +55,7 @@ class PrometheusReader(Aliased, PrometheusMetricReader):
 
 
 class PeriodicReader(Aliased, export.PeriodicExportingMetricReader):
-    """Hands the metrics to an exporter, again and again, and to whoever looks between."""
+    """Hands the metrics to an exporter at each interval, and to callers of `look` at any time."""
 
     def __init__(self, exporter: export.MetricExporter) -> None:
         self._looking = threading.local()
@@ -133,7 +133,7 @@ class _SharedView(Collector):
         self._source = source
         self._families = CollectorRegistry()
         self._reader = PrometheusReader(self._families)
-        # a reader can't be without a provider; this one measures nothing, not even itself
+        # a reader needs a provider; this provider has no instruments, not even the SDK's own
         nothing = View(instrument_name="*", aggregation=DropAggregation())
         self._provider = MeterProvider([self._reader], shutdown_on_exit=False, views=[nothing])
 

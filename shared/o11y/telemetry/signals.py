@@ -20,8 +20,8 @@ from o11y.telemetry.providers import Providers, of_the_variables
 
 CPU_SECONDS = 1.0
 SHUTDOWN_SECONDS = 3.0
-"""More than all signals, at the same time, have for what still waits. With the server's 5 s for
-requests in flight and the engine's 2 s, a stop takes under 10 s.
+"""Time in which all signals together send what still waits when the process stops. With the
+server's 5 s for requests in flight and the engine's 2 s, a stop takes under 10 s.
 """
 
 
@@ -63,7 +63,7 @@ class Telemetry:
     """Traces, metrics and logs of one service.
 
     Who needs a provider is handed this object. `registry` is the Prometheus view of the metrics,
-    which `/metrics` shows. Without `providers` it has some of its own, which nobody else uses.
+    which `/metrics` shows. Without `providers`, new ones are made for this object alone.
     """
 
     def __init__(

@@ -27,8 +27,8 @@ def event(data: object, name: str | None = None) -> bytes:
 class Last(bytes):
     """The event that ends a stream, with whatever comes after it.
 
-    Clients leave when they have read it, so the response ends with it in one piece, and all spans
-    before it is sent: nobody can leave between.
+    Clients leave when they have read it. So the end of the response is sent with it, in one piece,
+    and all spans have ended by then.
     """
 
 
