@@ -174,6 +174,7 @@ async def test_headers_are_read_in_any_case_and_as_often_as_they_come(
 @pytest.mark.parametrize(
     ("coding", "packed"),
     [("gzip", gzip.compress(b"hello" * 99)), ("deflate", zlib.compress(b"hello" * 99))],
+    ids=["gzip", "deflate"],
 )
 async def test_a_packed_answer_is_unpacked(
     coding: str, packed: bytes, http: httpx2.AsyncClient
