@@ -19,7 +19,7 @@ from gateway.keys.key import parse
 from gateway.keys.store import KeyStore
 from tests.support.llm import NO_EXPORT
 from tests.support.postgres import postgres, programs
-from tests.support.processes import environment, service
+from tests.support.processes import environment, free_ports, service
 from tests.support.waiting import until
 
 
@@ -79,7 +79,13 @@ async def test_a_directory_knows_what_others_change(url: str, store: KeyStore) -
 
 
 def test_the_command_and_the_gateway_share_the_database(url: str, tmp_path: Path) -> None:
-    settings = {"DATABASE_URL": url, "SEED_CORPUS": "false", **NO_EXPORT}
+    (nobody,) = free_ports(1)
+    settings = {
+        "DATABASE_URL": url,
+        "SEED_CORPUS": "false",
+        "LLM_PROXY_URL": f"http://127.0.0.1:{nobody}",
+        **NO_EXPORT,
+    }
     made = subprocess.run(
         [sys.executable, "-m", "gateway.keys", "create", "--name", "web", "--tenant", "acme"],
         cwd=tmp_path,
