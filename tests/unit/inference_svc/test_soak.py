@@ -1,6 +1,7 @@
 """Hundreds of calls of all kinds over HTTP; afterwards nothing of them is left."""
 
 import asyncio
+import random
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -74,17 +75,26 @@ class Soaked:
             found[" ".join(str(each) for each in told if each)] += int(value)
         return found
 
+    def abandoned(self) -> int:
+        """The calls that the engine gave up since their callers had left."""
+        cancelled = self.counted("model_requests_cancelled")
+        return sum(count for why, count in cancelled.items() if why.startswith("cancelled"))
+
 
 async def test_after_hundreds_of_mixed_calls_nothing_is_left(model_folder: Path) -> None:
     soaked = Soaked(model_folder)
     async with soaked.serving() as http:
         outcomes = await mixed_calls.calls(http, CALLS, seed=1)
         await mixed_calls.rest(http)
+        async with asyncio.timeout(60):  # an engine that is quick may have served all who left
+            while not soaked.abandoned():
+                outcomes["leaves", await mixed_calls.call(http, "leaves", random.Random(1))] += 1
+                await mixed_calls.rest(http)
         durations = soaked.counted("model_inference_duration")
         rejected = soaked.counted("model_requests_rejected")
         cancelled = soaked.counted("model_requests_cancelled")
 
-    assert outcomes.total() == CALLS
+    assert outcomes.total() >= CALLS
     statuses: Counter[str] = Counter()
     for (kind, status), count in outcomes.items():
         statuses[status] += count
@@ -96,13 +106,11 @@ async def test_after_hundreds_of_mixed_calls_nothing_is_left(model_folder: Path)
     late = rejected["out_of_time"] + sum(
         count for why, count in cancelled.items() if why.startswith("out_of_time")
     )
-    gone = sum(count for why, count in cancelled.items() if why.startswith("cancelled"))
-    assert gone > 0
     # of a call whose client left we don't know how far it came: it may have ended any way, or none
     for known, told in (("200", durations["ok"]), ("429", rejected["busy"]), ("504", late)):
         assert statuses[known] <= told <= statuses[known] + statuses["left"]
-    assert gone <= statuses["left"]
-    assert durations.total() <= CALLS
+    assert 0 < soaked.abandoned() <= statuses["left"]
+    assert durations.total() <= outcomes.total()
 
     assert soaked.ends.ended > CALLS
     assert +soaked.ends.open == Counter()
