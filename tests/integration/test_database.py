@@ -13,7 +13,7 @@ import httpx2
 import psutil
 import pytest
 
-from gateway.database.engine import connect, upgrade
+from accounting.database import connect, upgrade
 from gateway.keys.directory import KeyDirectory
 from gateway.keys.key import parse
 from gateway.keys.store import KeyStore

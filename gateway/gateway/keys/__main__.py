@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
-from gateway.database.engine import connect, sqlite_file
+from accounting.database import connect, sqlite_file
 from gateway.keys.forms import ChangedKey, NewKey
 from gateway.keys.key import Key
 from gateway.keys.store import GRACE, KeyStore, NoSuchKey

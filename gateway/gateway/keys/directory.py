@@ -8,7 +8,7 @@ from typing import Literal
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from gateway.database.engine import connect, sqlite_file
+from accounting.database import connect, sqlite_file
 from gateway.keys.key import NOBODY, Key, parse
 from gateway.keys.store import KeyStore
 from o11y.web.problems import Problem, unavailable

@@ -7,6 +7,8 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime
 
+from gateway.allowance import Budgets, Limits
+
 PREFIX = "o11y-sk-"
 _FORM = re.compile(PREFIX + r"([0-9a-f]{12})-([A-Za-z0-9_-]{32})")
 
@@ -28,6 +30,8 @@ class Key:
     """Models it may name; None for any."""
     routes: tuple[str, ...] | None = None
     """Paths it may call, or their beginnings where they end with `*`; None for any."""
+    limits: Limits | None = None
+    budgets: Budgets | None = None
     former_hash: str | None = None
     former_until: datetime | None = None
     """The end of the time for which the secret before the rotation counts."""

@@ -1,14 +1,15 @@
 """The keys in the database. Its methods block; callers on the event loop use a thread."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Engine, RowMapping, insert, select, update
 
-from gateway.database import tables
-from gateway.database.engine import upgrade
+from accounting import tables
+from accounting.database import upgrade
+from gateway.allowance import Budgets, Limits
 from gateway.keys.key import Key, hash_of, new_id, new_secret, written
 
 GRACE = timedelta(hours=24)
@@ -51,6 +52,8 @@ class KeyStore:
         expires_at: datetime | None = None,
         models: Sequence[str] | None = None,
         routes: Sequence[str] | None = None,
+        limits: Limits | None = None,
+        budgets: Budgets | None = None,
     ) -> tuple[Key, str]:
         """A new key, and its text, which nobody can be shown again."""
         self._prepare()
@@ -64,6 +67,8 @@ class KeyStore:
             expires_at=expires_at,
             models=None if models is None else tuple(models),
             routes=None if routes is None else tuple(routes),
+            limits=limits,
+            budgets=budgets,
         )
         with self._engine.begin() as connection:
             connection.execute(insert(tables.keys).values(**_row(key)))
@@ -113,19 +118,23 @@ class KeyStore:
 
 
 def _row(key: Key) -> dict[str, Any]:
-    row = asdict(key)
+    row: dict[str, Any] = {field.name: getattr(key, field.name) for field in fields(key)}
     for name in ("models", "routes"):
         row[name] = None if row[name] is None else list(row[name])
+    for name in ("limits", "budgets"):
+        row[name] = row[name] and row[name].model_dump(mode="json", exclude_none=True)
     return row
 
 
 def _key(row: RowMapping) -> Key:
-    fields = dict(row)
+    given = dict(row)
     for name in ("created_at", "expires_at", "former_until"):
-        fields[name] = _utc(fields[name])
+        given[name] = _utc(given[name])
     for name in ("models", "routes"):
-        fields[name] = None if fields[name] is None else tuple(fields[name])
-    return Key(**fields)
+        given[name] = None if given[name] is None else tuple(given[name])
+    given["limits"] = given["limits"] and Limits(**given["limits"])
+    given["budgets"] = given["budgets"] and Budgets(**given["budgets"])
+    return Key(**given)
 
 
 def _utc(time: datetime | None) -> datetime | None:

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from opentelemetry.trace import SpanKind
 
-from gateway.database.engine import connect
+from accounting.database import connect
 from gateway.keys.directory import REFRESH_SECONDS
 from gateway.keys.key import written
 from gateway.keys.store import KeyStore

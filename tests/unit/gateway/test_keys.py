@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, inspect
 
-from gateway.database import tables
-from gateway.database.engine import UnknownSchema, connect, upgrade
+from accounting import tables
+from accounting.database import UnknownSchema, connect, upgrade
 from gateway.keys import bootstrap
 from gateway.keys.__main__ import main
 from gateway.keys.bootstrap import BadKeysFile

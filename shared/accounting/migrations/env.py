@@ -1,8 +1,8 @@
-"""Runs migrations on the connection that `engine.upgrade` hands over."""
+"""Runs migrations on the connection that `database.upgrade` hands over."""
 
 from alembic import context
 
-from gateway.database.tables import metadata
+from accounting.tables import metadata
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
 with context.begin_transaction():

@@ -5,7 +5,7 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.util.exc import CommandError
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -26,14 +26,18 @@ def connect(url: str) -> Engine:
     """The engine of a database; nothing is opened yet. Raises ArgumentError for a bad URL."""
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        options = {"connect_timeout": BUSY_SECONDS}
+        milliseconds = BUSY_SECONDS * 1000
+        options = {
+            "connect_timeout": BUSY_SECONDS,
+            "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}",
+        }
         return create_engine(parsed, pool_pre_ping=True, connect_args=options)
     engine = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS})
     event.listen(engine, "connect", _prepare_sqlite)
     return engine
 
 
-def sqlite_file(url: str) -> Path | None:
+def sqlite_file(url: str | URL) -> Path | None:
     """The file of a SQLite database; None for another one, or one in memory."""
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
@@ -44,8 +48,11 @@ def sqlite_file(url: str) -> Path | None:
 def upgrade(engine: Engine) -> None:
     """Make the tables, or bring them up to date; several processes may do so at once.
 
-    Raises SQLAlchemyError: UnknownSchema for a database that is newer than this code.
+    Raises OSError for a file whose folder can't be made, and SQLAlchemyError: UnknownSchema for a
+    database that is newer than this code.
     """
+    if (file := sqlite_file(engine.url)) is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
     with engine.begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})

@@ -1,0 +1,1 @@
+"""The database that the services share: who may spend how much, and what was spent."""
