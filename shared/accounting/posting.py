@@ -1,0 +1,113 @@
+"""Posting: rows of a journal become rows of the ledger, and count in the sums. All of it blocks.
+
+A row is posted once, however often it is tried: what is in the ledger already counts no more.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from sqlalchemy import Connection, Engine, delete, select, update
+
+from accounting import grants
+from accounting.database import begin, upsert, utc
+from accounting.records import EXPIRED, RECOVERED, Owner, Row, owners
+from accounting.tables import ledger, spend
+
+ROWS = 500
+"""Rows that are posted in one transaction."""
+
+
+@dataclass(frozen=True)
+class Posted:
+    """The outcome of a transaction."""
+
+    sums: Mapping[Owner, int]
+    """Picodollars that were spent now, by who pays."""
+    gone: frozenset[Owner] = frozenset()
+    """Owners whose grant had expired."""
+
+
+def post(
+    engine: Engine,
+    replica: str,
+    rows: Sequence[Row],
+    accounts: Mapping[Owner, tuple[int, int]],
+    now: datetime,
+) -> Posted:
+    """Post a replica's rows, and renew its grants (see `grants.renew`)."""
+    with engine.begin() as connection:
+        begin(connection)
+        sums = _post(connection, replica, rows)
+        gone = grants.renew(connection, replica, accounts, now)
+        if gone:
+            _take_back(connection, replica)
+    return Posted(sums, frozenset(gone))
+
+
+def recover(engine: Engine, replica: str, rows: Sequence[Row]) -> None:
+    """Post the last rows of a replica that has ended, and end its grants."""
+    with engine.begin() as connection:
+        begin(connection)
+        _post(connection, replica, rows)
+        _take_back(connection, replica)
+        grants.end(connection, replica)
+
+
+def expire(engine: Engine, now: datetime) -> int:
+    """End the grants of replicas that are gone with their journals; how many calls that were."""
+    with engine.begin() as connection:
+        begin(connection)
+        ended = grants.expire(connection, now)
+        for replica, rows in ended.items():
+            _post(connection, replica, rows)
+    return sum(len(rows) for rows in ended.values())
+
+
+def forget(engine: Engine, before: datetime) -> int:
+    """Remove the ledger's rows from before a time; the sums stay. Returns how many went."""
+    with engine.begin() as connection:
+        begin(connection)
+        return connection.execute(delete(ledger).where(ledger.c.time < before)).rowcount
+
+
+def _post(connection: Connection, replica: str, rows: Sequence[Row]) -> Counter[Owner]:
+    """Returns what was spent now, by who pays."""
+    added: list[Row] = []
+    for start in range(0, len(rows), ROWS):
+        part = {row.id: row for row in rows[start : start + ROWS]}
+        new = upsert(connection, ledger).on_conflict_do_nothing().returning(ledger.c.id)
+        ids = connection.execute(new, [row.columns(replica) for row in part.values()]).scalars()
+        added += [part[row_id] for row_id in ids]
+    sums: Counter[Owner] = Counter()
+    days: Counter[tuple[Owner, date]] = Counter()
+    for row in added:
+        for owner in owners(row.key_id, row.tenant) if row.cost else ():
+            sums[owner] += row.cost or 0
+            days[owner, row.day] += row.cost or 0
+    _add_up(connection, days)
+    grants.spent(connection, replica, sums)
+    return sums
+
+
+def _take_back(connection: Connection, replica: str) -> None:
+    """Take back what was put down for a replica while nobody heard of it: its journal tells."""
+    expired = (ledger.c.replica == replica) & (ledger.c.status == EXPIRED)
+    columns = (ledger.c.id, ledger.c.time, ledger.c.key_id, ledger.c.tenant, ledger.c.cost)
+    found = connection.execute(select(*columns).where(expired).with_for_update()).all()
+    days: Counter[tuple[Owner, date]] = Counter()
+    for _, time, key_id, tenant, cost in found:
+        for owner in owners(key_id, tenant):
+            days[owner, utc(time).date()] -= cost
+    ids = ledger.c.id.in_([row[0] for row in found])
+    connection.execute(update(ledger).where(ids).values(cost=0, status=RECOVERED))
+    _add_up(connection, days)
+
+
+def _add_up(connection: Connection, days: Mapping[tuple[Owner, date], int]) -> None:
+    for ((scope, name), day), amount in sorted(days.items()):
+        new = upsert(connection, spend).values(scope=scope, owner=name, day=day, amount=amount)
+        same = [spend.c.scope, spend.c.owner, spend.c.day]
+        more = {"amount": spend.c.amount + amount}
+        connection.execute(new.on_conflict_do_update(index_elements=same, set_=more))
