@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from pydantic import Field, HttpUrl, SecretStr, field_validator
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
+from pydantic import Field, HttpUrl, SecretStr
 
+from accounting.database import DatabaseUrl
 from gateway.keys.directory import Auth
 from gateway.trust_boundary import TraceContext
 from o11y.settings import ServiceSettings
@@ -29,16 +28,5 @@ class Settings(ServiceSettings):
     auth: Auth = "auto"
     admin_key: SecretStr | None = Field(None, min_length=16)
     metrics_public: bool = True
-    database_url: SecretStr = SecretStr("sqlite:///.local/o11y.db")
+    database_url: DatabaseUrl = SecretStr("sqlite:///.local/o11y.db")
     keys_file: Path | None = None
-
-    @field_validator("database_url")
-    @classmethod
-    def is_known(cls, value: SecretStr) -> SecretStr:
-        try:
-            backend = make_url(value.get_secret_value()).get_backend_name()
-        except ArgumentError:
-            raise ValueError("not a URL of a database") from None
-        if backend not in ("sqlite", "postgresql"):
-            raise ValueError("should begin with sqlite:// or postgresql+psycopg://")
-        return value

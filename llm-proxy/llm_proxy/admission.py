@@ -9,6 +9,9 @@ from llm_proxy.provider import Provider
 from o11y.http import deadline
 from o11y.telemetry import schema
 
+NOT_SENT = "not_sent"
+"""The end of an attempt that was not made: it says nothing of its provider."""
+
 _BREAKING = frozenset(
     {schema.ERROR_CONNECT, schema.ERROR_CONNECTION_LOST, schema.ERROR_TIMEOUT, NOT_READABLE}
 )

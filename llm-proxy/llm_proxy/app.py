@@ -1,17 +1,21 @@
 """Wires llm-proxy."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
+from datetime import timedelta
+from functools import partial
 
 import httpx2
 from fastapi import FastAPI
 
+from accounting.ledger import Ledger
 from llm_proxy import api
 from llm_proxy.calls import Calls
 from llm_proxy.provider import Provider
 from llm_proxy.proxies import UnsupportedProxy
 from llm_proxy.routing import Routing
 from llm_proxy.settings import Settings
+from llm_proxy.spending import Spending, estimate
 from o11y.openai.operations import OPERATIONS
 from o11y.telemetry.signals import Telemetry
 from o11y.web.body_limit import LARGE_BODY
@@ -31,11 +35,14 @@ def build(
     except UnsupportedProxy as error:
         raise StartError(str(error)) from error
     routing = Routing(providers)
-    calls = Calls(routing, telemetry, settings.llm_time_chunks)
+    ledger = _ledger(settings, providers)
+    spending = Spending(ledger, telemetry, passes=settings.budget_unknown_price == "pass")
+    calls = Calls(routing, telemetry, spending, settings.llm_time_chunks)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with ledger.running() if ledger else nullcontext():
+            yield
         for provider in providers:
             await provider.aclose()
 
@@ -56,3 +63,20 @@ def build(
         routes=api.routes(calls, settings.stream_timeout_seconds),
         body_limits=dict.fromkeys(OPERATIONS, LARGE_BODY),
     )
+
+
+def _ledger(settings: Settings, providers: list[Provider]) -> Ledger | None:
+    """The ledger, where there is a database for it. Raises StartError."""
+    if settings.database_url is None:
+        return None
+    days = settings.ledger_retention_days
+    try:
+        return Ledger(
+            settings.database_url.get_secret_value(),
+            settings.ledger_directory,
+            partial(estimate, providers),
+            retention=None if days is None else timedelta(days=days),
+            passes=settings.budget_store_failure == "pass",
+        )
+    except OSError as error:
+        raise StartError(f"LEDGER_DIRECTORY: can't be written: {error.strerror}") from error

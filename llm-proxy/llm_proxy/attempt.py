@@ -12,6 +12,7 @@ from llm_proxy.inference import Inference
 from llm_proxy.meters import Attributes, Meters
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Request
+from llm_proxy.spending import Charge
 from llm_proxy.tokens import Tokens
 from o11y.http import attempts
 from o11y.http.attempts import ATTEMPT, Call
@@ -22,7 +23,13 @@ class Attempt:
     """Begins before its request is sent and ends once, whoever ends it."""
 
     def __init__(
-        self, meters: Meters, inference: Inference, request: Request, provider: Provider, model: str
+        self,
+        meters: Meters,
+        inference: Inference,
+        request: Request,
+        provider: Provider,
+        model: str,
+        charge: Charge,
     ) -> None:
         self.inference = inference
         inference.attempts += 1
@@ -30,6 +37,7 @@ class Attempt:
         self._request = request
         self.provider = provider
         self.model = model
+        self._charge = charge
         self._tenant = identity.tenant()
         self._http: attempts.Attempt | None = None
         self._status: int | None = None
@@ -89,11 +97,18 @@ class Attempt:
         self._ended = True
         self._meters.running[self.provider.name] -= 1
         self.inference.hears(info)
-        billed = self._bill(info, tokens) if tokens else {}
+        billed: Attributes = {}
+        usd = None
+        if tokens:
+            usd, source = self._price(info, tokens)
+            billed = self._bill(info, tokens, usd, source)
+        self._charge.settle(tokens, usd, info.model, error)
         if self._http:
             self._http.settle(billed, error)
 
-    def _bill(self, info: ResponseInfo, tokens: Tokens) -> Attributes:
+    def _bill(
+        self, info: ResponseInfo, tokens: Tokens, usd: Decimal | None, source: str
+    ) -> Attributes:
         """Count the tokens and what they cost; the attributes that tell it."""
         context = self.inference.context
         bills = self._meters.bills(
@@ -112,7 +127,6 @@ class Attempt:
             billed[schema.ATTEMPT_OUTPUT_TOKENS] = tokens.output
         if tokens.estimated:
             billed[schema.USAGE_ESTIMATED] = True
-        usd, source = self._price(info, tokens)
         if usd is None:
             bills.unpriced.add(1, context)
         else:

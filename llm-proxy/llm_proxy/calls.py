@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from opentelemetry.metrics import Observation
 
 from llm_proxy import admission, backoff
+from llm_proxy.admission import NOT_SENT, Place
 from llm_proxy.attempt import Attempt
 from llm_proxy.failures import AttemptFailed, CallRejected, client_error, reason, refusal
 from llm_proxy.inference import Inference
@@ -15,6 +16,7 @@ from llm_proxy.provider import Provider
 from llm_proxy.requests import Request
 from llm_proxy.routing import Candidate, Routing
 from llm_proxy.sending import Sending, WholeResponse
+from llm_proxy.spending import Charge, Spending
 from llm_proxy.stream import Stream
 from o11y.http import deadline
 from o11y.telemetry import schema
@@ -33,8 +35,15 @@ LAST_PATIENCE_SECONDS = 30.0
 class Calls:
     """Makes calls and tells telemetry of every attempt."""
 
-    def __init__(self, routing: Routing, telemetry: Telemetry, times_chunks: bool = False) -> None:
+    def __init__(
+        self,
+        routing: Routing,
+        telemetry: Telemetry,
+        spending: Spending,
+        times_chunks: bool = False,
+    ) -> None:
         self.routing = routing
+        self._spending = spending
         self.meters = Meters(telemetry, routing.providers, times_chunks)
         self._retries = telemetry.counter(schema.OPENAI_RETRIES)
         self._fallbacks = telemetry.counter(schema.OPENAI_FALLBACKS)
@@ -99,7 +108,8 @@ class Calls:
                 raise client_error(failures) if failures else late
             try:
                 place = await admission.admit(provider, is_last=is_last)
-                attempt = Attempt(self.meters, inference, request, provider, model)
+                charge = await self._charge(request, provider, model, place)
+                attempt = Attempt(self.meters, inference, request, provider, model, charge)
                 sending = Sending(request, attempt, place)
                 return await sending.answer(_first_byte_seconds(provider, is_last), resends)
             except AttemptFailed as failure:
@@ -114,6 +124,16 @@ class Calls:
                 await asyncio.sleep(wait)
                 self._count_retry(provider, failure)
                 resends += 1
+
+    async def _charge(
+        self, request: Request, provider: Provider, model: str, place: Place
+    ) -> Charge:
+        """The charge of an attempt that may be sent; its place is left when it may not."""
+        try:
+            return await self._spending.begin(request, provider, model)
+        except BaseException:
+            place.leave(NOT_SENT)
+            raise
 
     def _fall_back(self, provider: Provider, following: Provider, failure: AttemptFailed) -> None:
         logger.warning("%s; trying %s", failure.detail, following.name)

@@ -78,6 +78,7 @@ class PriceList:
             for model in each.models
         )
         self._known: dict[tuple[str, str | None, tuple[str, ...]], _Known] = {}
+        self._windows: dict[str, int | None] = {}
 
     def source(self, model: str) -> str:
         """The origin of the model's price, if it has one: a value of `o11y.cost.source`."""
@@ -92,6 +93,20 @@ class PriceList:
     def knows(self, model: str) -> bool:
         """True if the model has a price: some names stand for any that begin so."""
         return self.cost_usd(model, Tokens(input=1), None) is not None
+
+    def window(self, model: str) -> int | None:
+        """The tokens of prompt and answer together that fit the model, where the list says so."""
+        if model in self._own:
+            return None
+        if model not in self._windows:
+            if len(self._windows) > 1000:  # names come from callers
+                self._windows.clear()
+            try:
+                found = self._calculate(model, None, {"input": 1}).model.context_window
+            except (LookupError, ValueError):
+                found = None
+            self._windows[model] = found
+        return self._windows[model]
 
     def cost_usd(self, model: str, tokens: Tokens, service_tier: str | None) -> Decimal | None:
         """The cost in US dollars; None when the price isn't known: an unknown price is never 0."""

@@ -42,7 +42,9 @@ class _Parameters(msgspec.Struct):
     max_tokens: Any = None
     max_completion_tokens: Any = None
     n: Any = None
+    best_of: Any = None
     seed: Any = None
+    service_tier: Any = None
 
 
 @cache
@@ -69,6 +71,8 @@ class Request(msgspec.Struct, frozen=True):
     """Length of the prompt as JSON, without images, audio and files that are sent within it: for an
     estimate where nobody counted its tokens.
     """
+    text_bytes: int
+    """Length of the whole body, without these."""
     is_text: bool
     """True if the prompt has text and audio at most, and no images or files."""
     temperature: float | None
@@ -77,7 +81,12 @@ class Request(msgspec.Struct, frozen=True):
     choices: int | None
     answers: int
     """The choices that an answer has: so many for each prompt."""
+    candidates: int
+    """The choices that are written to be chosen from, for all prompts."""
     seed: int | None
+    service_tier: str | None
+    has_audio: bool
+    """True if the prompt may have audio, or the answer."""
 
     @property
     def attributes(self) -> dict[str, str | int | float]:
@@ -130,20 +139,26 @@ def read(operation: Operation, body: bytes) -> Request:
     options = fields.stream_options
     if options is not None and not isinstance(options, dict):
         raise _invalid("stream_options", "must be an object")
+    data_bytes = sum(len(each[0]) for each in _DATA.finditer(content))
+    choices, prompts = _whole(fields.n), _prompts(operation, content)
     return Request(
         operation=operation,
         body=body,
         model=fields.model,
         stream=bool(fields.stream) and operation.generates,
         include_usage=bool(options and options.get("include_usage")),
-        input_bytes=len(content) - sum(len(each[0]) for each in _DATA.finditer(content)),
+        input_bytes=len(content) - data_bytes,
+        text_bytes=len(body) - data_bytes,
         is_text=_OTHER_PARTS.search(content) is None,
         temperature=_number(fields.temperature),
         top_p=_number(fields.top_p),
         max_tokens=_whole(fields.max_completion_tokens) or _whole(fields.max_tokens),
-        choices=(choices := _whole(fields.n)),
-        answers=min(MAX_CHOICES, max(1, choices or 1) * _prompts(operation, content)),
+        choices=choices,
+        answers=min(MAX_CHOICES, max(1, choices or 1) * prompts),
+        candidates=max(1, choices or 1, _whole(fields.best_of) or 1) * prompts,
         seed=_whole(fields.seed),
+        service_tier=fields.service_tier if isinstance(fields.service_tier, str) else None,
+        has_audio=b"audio" in body,
     )
 
 

@@ -2,7 +2,8 @@
 
 import re
 from decimal import Decimal
-from typing import Annotated, Any, Self
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 import msgspec
 from genai_prices.data import providers as price_lists
@@ -19,6 +20,7 @@ from pydantic import (
 )
 from pydantic_settings import NoDecode
 
+from accounting.database import DatabaseUrl
 from llm_proxy.pricing import NO_LIST
 from o11y.settings import ServiceSettings
 
@@ -70,7 +72,8 @@ class ProviderSettings(BaseModel):
     of genai-prices) for a base URL that genai-prices doesn't know, where a model would be priced by
     its name; with "none" no list is used. `prices` are one's own, by the name the provider answers
     with, and come before the list. `stream_usage` is false for a provider that refuses
-    `stream_options`.
+    `stream_options`. `max_output_tokens` is the most that its models write in one answer: what a
+    call may cost that doesn't say itself.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -95,6 +98,7 @@ class ProviderSettings(BaseModel):
     breaker_failures: int = Field(5, ge=1)
     breaker_seconds: float = Field(10, gt=0)
     stream_usage: bool = True
+    max_output_tokens: int | None = Field(None, ge=1)
 
     _has_prices = field_validator("pricing")(_has_prices)
     _fits_a_header = field_validator("api_key")(_fits_a_header)
@@ -125,6 +129,15 @@ class Settings(ServiceSettings):
     inference_url: HttpUrl = HttpUrl("http://127.0.0.1:8083")
     request_timeout_seconds: float = Field(60, gt=0)
     stream_timeout_seconds: float = Field(600, gt=0)
+    database_url: DatabaseUrl | None = None
+    """The database of the ledger, without which there is none."""
+    ledger_directory: Path = Path(".local/ledger")
+    """The folder where rows of the ledger wait for the database."""
+    ledger_retention_days: int | None = Field(None, ge=1)
+    budget_unknown_price: Literal["refuse", "pass"] = "refuse"
+    """`pass`: a call whose price isn't known may be made where a budget holds, and counts 0."""
+    budget_store_failure: Literal["refuse", "pass"] = "refuse"
+    """`pass`: calls may be made while budgets can't be checked, and count afterwards."""
 
     _has_prices = field_validator("openai_pricing")(_has_prices)
     _fits_a_header = field_validator("openai_api_key")(_fits_a_header)

@@ -2,18 +2,34 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
 from alembic import command
 from alembic.config import Config
 from alembic.util.exc import CommandError
+from pydantic import AfterValidator, SecretStr
 from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 BUSY_SECONDS = 5
 """Longest wait for a lock of SQLite's, or a connection of a server's."""
+
+
+def _is_known(value: SecretStr) -> SecretStr:
+    try:
+        backend = make_url(value.get_secret_value()).get_backend_name()
+    except ArgumentError:
+        raise ValueError("not a URL of a database") from None
+    if backend not in ("sqlite", "postgresql"):
+        raise ValueError("should begin with sqlite:// or postgresql+psycopg://")
+    return value
+
+
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_is_known)]
+"""The type of a setting that says which database it is."""
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _LOCK = 0x6F313179

@@ -37,8 +37,10 @@ FORGET_SECONDS = 3600.0
 PATIENCE_SECONDS = 3.0
 """Longest wait for the last rows to be posted when the process stops."""
 
-Estimate = Callable[[Begun], Row]
-"""A function that says what a call has cost that ended with its process, as far as can be told."""
+Estimate = Callable[[Begun, int | None], Row]
+"""A function that says what a call has cost that ended with its process, by the output tokens that
+the model's answers have on average; None where there are none.
+"""
 
 T = TypeVar("T")
 
@@ -214,7 +216,10 @@ class Ledger:
                 while rows := reader.read(ROWS):
                     posting.post(engine, folder.replica, rows, {}, datetime.now(UTC))
                     count += len(rows)
-                rows = [self._estimate(begun) for begun in reader.running]
+                rows = [
+                    self._estimate(begun, posting.typical_output(engine, begun))
+                    for begun in reader.running
+                ]
                 posting.recover(engine, folder.replica, rows)
             except BaseException:
                 folder.close()

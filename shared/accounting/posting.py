@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
-from sqlalchemy import Connection, Engine, delete, select, update
+from sqlalchemy import Connection, Engine, delete, func, select, update
 
 from accounting import grants
 from accounting.database import begin, upsert, utc
-from accounting.records import EXPIRED, RECOVERED, Owner, Row, owners
+from accounting.records import EXPIRED, RECOVERED, Begun, Owner, Row, owners
 from accounting.tables import ledger, spend
 
 ROWS = 500
@@ -63,6 +63,25 @@ def expire(engine: Engine, now: datetime) -> int:
         for replica, rows in ended.items():
             _post(connection, replica, rows)
     return sum(len(rows) for rows in ended.values())
+
+
+def typical_output(engine: Engine, begun: Begun) -> int | None:
+    """The output tokens of the model's last answers, on average; None where there are none."""
+    known = (
+        select(ledger.c.output_tokens)
+        .where(
+            ledger.c.provider == begun.provider,
+            ledger.c.model == begun.model,
+            ledger.c.operation == begun.operation,
+            ledger.c.estimated.is_(False),
+        )
+        .order_by(ledger.c.time.desc())
+        .limit(1000)
+        .subquery()
+    )
+    with engine.connect() as connection:
+        mean = connection.execute(select(func.avg(known.c.output_tokens))).scalar()
+    return None if mean is None else round(mean)
 
 
 def forget(engine: Engine, before: datetime) -> int:

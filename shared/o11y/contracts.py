@@ -66,6 +66,9 @@ COST_HEADER = "X-O11y-Cost-Usd"
 unknown.
 """
 
+BUDGET_HEADER = "X-O11y-Budget"
+"""The header of a refusal that names the budget, such as `tenant/month`."""
+
 SUMMARY_HEADER = "X-O11y-Stream-Summary"
 """Request header of the LLM proxy: sum the call up, a stream in its last chunk, a whole answer in
 WHOLE_SUMMARY_HEADER.

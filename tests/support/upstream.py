@@ -18,6 +18,7 @@ from llm_proxy.provider import Provider
 from llm_proxy.routing import Routing
 from llm_proxy.sending import WholeResponse
 from llm_proxy.settings import ProviderSettings, Settings
+from llm_proxy.spending import Spending
 from llm_proxy.stream import Stream
 from o11y.openai import operations
 from o11y.openai.operations import Operation
@@ -206,7 +207,8 @@ class Caller:
             )
             for name, given in zip("abcd", providers or ({},), strict=False)
         ]
-        self.calls = Calls(Routing(self.providers), self.recorded.telemetry)
+        self.spending = Spending(None, self.recorded.telemetry, passes=False)
+        self.calls = Calls(Routing(self.providers), self.recorded.telemetry, self.spending)
 
     async def make(
         self, operation: Operation = operations.CHAT, **fields: object

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-_NAMES = frozenset({"retry-after", "retry-after-ms", "x-request-id"})
+_NAMES = frozenset({"retry-after", "retry-after-ms", "x-request-id", "x-should-retry"})
 _PREFIXES = ("x-ratelimit-", "openai-")
 
 

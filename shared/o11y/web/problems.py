@@ -27,6 +27,9 @@ MAX_FIELD = 200
 MAX_INSTANCE = 512
 """Most characters of a path that an answer repeats."""
 
+NO_QUOTA = "insufficient_quota"
+"""OpenAI's type and code for a caller without money."""
+
 _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
@@ -69,11 +72,12 @@ def out_of_time(detail: str) -> Problem:
 
 def openai_error(problem: Problem) -> dict[str, object]:
     """OpenAI's envelope, which its clients turn into exceptions of their own."""
-    kind = "server_error" if problem.status >= 500 else "invalid_request_error"
+    default = "server_error" if problem.status >= 500 else "invalid_request_error"
+    kind = _OPENAI_TYPES.get(problem.status, default)
     return {
         "error": {
             "message": problem.detail,
-            "type": _OPENAI_TYPES.get(problem.status, kind),
+            "type": NO_QUOTA if problem.code == NO_QUOTA else kind,
             "param": problem.errors[0]["field"] if problem.errors else None,
             "code": problem.code,
         }

@@ -20,6 +20,7 @@ from llm_proxy.meters import Meters
 from llm_proxy.provider import Provider
 from llm_proxy.requests import read
 from llm_proxy.settings import Settings
+from llm_proxy.spending import Charge
 from llm_proxy.tokens import Tokens
 from o11y.openai import operations
 from o11y.openai.operations import COMPLETION, EMBEDDINGS, Operation
@@ -91,7 +92,7 @@ class Both:
         meters = Meters(self.ours.telemetry, [self.provider], times_chunks=True)
         request = read(call.operation, call.body)
         inference = Inference(meters, request, self.provider, "m")
-        attempt = Attempt(meters, inference, request, self.provider, "m")
+        attempt = Attempt(meters, inference, request, self.provider, "m", Charge())
         for _ in range(call.chunks):
             attempt.arrived()
         attempt.end(call.info, call.tokens, call.error)

@@ -318,7 +318,8 @@ async def test_times_of_chunks_are_measured(calling: Calling) -> None:
 
 async def test_every_chunk_is_timed_where_that_is_asked_for(calling: Calling) -> None:
     caller = streaming(calling, *STREAM)
-    caller.calls = Calls(Routing(caller.providers), caller.recorded.telemetry, times_chunks=True)
+    routing, telemetry = Routing(caller.providers), caller.recorded.telemetry
+    caller.calls = Calls(routing, telemetry, caller.spending, times_chunks=True)
     await sent(caller)
     [later] = caller.recorded.points(schema.GEN_AI_CHUNK.name)
     assert later.value == len(STREAM) - 1

@@ -98,15 +98,28 @@ HTTP_CLIENT_DURATION = _http_client.histogram(
     *(HTTP_METHOD, URL_TEMPLATE, *_PEER, HTTP_STATUS, ERROR_TYPE, LABEL_PROVIDER),
 )("Duration of one attempt of a call to another service, or at an LLM provider.")
 
+_admission = Emitted(("gateway", *_LLM_PROXY))
+ADMISSION_REFUSED = _admission.counter("admission_refused", "{call}", LABEL_REASON)(
+    "Calls that were refused for their API key or for want of one, for a limit or for a budget."
+)
+
 _gateway = Emitted(("gateway",))
 PIPELINE_STAGE_DURATION = _gateway.histogram(
     "pipeline_stage_duration", "s", SECONDS, LABEL_STAGE, LABEL_STATUS
 )("Duration of one stage of the pipeline.")
-ADMISSION_REFUSED = _gateway.counter("admission_refused", "{call}", LABEL_REASON)(
-    "Calls that were refused for their API key, or for want of one."
-)
 SERVICE_UP = _gateway.gauge("o11y_service_up", "", LABEL_SERVICE, LABEL_INSTANCE)(
     "Whether a service behind the gateway answered this scrape; only on the gateway's /metrics."
+)
+
+_ledger = Emitted(_LLM_PROXY)
+LEDGER_QUEUE = _ledger.gauge("ledger_queue_rows", "{row}")(
+    "Rows of the ledger that wait in the journal for the database."
+)
+LEDGER_LAG = _ledger.gauge("ledger_lag", "s")(
+    "Age of the oldest row of the ledger that waits for the database."
+)
+LEDGER_RECOVERED = _ledger.counter("ledger_recovered", "{row}")(
+    "Rows of the ledger that processes had left which ended before they could write them."
 )
 
 _inference = Emitted(_LLM_PROXY, "semconv gen-ai/client-inference", (*_MODEL, *_PEER))
