@@ -173,7 +173,8 @@ def expire(connection: Connection, now: datetime) -> dict[str, list[Row]]:
         .where(grants.c.expires_at < now)
         .returning(grants.c.replica, grants.c.scope, grants.c.owner, grants.c.reserved)
     ).all()
-    tenants = dict(connection.execute(select(keys.c.id, keys.c.tenant)).tuples().all())
+    owned = connection.execute(select(keys.c.id, keys.c.tenant))
+    tenants = {row.id: row.tenant for row in owned}
     rows: dict[str, list[Row]] = {}
     of_keys: dict[tuple[str, str | None], int] = {}
     for replica, scope, owner, reserved in sorted(ended, key=lambda each: str(each.scope)):

@@ -1,0 +1,34 @@
+"""Rows and budgets for tests of the ledger."""
+
+import time
+
+from accounting.budget import Budget, Period
+from accounting.money import DOLLAR
+from accounting.records import Row
+
+
+def row(name: str, cost: int | None = 1, key: str | None = "k", tenant: str | None = "t") -> Row:
+    """A row of so many picodollars, from now."""
+    return Row(
+        id=name,
+        time=time.time(),
+        operation="chat",
+        provider="p",
+        model="m",
+        response_model=None,
+        tenant=tenant,
+        key_id=key,
+        user_id=None,
+        trace_id=None,
+        input_tokens=3,
+        output_tokens=4,
+        cost=cost,
+    )
+
+
+def budgets(key_usd: int = 1, tenant_usd: int = 2, period: Period = "day") -> list[Budget]:
+    """Budgets in US dollars of the key `k` and of the tenant `t`."""
+    return [
+        Budget("key", "k", period, key_usd * DOLLAR),
+        Budget("tenant", "t", period, tenant_usd * DOLLAR),
+    ]
