@@ -11,7 +11,7 @@ from gateway.backends import Backends
 from gateway.caller import identify_by_openai_body, identify_by_query, query_identity
 from gateway.relay import openai_ending, relayed
 from gateway.service_client import StreamedResponse
-from o11y.contracts import COST_HEADER, PROVIDER_HEADER
+from o11y.contracts import BUDGET_HEADER, COST_HEADER, PROVIDER_HEADER
 from o11y.http import deadline
 from o11y.openai.headers import passed
 from o11y.openai.models import one
@@ -22,7 +22,7 @@ from o11y.web.openapi import errors
 from o11y.web.problems import Problem, openai_error
 from o11y.web.routes import PlainRoute
 
-OURS = ("content-type", PROVIDER_HEADER, COST_HEADER)
+OURS = ("content-type", PROVIDER_HEADER, COST_HEADER, BUDGET_HEADER)
 """Answer headers that reach the client beside the provider's; the rest belong to the hop."""
 
 STREAMS = re.compile(rb'"stream"\s*:\s*true')

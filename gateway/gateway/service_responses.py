@@ -6,6 +6,7 @@ from typing import TypeVar
 import httpx2
 from pydantic import BaseModel, ValidationError
 
+from o11y.contracts import BUDGET_HEADER
 from o11y.web.problems import Problem
 
 M = TypeVar("M", bound=BaseModel)
@@ -31,27 +32,35 @@ def not_as_asked(service: str, error: ValidationError) -> Problem:
 def raise_for_problem(response: httpx2.Response, service: str) -> None:
     """Raise the Problem a bad answer stands for.
 
-    What the caller can mend (400, 403, 404, 409, 413, 422, 429) keeps its status and words; 503 and
+    A budget that is used up is 402. What the caller can mend (400, 403, 404, 409, 413, 422, 429) keeps its status and words; 503 and
     504 too, since they name the cause; anything else is 502.
     """
     if response.status_code < 300:
         return
     detail, code, errors = _reason(response)
     status = response.status_code
+    if BUDGET_HEADER in response.headers:
+        raise Problem(402, detail, code="budget_exceeded", headers=_kept(response, BUDGET_HEADER))
     if status not in (400, 403, 404, 409, 413, 422, 429, 503, 504):
         detail, status, code = f"{service} answered {status}: {detail}", 502, "upstream_error"
-    retry = response.headers.get("retry-after")
     raise Problem(
         status,
         detail,
         code=code,
-        headers={"Retry-After": retry} if retry else None,
+        headers=_kept(response),
         errors=errors,
         # only a refusal can be in a provider's words; of its own failure a service tells itself
         log_detail=None
         if response.status_code >= 500
         else f"{service} answered {response.status_code}",
     )
+
+
+def _kept(response: httpx2.Response, *names: str) -> dict[str, str]:
+    """The headers that the caller is told as well."""
+    return {
+        name: response.headers[name] for name in ("Retry-After", *names) if name in response.headers
+    }
 
 
 def _reason(response: httpx2.Response) -> tuple[str, str | None, list[dict[str, str]]]:

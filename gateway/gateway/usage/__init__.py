@@ -1,0 +1,1 @@
+"""Usage as the ledger has it: over HTTP, and compared with invoices."""

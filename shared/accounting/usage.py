@@ -1,0 +1,104 @@
+"""Usage: sums of the ledger over days (UTC), by who used what. The queries block."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any, Literal
+
+from sqlalchemy import ColumnElement, Engine, case, func, select
+
+from accounting.money import dollars
+from accounting.records import OK
+from accounting.tables import ledger
+
+Group = Literal["day", "tenant", "key", "user", "model", "provider"]
+
+MAX_ROWS = 10_000
+"""Most rows of an answer: users may be many."""
+
+TOKENS = (
+    *("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens"),
+    *("reasoning_tokens", "input_audio_tokens", "output_audio_tokens"),
+)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """The sums of one group."""
+
+    group: dict[str, str | None]
+    """The values that its rows share, by what was asked for."""
+    calls: int
+    """Billed attempts."""
+    failed: int
+    estimated: int
+    """Calls whose tokens nobody counted."""
+    unpriced: int
+    """Calls whose price isn't known; they are not in the cost."""
+    tokens: dict[str, int]
+    cost_usd: Decimal
+
+
+def usage(
+    engine: Engine,
+    first: date,
+    last: date,
+    groups: Sequence[Group],
+    *,
+    key_id: str | None = None,
+) -> list[Usage]:
+    """The usage from the first day to the last, in the order of the groups; of one key alone, or
+    all. One row more than MAX_ROWS at most. Raises SQLAlchemyError.
+    """
+    day = func.date(ledger.c.time)
+    if engine.dialect.name == "postgresql":
+        day = func.date(func.timezone("UTC", ledger.c.time))
+    columns: dict[str, ColumnElement[Any]] = {
+        "day": day,
+        "tenant": ledger.c.tenant,
+        "key": ledger.c.key_id,
+        "user": ledger.c.user_id,
+        "model": func.coalesce(ledger.c.response_model, ledger.c.model),
+        "provider": ledger.c.provider,
+    }
+    by = [columns[group] for group in groups]
+    sums = [func.sum(ledger.c[name]) for name in TOKENS]
+    query = select(
+        *by,
+        func.count(),
+        func.sum(case((ledger.c.status != OK, 1), else_=0)),
+        func.sum(case((ledger.c.estimated, 1), else_=0)),
+        func.sum(case((ledger.c.cost.is_(None), 1), else_=0)),
+        func.sum(func.coalesce(ledger.c.cost, 0)),
+        *sums,
+    )
+    query = query.where(ledger.c.time >= _start(first))
+    query = query.where(ledger.c.time < _start(last + timedelta(days=1)))
+    if key_id is not None:
+        query = query.where(ledger.c.key_id == key_id)
+    query = query.group_by(*by).order_by(*by).limit(MAX_ROWS + 1)
+    with engine.connect() as connection:
+        rows = connection.execute(query).all()
+    return [_usage(groups, tuple(row)) for row in rows if row[len(by)]]
+
+
+def _start(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
+
+
+def _usage(groups: Sequence[Group], row: tuple[Any, ...]) -> Usage:
+    values, (calls, failed, estimated, unpriced, cost, *counts) = (
+        row[: len(groups)],
+        row[len(groups) :],
+    )
+    names = (None if value is None else str(value) for value in values)
+    return Usage(
+        group=dict(zip(groups, names, strict=True)),
+        calls=calls,
+        failed=failed,
+        estimated=estimated,
+        unpriced=unpriced,
+        tokens={name: int(count) for name, count in zip(TOKENS, counts, strict=True)},
+        cost_usd=dollars(int(cost)),
+    )
