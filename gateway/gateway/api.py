@@ -45,7 +45,7 @@ def router(backends: Backends, pipeline: Pipeline) -> APIRouter:
     api = APIRouter(
         dependencies=[Depends(query_identity)],
         tags=["pipeline"],
-        responses=errors(400, 401, 403, 404, 409, 429, 502),
+        responses=errors(400, 401, 402, 403, 404, 409, 429, 502),
     )
 
     @api.post("/chat", response_model=ChatAnswer, responses=EVENT_STREAM)

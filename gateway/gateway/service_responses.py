@@ -32,8 +32,8 @@ def not_as_asked(service: str, error: ValidationError) -> Problem:
 def raise_for_problem(response: httpx2.Response, service: str) -> None:
     """Raise the Problem a bad answer stands for.
 
-    A budget that is used up is 402. What the caller can mend (400, 403, 404, 409, 413, 422, 429) keeps its status and words; 503 and
-    504 too, since they name the cause; anything else is 502.
+    A budget that is used up is 402. What the caller can mend (400, 403, 404, 409, 413, 422, 429)
+    keeps its status and words; 503 and 504 too, since they name the cause; anything else is 502.
     """
     if response.status_code < 300:
         return

@@ -24,6 +24,8 @@ from o11y.telemetry import identity, schema
 from o11y.telemetry.signals import Telemetry
 from o11y.web.problems import NO_QUOTA, Problem, unavailable
 
+MAX_MODELS = 1000
+
 
 class Spending:
     """Lets attempts spend, within the budgets of the caller's key and tenant.
@@ -35,6 +37,8 @@ class Spending:
     def __init__(self, ledger: Ledger | None, telemetry: Telemetry, *, passes: bool) -> None:
         self._ledger = ledger
         self._passes = passes
+        self._answered: dict[tuple[str, str], str] = {}
+        """The model that answered last, by provider and the model that was asked for."""
         self._refused = telemetry.counter(schema.ADMISSION_REFUSED)
         if ledger:
             telemetry.observable_gauge(schema.LEDGER_QUEUE, self._observe_queue)
@@ -62,7 +66,13 @@ class Spending:
             if reservation:
                 reservation.settle(0)
             raise unavailable("the ledger can't be written") from error
-        return Charge(self._ledger, begun, reservation)
+        return Charge(self, self._ledger, begun, reservation)
+
+    def learn(self, provider: str, model: str, answered: str) -> None:
+        """Note which model answers where one is asked for: its price is what counts."""
+        if len(self._answered) >= MAX_MODELS:  # names come from callers
+            self._answered.clear()
+        self._answered[provider, model] = answered
 
     async def _reserve(
         self,
@@ -72,7 +82,9 @@ class Spending:
         provider: Provider,
         model: str,
     ) -> Reservation:
-        most = most_usd(request, provider, model)
+        answered = self._answered.get((provider.name, model), model)
+        known = [most_usd(request, provider, each) for each in {model, answered}]
+        most = max((usd for usd in known if usd is not None), default=None)
         if most is None and not self._passes:
             self._refused.add(1, {schema.LABEL_REASON: "unknown_price"})
             detail = f"model: no price is known for it at {provider.name}, and a budget holds"
@@ -100,10 +112,12 @@ class Charge:
 
     def __init__(
         self,
+        spending: Spending | None = None,
         ledger: Ledger | None = None,
         begun: Begun | None = None,
         reservation: Reservation | None = None,
     ) -> None:
+        self._spending = spending
         self._ledger = ledger
         self._begun = begun
         self._reservation = reservation
@@ -128,6 +142,8 @@ class Charge:
             ledger.void(begun.id)
         else:
             ledger.end(_row(begun, tokens, cost, response_model, error or OK))
+        if self._spending and response_model and response_model != begun.model:
+            self._spending.learn(begun.provider, begun.model, response_model)
 
 
 def estimate(providers: Iterable[Provider], begun: Begun, typical: int | None) -> Row:

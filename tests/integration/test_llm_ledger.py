@@ -8,14 +8,19 @@ import asyncio
 import random
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import httpx2
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from sqlalchemy import RowMapping, select
 
+from accounting.database import connect
+from accounting.money import dollars
+from accounting.tables import ledger
 from tests.integration.conftest import EmbeddedStack
 from tests.support import openai_standin, tempo
 from tests.support.llm import Call, chat, complete, embed, llm_proxy, provider
@@ -119,6 +124,11 @@ ATTEMPT, CALL = "o11y.llm.attempt.number", "o11y.llm.attempts"
 ATTEMPT_COST = "o11y.llm.attempt.cost.usd"
 
 
+TYPES = ("input", "output", "cached", "cache_write", "reasoning", "input_audio", "output_audio")
+COLUMNS = [f"{kind}_tokens" for kind in TYPES]
+"""The types of tokens on metrics, and the ledger's columns for them."""
+
+
 @dataclass
 class Books:
     """All that was told of the calls."""
@@ -129,6 +139,8 @@ class Books:
     """The HTTP spans of the attempts."""
     calls: list[tempo.Span]
     """The GenAI spans of the calls."""
+    rows: Sequence[RowMapping]
+    """The ledger."""
 
     def bills(self, **which: Any) -> list[tuple[str, Bill]]:
         """With the provider that each is of."""
@@ -161,13 +173,16 @@ def books(stack: EmbeddedStack, tmp_path_factory: pytest.TempPathFactory) -> Boo
     with openai_standin.running() as first, openai_standin.running() as second:
         first.default = Step(status=503)
         limits = {"first_byte_seconds": 3, "idle_seconds": 2, "breaker_failures": 100_000}
+        folder = tmp_path_factory.mktemp("ledger")
+        database = f"sqlite:///{folder}/o11y.db"
         with llm_proxy(
-            tmp_path_factory.mktemp("ledger"),
+            folder,
             provider("first", first, embedding_model="text-embedding-3-small", **limits),
             provider("second", second, **limits),
             OTEL_TRACES_EXPORTER="otlp",
             OTEL_EXPORTER_OTLP_ENDPOINT=stack.url("OTLP_PORT"),
             OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
+            DATABASE_URL=database,
         ) as proxy:
             trace_id = secrets.token_hex(16)
             made = calls()
@@ -187,7 +202,9 @@ def books(stack: EmbeddedStack, tmp_path_factory: pytest.TempPathFactory) -> Boo
                 for family in text_string_to_metric_families(text)
                 for sample in family.samples
             ]
-            return Books(standins, scraped, having(trace, ATTEMPT), having(trace, CALL))
+        with closing(connect(database).connect()) as connection:
+            rows = connection.execute(select(ledger)).mappings().all()
+        return Books(standins, scraped, having(trace, ATTEMPT), having(trace, CALL), rows)
 
 
 def having(trace: tempo.Trace, key: str) -> list[tempo.Span]:
@@ -274,6 +291,33 @@ def test_the_dollars_are_those_that_are_billed(books: Books) -> None:
             if span.attributes["o11y.llm.provider"] == name
         ]
         assert sum(told) == pytest.approx(billed, abs=1e-9)
+
+
+def test_the_ledger_has_a_row_for_each_attempt_that_is_billed(books: Books) -> None:
+    for estimated in (False, True):
+        spans = books.attempts_billed(estimated=estimated)
+        rows = [row for row in books.rows if row["estimated"] is estimated]
+        assert Counter((row["provider"], row["model"]) for row in rows) == Counter(
+            (span.attributes["o11y.llm.provider"], span.attributes["gen_ai.request.model"])
+            for span in spans
+        )
+        assert len({row["trace_id"] for row in rows}) == 1
+    counted: Counter[tuple[str, ...]] = Counter()
+    for row in books.rows:
+        for kind, column in zip(TYPES, COLUMNS, strict=True):
+            counted[row["provider"], kind] += row[column]
+    assert +counted == books.metric("openai_tokens_used_total", "provider", "type")
+
+
+def test_the_ledger_is_the_providers_to_the_picodollar(books: Books) -> None:
+    for name, standin in books.standins.items():
+        rows = [row for row in books.rows if row["provider"] == name and not row["estimated"]]
+        assert dollars(sum(row["cost"] or 0 for row in rows)) == standin.ledger.usd(reported=True)
+    costs = [float(dollars(row["cost"])) for row in books.rows if row["cost"] is not None]
+    told = [span.attributes.get(ATTEMPT_COST, 0.0) for span in books.attempts]
+    assert sum(costs) == pytest.approx(sum(told), abs=1e-9)
+    unpriced = Counter(row["model"] for row in books.rows if row["cost"] is None)
+    assert unpriced.keys() == {"house-model", "house-embedding"}
 
 
 def test_a_call_costs_what_its_attempts_cost_together(books: Books) -> None:

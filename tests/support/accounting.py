@@ -1,10 +1,15 @@
 """Rows and budgets for tests of the ledger."""
 
 import time
+from collections.abc import Iterable
 
-from accounting.budget import Budget, Period
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.context import Context
+
+from accounting.budget import Budget, Period, with_budgets
 from accounting.money import DOLLAR
 from accounting.records import Row
+from o11y.telemetry import identity
 
 
 def row(name: str, cost: int | None = 1, key: str | None = "k", tenant: str | None = "t") -> Row:
@@ -32,3 +37,11 @@ def budgets(key_usd: int = 1, tenant_usd: int = 2, period: Period = "day") -> li
         Budget("key", "k", period, key_usd * DOLLAR),
         Budget("tenant", "t", period, tenant_usd * DOLLAR),
     ]
+
+
+def headers(given: Iterable[Budget], key: str = "k", tenant: str = "t") -> dict[str, str]:
+    """The headers of a call that the gateway let in with a key that has these budgets."""
+    context = with_budgets(identity.with_key(Context(), tenant, key, None), given)
+    carrier: dict[str, str] = {}
+    W3CBaggagePropagator().inject(carrier, context)
+    return carrier
