@@ -108,7 +108,7 @@ class Spending:
 
 
 class Charge:
-    """What one attempt is charged; it ends once, by `settle`."""
+    """The charge of one attempt; it ends once, by `settle`."""
 
     def __init__(
         self,

@@ -51,7 +51,7 @@ class Standing(NamedTuple):
     left: int
     """The least that any budget has left, before it: neither spent nor granted."""
     tightest: Budget
-    """That budget."""
+    """The budget that has so little left."""
 
 
 def ask(

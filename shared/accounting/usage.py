@@ -1,4 +1,6 @@
-"""Usage: sums of the ledger over days (UTC), by who used what. The queries block."""
+"""Usage: sums of the ledger over days (UTC), by who used what, and how budgets stand. The queries
+block.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +11,8 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, Engine, case, func, select
 
 from accounting.money import dollars
-from accounting.records import OK
-from accounting.tables import ledger
+from accounting.records import OK, Owner
+from accounting.tables import grants, ledger, spend
 
 Group = Literal["day", "tenant", "key", "user", "model", "provider"]
 
@@ -63,7 +65,7 @@ def usage(
         "provider": ledger.c.provider,
     }
     by = [columns[group] for group in groups]
-    sums = [func.sum(ledger.c[name]) for name in TOKENS]
+    counts = [func.sum(ledger.c[name]) for name in TOKENS]
     query = select(
         *by,
         func.count(),
@@ -71,7 +73,7 @@ def usage(
         func.sum(case((ledger.c.estimated, 1), else_=0)),
         func.sum(case((ledger.c.cost.is_(None), 1), else_=0)),
         func.sum(func.coalesce(ledger.c.cost, 0)),
-        *sums,
+        *counts,
     )
     query = query.where(ledger.c.time >= _start(first))
     query = query.where(ledger.c.time < _start(last + timedelta(days=1)))
@@ -102,3 +104,38 @@ def _usage(groups: Sequence[Group], row: tuple[Any, ...]) -> Usage:
         tokens={name: int(count) for name, count in zip(TOKENS, counts, strict=True)},
         cost_usd=dollars(int(cost)),
     )
+
+
+@dataclass(frozen=True)
+class Sums:
+    """The picodollars that a key or tenant has spent, and those that its running calls may cost."""
+
+    day: int = 0
+    month: int = 0
+    total: int = 0
+    reserved: int = 0
+
+
+def sums(engine: Engine, now: datetime) -> dict[Owner, Sums]:
+    """The sums of all who have spent anything. Raises SQLAlchemyError."""
+    today = now.astimezone(UTC).date()
+    month = today.replace(day=1)
+    amount = spend.c.amount
+    spent = select(
+        spend.c.scope,
+        spend.c.owner,
+        func.sum(case((spend.c.day == today, amount), else_=0)),
+        func.sum(case((spend.c.day >= month, amount), else_=0)),
+        func.sum(amount),
+    ).group_by(spend.c.scope, spend.c.owner)
+    kept = select(grants.c.scope, grants.c.owner, func.sum(grants.c.reserved)).group_by(
+        grants.c.scope, grants.c.owner
+    )
+    with engine.connect() as connection:
+        reserved = {(row[0], row[1]): int(row[2]) for row in connection.execute(kept)}
+        rows = connection.execute(spent).all()
+    found: dict[Owner, Sums] = {owner: Sums(reserved=each) for owner, each in reserved.items()}
+    for scope, name, day, this_month, total in rows:
+        kept_now = reserved.get((scope, name), 0)
+        found[scope, name] = Sums(int(day), int(this_month), int(total), kept_now)
+    return found

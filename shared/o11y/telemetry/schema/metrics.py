@@ -107,6 +107,19 @@ _gateway = Emitted(("gateway",))
 PIPELINE_STAGE_DURATION = _gateway.histogram(
     "pipeline_stage_duration", "s", SECONDS, LABEL_STAGE, LABEL_STATUS
 )("Duration of one stage of the pipeline.")
+_spending = Emitted(("gateway",), labels=(LABEL_TENANT, LABEL_KEY))
+SPEND = _spending.gauge("spend_usd", "{USD}", LABEL_PERIOD)(
+    "Spent by a key, or by a tenant (`key` is `_all`), on this day, in this month (UTC) and in all."
+)
+BUDGET_LIMIT = _spending.gauge("budget_limit_usd", "{USD}", LABEL_PERIOD)(
+    "Budget of a key, or of a tenant (`key` is `_all`)."
+)
+BUDGET_REMAINING = _spending.gauge("budget_remaining_usd", "{USD}", LABEL_PERIOD)(
+    "Left of a budget in its period; below 0 where a call cost more than could be known."
+)
+BUDGET_RESERVED = _spending.gauge("budget_reserved_usd", "{USD}")(
+    "Reserved of the budgets of a key, or of a tenant (`key` is `_all`), by calls that run."
+)
 SERVICE_UP = _gateway.gauge("o11y_service_up", "", LABEL_SERVICE, LABEL_INSTANCE)(
     "Whether a service behind the gateway answered this scrape; only on the gateway's /metrics."
 )
