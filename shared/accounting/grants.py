@@ -44,7 +44,7 @@ _MORE = 10
 
 
 class Standing(NamedTuple):
-    """How an owner's money stood when a grant was asked for, in picodollars."""
+    """The state of an owner's money when a grant was asked for, in picodollars."""
 
     wanted: int
     given: int
