@@ -5,10 +5,13 @@ from collections import defaultdict
 
 from opentelemetry import context, trace
 from pydantic import SecretStr
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from accounting.budget import with_budgets
 from gateway.keys.directory import KeyDirectory
 from gateway.keys.key import PREFIX, Key
+from gateway.spending import Spending
+from o11y.contracts import BUDGET_WARNING_HEADER
 from o11y.telemetry import identity, schema
 from o11y.telemetry.signals import Telemetry
 from o11y.web import problems
@@ -16,6 +19,8 @@ from o11y.web.problems import Problem
 
 PROBES = frozenset({"/livez", "/readyz"})
 ADMIN = "/admin/"
+USAGE = "/usage"
+"""A path that the admin key opens as well."""
 
 _HEADERS = {b"authorization": "authorization", b"x-api-key": "x-api-key"}
 
@@ -31,6 +36,7 @@ class AdmissionMiddleware:
         self,
         app: ASGIApp,
         directory: KeyDirectory,
+        spending: Spending,
         admin_key: SecretStr | None,
         telemetry: Telemetry,
         *,
@@ -38,6 +44,7 @@ class AdmissionMiddleware:
     ) -> None:
         self._app = app
         self._directory = directory
+        self._spending = spending
         self._admin_key = admin_key
         self._refused = telemetry.counter(schema.ADMISSION_REFUSED)
         self._public = PROBES | ({"/metrics"} if metrics_are_public else set())
@@ -58,10 +65,13 @@ class AdmissionMiddleware:
             await self._app(scope, receive, send)
             return
         known = identity.with_key(context.get_current(), key.tenant, key.id, key.models)
+        if budgets := self._directory.budgets(key):
+            known = with_budgets(known, budgets)
         trace.get_current_span().set_attributes(identity.attributes(known))
+        warning = self._spending.warning(key)
         token = context.attach(known)
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, _with(send, warning) if warning else send)
         finally:
             context.detach(token)
 
@@ -76,6 +86,8 @@ class AdmissionMiddleware:
         if not self._directory.required and not self._directory.failure:
             return None
         headers = _credentials(scope)
+        if scope["path"] == USAGE and self._is_admin(headers):
+            return None
         key = self._directory.authenticate(headers)
         if not key.may_call(scope["path"]):
             detail = f"the key may not call {scope['path'][:200]}"
@@ -85,16 +97,31 @@ class AdmissionMiddleware:
     def _admit_admin(self, headers: dict[str, list[str]]) -> None:
         if self._admin_key is None:
             raise Problem(404, "there is no administration: ADMIN_KEY is not set")
-        wanted = self._admin_key.get_secret_value().encode()
-        given = [value.partition(" ")[2] for value in headers["authorization"]]
-        given += headers["x-api-key"]
-        if len(given) != 1 or not hmac.compare_digest(given[0].encode(), wanted):
+        if not self._is_admin(headers):
             raise Problem(
                 401,
                 "the admin key is needed",
                 code="admin_key_needed",
                 headers={"WWW-Authenticate": "Bearer"},
             )
+
+    def _is_admin(self, headers: dict[str, list[str]]) -> bool:
+        given = [value.partition(" ")[2] for value in headers["authorization"]]
+        given += headers["x-api-key"]
+        wanted = self._admin_key.get_secret_value().encode() if self._admin_key else b""
+        return len(given) == 1 and bool(wanted) and hmac.compare_digest(given[0].encode(), wanted)
+
+
+def _with(send: Send, warning: str) -> Send:
+    """The `send` that adds the warning to the response's head."""
+
+    async def warning_send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            header = (BUDGET_WARNING_HEADER.lower().encode(), warning.encode())
+            message = {**message, "headers": [*message.get("headers", ()), header]}
+        await send(message)
+
+    return warning_send
 
 
 def _credentials(scope: Scope) -> dict[str, list[str]]:

@@ -20,7 +20,9 @@ from gateway.keys.bootstrap import BadKeysFile
 from gateway.keys.directory import KeyDirectory
 from gateway.pipeline import Pipeline
 from gateway.settings import Settings
+from gateway.spending import Spending
 from gateway.trust_boundary import TrustBoundary
+from gateway.usage import api as usage_api
 from o11y.openai.operations import OPERATIONS
 from o11y.telemetry.signals import Telemetry
 from o11y.web.body_limit import LARGE_BODY
@@ -36,6 +38,13 @@ def build(
     corpus = Corpus(backends, telemetry)
     state = Health(backends)
     directory = KeyDirectory(settings.auth, settings.database_url.get_secret_value())
+    spending = Spending(
+        directory.engine,
+        lambda: directory.keys,
+        lambda: {name: tenant.budgets for name, tenant in directory.tenants.items()},
+        telemetry,
+        settings.budget_warn_ratio,
+    )
     if settings.keys_file is not None:
         _load_keys(settings.keys_file, directory)
 
@@ -43,14 +52,17 @@ def build(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await directory.refresh()
         async with asyncio.TaskGroup() as background:
-            tasks = [background.create_task(directory.watch())]
+            tasks = [
+                background.create_task(directory.watch()),
+                background.create_task(spending.watch()),
+            ]
             if settings.seed_corpus:
                 tasks.append(background.create_task(corpus.load()))
             yield
             for task in tasks:
                 task.cancel()
         await backends.aclose()
-        await asyncio.to_thread(directory.store.close)
+        await asyncio.to_thread(directory.engine.dispose)
 
     async def ready() -> str | None:
         if directory.failure:
@@ -67,6 +79,7 @@ def build(
         [
             api.router(backends, Pipeline(backends, telemetry)),
             admin_api.router(directory),
+            usage_api.router(directory.engine),
             openai_api.router(backends),
             health.router(state, backends),
             federation.router(telemetry.service, telemetry.registry, services),
@@ -82,6 +95,7 @@ def build(
     app.add_middleware(
         AdmissionMiddleware,
         directory=directory,
+        spending=spending,
         admin_key=settings.admin_key,
         telemetry=telemetry,
         metrics_are_public=settings.metrics_public,
@@ -92,7 +106,6 @@ def build(
 def _load_keys(file: Path, directory: KeyDirectory) -> None:
     """Bring the database to what a file says. Raises StartError."""
     try:
-        directory.prepare()
         bootstrap.load(file, directory.store)
     except BadKeysFile as error:
         raise StartError(f"KEYS_FILE: {error}") from error

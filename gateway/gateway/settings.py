@@ -30,3 +30,5 @@ class Settings(ServiceSettings):
     metrics_public: bool = True
     database_url: DatabaseUrl = SecretStr("sqlite:///.local/o11y.db")
     keys_file: Path | None = None
+    budget_warn_ratio: float = Field(0.8, gt=0, le=1)
+    """The part of a budget from which answers warn that it is nearly used up."""

@@ -69,6 +69,11 @@ unknown.
 BUDGET_HEADER = "X-O11y-Budget"
 """The header of a refusal that names the budget, such as `tenant/month`."""
 
+BUDGET_WARNING_HEADER = "X-O11y-Budget-Warning"
+"""Answer header of the gateway: the budgets that are nearly used up, such as `key/day;used=83`, in
+percent.
+"""
+
 SUMMARY_HEADER = "X-O11y-Stream-Summary"
 """Request header of the LLM proxy: sum the call up, a stream in its last chunk, a whole answer in
 WHOLE_SUMMARY_HEADER.

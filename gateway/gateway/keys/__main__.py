@@ -3,18 +3,20 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
-from accounting.database import connect, sqlite_file
-from gateway.keys.forms import ChangedKey, NewKey
+from accounting.database import connect
+from gateway.allowance import Budgets, Limits
+from gateway.keys.forms import ChangedKey, NewKey, TenantForm
+from gateway.keys.forms import Tenant as TenantName
 from gateway.keys.key import Key
 from gateway.keys.store import GRACE, KeyStore, NoSuchKey
 from gateway.settings import Settings
+from gateway.tenants import Tenant, TenantStore
 from o11y.settings import load
 
 
@@ -46,6 +48,23 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--expires-days", type=float, help="from now")
         command.add_argument("--model", action="append", help="may be repeated; without it, any")
         command.add_argument("--route", action="append", help="/chat, /v1/*; without it, any")
+    tenant = commands.add_parser("tenant", help="show what a tenant may use, or change it")
+    tenant.add_argument("name")
+    for command in (create, commands.choices["update"], tenant):
+        command.add_argument(
+            "--limit",
+            action="append",
+            type=_pair,
+            metavar="NAME=NUMBER",
+            help=f"{', '.join(Limits.model_fields)}; none instead of a number takes it away",
+        )
+        command.add_argument(
+            "--budget",
+            action="append",
+            type=_pair,
+            metavar="PERIOD=USD",
+            help=f"{', '.join(Budgets.model_fields)}; none instead of an amount takes it away",
+        )
     return root
 
 
@@ -53,20 +72,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0, or 1 with a line on stderr that says what is wrong."""
     given = parser().parse_args(arguments)
     url = load(Settings).database_url.get_secret_value()
-    if (file := sqlite_file(url)) is not None and given.command == "create":
-        file.parent.mkdir(parents=True, exist_ok=True)
+    engine = connect(url)
     try:
-        with closing(KeyStore(connect(url))) as store:
-            run(given, store)
+        if given.command == "tenant":
+            run_tenant(given, TenantStore(engine))
+        else:
+            run(given, KeyStore(engine))
     except NoSuchKey:
         print(f"no key has the id {given.id}", file=sys.stderr)
     except ValidationError as error:
         for item in error.errors(include_input=False, include_url=False):
-            print(f"{'.'.join(map(str, item['loc']))}: {item['msg']}", file=sys.stderr)
-    except SQLAlchemyError as error:
+            where = ".".join(map(str, item["loc"])) or "tenant"
+            print(f"{where}: {item['msg']}", file=sys.stderr)
+    except (SQLAlchemyError, OSError) as error:
         print(f"DATABASE_URL: the database can't be used: {type(error).__name__}", file=sys.stderr)
     else:
         return 0
+    finally:
+        engine.dispose()
     return 1
 
 
@@ -74,7 +97,7 @@ def run(given: argparse.Namespace, store: KeyStore) -> None:
     """Run a command on the keys. Raises NoSuchKey, ValidationError and SQLAlchemyError."""
     match given.command:
         case "create":
-            new = NewKey(name=given.name, tenant=given.tenant, **_changes(given))
+            new = NewKey(name=given.name, tenant=given.tenant, **_changes(given, None))
             key, text = store.create(**dict(new))
             print(text)
             print(f"key {key.id} of tenant {key.tenant}: shown this once", file=sys.stderr)
@@ -84,7 +107,8 @@ def run(given: argparse.Namespace, store: KeyStore) -> None:
         case "show":
             _print(store.get(given.id))
         case "update":
-            changes = _changes(given) | ({"name": given.name} if given.name else {})
+            changes = _changes(given, store.get(given.id))
+            changes |= {"name": given.name} if given.name else {}
             form = ChangedKey.model_validate(changes)
             _print(store.change(given.id, **{name: getattr(form, name) for name in changes}))
         case "disable" | "enable":
@@ -95,8 +119,40 @@ def run(given: argparse.Namespace, store: KeyStore) -> None:
             print(f"the former text counts until {key.former_until}", file=sys.stderr)
 
 
-def _changes(given: argparse.Namespace) -> dict[str, Any]:
+def run_tenant(given: argparse.Namespace, store: TenantStore) -> None:
+    """Show a tenant's allowance, or change it. Raises ValidationError and SQLAlchemyError."""
+    TypeAdapter(TenantName).validate_python(given.name)
+    tenant = store.get(given.name)
+    changes = _allowance(given, tenant)
+    if changes:
+        form = TenantForm.model_validate(
+            {"limits": tenant.limits, "budgets": tenant.budgets} | changes
+        )
+        tenant = Tenant(given.name, form.limits, form.budgets)
+        store.put(tenant)
+    print(tenant.name)
+    _print_allowance(tenant)
+
+
+def _pair(text: str) -> tuple[str, str | None]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, None if value == "none" else value
+
+
+def _allowance(given: argparse.Namespace, current: Key | Tenant | None) -> dict[str, Any]:
+    """The limits and budgets that are to be changed: the current ones with what is given."""
     changes: dict[str, Any] = {}
+    for field, pairs in (("limits", given.limit), ("budgets", given.budget)):
+        if pairs:
+            former = current and getattr(current, field)
+            changes[field] = (former.model_dump() if former else {}) | dict(pairs)
+    return changes
+
+
+def _changes(given: argparse.Namespace, key: Key | None) -> dict[str, Any]:
+    changes = _allowance(given, key)
     if given.expires_days is not None:
         changes["expires_at"] = datetime.now(UTC) + timedelta(days=given.expires_days)
     if given.model:
@@ -127,6 +183,15 @@ def _print(key: Key) -> None:
         ("former text counts until", key.former_until or "there is none"),
     ):
         print(f"  {title}: {value}")
+    _print_allowance(key)
+
+
+def _print_allowance(owner: Key | Tenant) -> None:
+    for title in ("limits", "budgets"):
+        allowance: Limits | Budgets | None = getattr(owner, title)
+        given = allowance.model_dump(exclude_none=True) if allowance else {}
+        pairs = ", ".join(f"{name}={value}" for name, value in given.items())
+        print(f"  {title}: {pairs or 'none'}")
 
 
 if __name__ == "__main__":

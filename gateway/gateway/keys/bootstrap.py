@@ -37,19 +37,8 @@ def read(path: Path) -> list[Key]:
         parsed = parse(each.key.get_secret_value())
         assert parsed  # its form was checked
         key_id, secret = parsed
-        keys.append(
-            Key(
-                id=key_id,
-                name=each.name,
-                tenant=each.tenant,
-                hash=hash_of(secret),
-                created_at=datetime.now(UTC),
-                expires_at=each.expires_at,
-                disabled=each.disabled,
-                models=each.models,
-                routes=each.routes,
-            )
-        )
+        fields = {name: value for name, value in each if name != "key"}
+        keys.append(Key(id=key_id, hash=hash_of(secret), created_at=datetime.now(UTC), **fields))
     return keys
 
 

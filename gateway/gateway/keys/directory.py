@@ -2,15 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Literal
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from accounting.budget import Budget, budgets_of
 from accounting.database import connect, sqlite_file
 from gateway.keys.key import NOBODY, Key, parse
 from gateway.keys.store import KeyStore
+from gateway.tenants import Tenant, TenantStore
 from o11y.web.problems import Problem, unavailable
 
 logger = logging.getLogger(__name__)
@@ -22,23 +25,21 @@ Auth = Literal["auto", "off", "keys"]
 
 
 class KeyDirectory:
-    """Knows all keys of the database, and goes on with what it knows while that is away.
-
-    A default database that isn't there yet is looked for, and not made.
+    """Knows all keys and tenants of the database, and goes on with what it knows while that is
+    away. A default database that isn't there yet is looked for, and not made.
     """
 
     def __init__(self, auth: Auth, database_url: str) -> None:
         self._auth = auth
         self._file = sqlite_file(database_url)
-        self.store = KeyStore(connect(database_url))
-        self._keys: dict[str, Key] = {}
+        self.engine = connect(database_url)
+        self.store = KeyStore(self.engine)
+        self.tenant_store = TenantStore(self.engine)
+        self._keys: Mapping[str, Key] = {}
+        self._tenants: Mapping[str, Tenant] = {}
+        self._budgets: Mapping[str, tuple[Budget, ...]] = {}
         self._known = self._is_missing()
         self._reported = False
-
-    def prepare(self) -> None:
-        """Make the folder of a database that is a file."""
-        if self._file is not None:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
 
     @property
     def required(self) -> bool:
@@ -50,22 +51,33 @@ class KeyDirectory:
         """The reason why no call can be let in or refused; None when all is well."""
         return None if self._known or self._auth == "off" else "the keys can't be read"
 
+    @property
+    def keys(self) -> Iterable[Key]:
+        """All keys, as they were read last."""
+        return self._keys.values()
+
+    @property
+    def tenants(self) -> Mapping[str, Tenant]:
+        """The tenants with an allowance of their own, as they were read last."""
+        return self._tenants
+
+    def budgets(self, key: Key) -> tuple[Budget, ...]:
+        """The budgets that hold for a key: its own, and its tenant's."""
+        return self._budgets.get(key.id, ())
+
     async def watch(self) -> None:
         """Read the keys again and again."""
         while True:
-            await self.refresh()
             await asyncio.sleep(REFRESH_SECONDS)
+            await self.refresh()
 
     async def refresh(self) -> None:
-        """Read the keys once; what was known stays where that fails."""
+        """Read the keys once; what was known stays where that fails, and where a file is gone."""
         if self._auth == "off":
             return
         try:
-            if self._is_missing():
-                self._keys = {}
-            else:
-                self.prepare()
-                self._keys = {key.id: key for key in await asyncio.to_thread(self.store.all)}
+            if not self._is_missing():
+                await asyncio.to_thread(self._read)
         except (SQLAlchemyError, OSError) as error:
             if not self._reported:
                 logger.warning("keys can't be read: %s", type(error).__name__)
@@ -75,8 +87,20 @@ class KeyDirectory:
             logger.warning("keys can be read again")
         self._known, self._reported = True, False
 
+    def _read(self) -> None:
+        keys = {key.id: key for key in self.store.all()}
+        tenants = self.tenant_store.all()
+        self._budgets = {
+            key.id: budgets_of("key", key.id, _usd(key))
+            + budgets_of("tenant", key.tenant, _usd(tenants.get(key.tenant)))
+            for key in keys.values()
+        }
+        self._keys, self._tenants = keys, tenants
+
     def _is_missing(self) -> bool:
-        """True for a file that nobody has made, where it takes a first key to ask for keys."""
+        """True for a file that nobody has made, where it takes a first key to ask for keys; and for
+        one that is gone: those who took it away would else have opened the gateway to everybody.
+        """
         return self._auth == "auto" and self._file is not None and not self._file.exists()
 
     def authenticate(self, headers: Mapping[str, list[str]]) -> Key:
@@ -104,6 +128,10 @@ _DETAILS = {
     "key_expired": "the key has expired",
     "two_keys": "the request brings more than one key",
 }
+
+
+def _usd(owner: Key | Tenant | None) -> dict[str, Decimal] | None:
+    return owner.budgets.usd() if owner and owner.budgets else None
 
 
 def _refused(code: str) -> Problem:

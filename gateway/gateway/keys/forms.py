@@ -14,7 +14,9 @@ from pydantic import (
     StringConstraints,
 )
 
+from gateway.allowance import Budgets, Limits
 from gateway.keys.key import Key, parse
+from gateway.tenants import Tenant as TenantAllowance
 from o11y.contracts import ModelName
 from o11y.telemetry.identity import MAX_MODELS_LENGTH
 
@@ -51,6 +53,8 @@ class NewKey(_Form):
     expires_at: AwareDatetime | None = None
     models: Models = None
     routes: Routes = None
+    limits: Limits | None = None
+    budgets: Budgets | None = None
 
 
 class ChangedKey(_Form):
@@ -60,6 +64,8 @@ class ChangedKey(_Form):
     expires_at: AwareDatetime | None = None
     models: Models = None
     routes: Routes = None
+    limits: Limits | None = None
+    budgets: Budgets | None = None
     disabled: bool = False
 
 
@@ -87,6 +93,8 @@ class KeyAnswer(BaseModel):
     disabled: bool
     models: tuple[str, ...] | None
     routes: tuple[str, ...] | None
+    limits: Limits | None
+    budgets: Budgets | None
     former_until: datetime | None
     """The end of the time for which the secret before the rotation counts."""
 
@@ -105,3 +113,26 @@ class KeysAnswer(BaseModel):
     """All keys, the oldest first."""
 
     keys: list[KeyAnswer]
+
+
+class TenantForm(_Form):
+    """The allowance of a tenant, over all of its keys."""
+
+    limits: Limits | None = None
+    budgets: Budgets | None = None
+
+
+class TenantAnswer(TenantForm):
+    """A tenant's allowance, with its name."""
+
+    name: str
+
+    @classmethod
+    def of(cls, tenant: TenantAllowance) -> "TenantAnswer":
+        return cls(name=tenant.name, limits=tenant.limits, budgets=tenant.budgets)
+
+
+class TenantsAnswer(BaseModel):
+    """The tenants with an allowance of their own."""
+
+    tenants: list[TenantAnswer]

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Engine, RowMapping, insert, select, update
 
 from accounting import tables
-from accounting.database import upgrade
+from accounting.database import upgrade, utc
 from gateway.allowance import Budgets, Limits
 from gateway.keys.key import Key, hash_of, new_id, new_secret, written
 
@@ -70,8 +70,7 @@ class KeyStore:
             limits=limits,
             budgets=budgets,
         )
-        with self._engine.begin() as connection:
-            connection.execute(insert(tables.keys).values(**_row(key)))
+        self._insert(key)
         return key, written(key.id, secret)
 
     def change(self, key_id: str, **changes: Any) -> Key:
@@ -97,10 +96,13 @@ class KeyStore:
         try:
             created_at = self.get(key.id).created_at
         except NoSuchKey:
-            with self._engine.begin() as connection:
-                connection.execute(insert(tables.keys).values(**_row(key)))
+            self._insert(key)
         else:
             self._write(replace(key, created_at=created_at))
+
+    def _insert(self, key: Key) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(insert(tables.keys).values(**_row(key)))
 
     def _write(self, key: Key) -> None:
         with self._engine.begin() as connection:
@@ -129,14 +131,9 @@ def _row(key: Key) -> dict[str, Any]:
 def _key(row: RowMapping) -> Key:
     given = dict(row)
     for name in ("created_at", "expires_at", "former_until"):
-        given[name] = _utc(given[name])
+        given[name] = given[name] and utc(given[name])
     for name in ("models", "routes"):
         given[name] = None if given[name] is None else tuple(given[name])
     given["limits"] = given["limits"] and Limits(**given["limits"])
     given["budgets"] = given["budgets"] and Budgets(**given["budgets"])
     return Key(**given)
-
-
-def _utc(time: datetime | None) -> datetime | None:
-    """SQLite forgets the zone."""
-    return time.replace(tzinfo=UTC) if time is not None and time.tzinfo is None else time

@@ -243,4 +243,4 @@ def test_a_database_that_cannot_be_used_is_one_line(
     monkeypatch.setenv("DATABASE_URL", "sqlite:////proc/nowhere/o11y.db")
     status, _, errors = run("list")
     assert status == 1
-    assert errors == "DATABASE_URL: the database can't be used: OperationalError\n"
+    assert errors == "DATABASE_URL: the database can't be used: FileNotFoundError\n"
