@@ -2,6 +2,7 @@
 
 import hmac
 from collections import defaultdict
+from collections.abc import Mapping
 
 from opentelemetry import context, trace
 from pydantic import SecretStr
@@ -10,6 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from accounting.budget import with_budgets
 from gateway.keys.directory import KeyDirectory
 from gateway.keys.key import PREFIX, Key
+from gateway.limits import limiter, tokens
+from gateway.limits.limiter import Limiter, Permit, RateLimited
 from gateway.spending import Spending
 from o11y.contracts import BUDGET_WARNING_HEADER
 from o11y.telemetry import identity, schema
@@ -19,6 +22,9 @@ from o11y.web.problems import Problem
 
 PROBES = frozenset({"/livez", "/readyz"})
 ADMIN = "/admin/"
+BYTES_PER_TOKEN = 4
+"""Bytes of a body that are counted as a token until its call has told how many it used."""
+
 USAGE = "/usage"
 """A path that the admin key opens as well."""
 
@@ -37,6 +43,7 @@ class AdmissionMiddleware:
         app: ASGIApp,
         directory: KeyDirectory,
         spending: Spending,
+        limits: Limiter,
         admin_key: SecretStr | None,
         telemetry: Telemetry,
         *,
@@ -45,6 +52,7 @@ class AdmissionMiddleware:
         self._app = app
         self._directory = directory
         self._spending = spending
+        self._limiter = limits
         self._admin_key = admin_key
         self._refused = telemetry.counter(schema.ADMISSION_REFUSED)
         self._public = PROBES | ({"/metrics"} if metrics_are_public else set())
@@ -55,25 +63,65 @@ class AdmissionMiddleware:
             return
         try:
             key = self._admit(scope)
+            permit = await self._permit(key, scope) if key else None
         except Problem as problem:
             problems.report(problem)
+            self._decided(problem.code)
             if problem.status < 500:
                 self._refused.add(1, {schema.LABEL_REASON: problem.code})
+            if isinstance(problem, RateLimited) and scope["path"].startswith("/v1/"):
+                problem = problem.as_openai()
             await problems.answer(problem, scope["path"])(scope, receive, send)
             return
         if key is None:
             await self._app(scope, receive, send)
             return
+        self._decided(None)
         known = identity.with_key(context.get_current(), key.tenant, key.id, key.models)
         if budgets := self._directory.budgets(key):
             known = with_budgets(known, budgets)
         trace.get_current_span().set_attributes(identity.attributes(known))
-        warning = self._spending.warning(key)
         token = context.attach(known)
         try:
-            await self._app(scope, receive, _with(send, warning) if warning else send)
+            await self._answer(scope, receive, send, key, permit)
         finally:
             context.detach(token)
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, send: Send, key: Key, permit: Permit | None
+    ) -> None:
+        """Answer a call that was let in, and say what its key has left."""
+        headers: dict[str, str] = {}
+        if warning := self._spending.warning(key):
+            headers[BUDGET_WARNING_HEADER] = warning
+        if permit is None:
+            await self._app(scope, receive, _with(send, headers) if headers else send)
+            return
+        headers |= limiter.headers(permit)
+        if scope["path"].startswith("/v1/"):
+            headers |= limiter.openai_headers(permit)
+        used = tokens.begin() if permit.counts_tokens else None
+        try:
+            await self._app(scope, receive, _with(send, headers))
+        finally:
+            tokens.end()
+            await permit.end(used.total if used and used.is_known else None)
+
+    async def _permit(self, key: Key, scope: Scope) -> Permit | None:
+        """The permit of a call whose key or tenant has limits. Raises Problem."""
+        limited = self._directory.limits(key)
+        if not limited:
+            return None
+        length = dict(scope["headers"]).get(b"content-length", b"")
+        size = int(length) if length.isdigit() else 0
+        return await self._limiter.admit(limited, -(-size // BYTES_PER_TOKEN))
+
+    def _decided(self, refused: str | None) -> None:
+        """Tell the span of the request what was decided, and why."""
+        span = trace.get_current_span()
+        span.set_attribute(schema.ADMISSION_DECISION, "refused" if refused else "allowed")
+        if refused:
+            span.set_attribute(schema.ADMISSION_REASON, refused)
 
     def _admit(self, scope: Scope) -> Key | None:
         """The caller's key; None where none is asked for. Raises Problem."""
@@ -112,16 +160,18 @@ class AdmissionMiddleware:
         return len(given) == 1 and bool(wanted) and hmac.compare_digest(given[0].encode(), wanted)
 
 
-def _with(send: Send, warning: str) -> Send:
-    """The `send` that adds the warning to the response's head."""
+def _with(send: Send, headers: Mapping[str, str]) -> Send:
+    """The `send` that puts these headers into the response's head, instead of a provider's."""
+    ours = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    names = {name for name, _ in ours}
 
-    async def warning_send(message: Message) -> None:
+    async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            header = (BUDGET_WARNING_HEADER.lower().encode(), warning.encode())
-            message = {**message, "headers": [*message.get("headers", ()), header]}
+            others = [each for each in message.get("headers", ()) if each[0] not in names]
+            message = {**message, "headers": [*others, *ours]}
         await send(message)
 
-    return warning_send
+    return sending
 
 
 def _credentials(scope: Scope) -> dict[str, list[str]]:

@@ -18,6 +18,7 @@ from gateway.health import Health
 from gateway.keys import bootstrap
 from gateway.keys.bootstrap import BadKeysFile
 from gateway.keys.directory import KeyDirectory
+from gateway.limits.limiter import Limiter
 from gateway.pipeline import Pipeline
 from gateway.settings import Settings
 from gateway.spending import Spending
@@ -45,13 +46,14 @@ def build(
         telemetry,
         settings.budget_warn_ratio,
     )
+    limiter = Limiter(settings.limits_url.get_secret_value(), settings.limits_failure, telemetry)
     if settings.keys_file is not None:
         _load_keys(settings.keys_file, directory)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await directory.refresh()
-        async with asyncio.TaskGroup() as background:
+        async with limiter.running(), asyncio.TaskGroup() as background:
             tasks = [
                 background.create_task(directory.watch()),
                 background.create_task(spending.watch()),
@@ -96,6 +98,7 @@ def build(
         AdmissionMiddleware,
         directory=directory,
         spending=spending,
+        limits=limiter,
         admin_key=settings.admin_key,
         telemetry=telemetry,
         metrics_are_public=settings.metrics_public,

@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 from gateway import llm
 from gateway.chat_stream import ChatStream
 from gateway.contracts import ChatAnswer, ChatMetadata, EmbedMetadata, SearchAnswer, SearchMetadata
+from gateway.limits import tokens
 from gateway.llm import readable, text_of
 from gateway.relay import begin, own_ending, relayed
 from gateway.service_client import ServiceClient, StreamedResponse
@@ -23,13 +24,15 @@ from o11y.contracts import (
     WHOLE_SUMMARY_HEADER,
     CallSummary,
     LocalInferenceAnswer,
+    LocalInferenceMetadata,
     StoreAnswer,
     Vector,
     VectorSearchAnswer,
 )
+from o11y.http import sse
 from o11y.telemetry.signals import Telemetry
 from o11y.web import problems
-from o11y.web.events import EventStream, LastError, event
+from o11y.web.events import EventStream, Last, LastError, event
 from o11y.web.problems import Problem, details
 
 T = TypeVar("T")
@@ -206,13 +209,15 @@ class Backends:
         )
 
     async def generate(self, request: dict[str, Any]) -> LocalInferenceAnswer:
-        return await self.inference.call(
+        answer = await self.inference.call(
             LocalInferenceAnswer,
             "POST",
             "/local-inference",
             json=request,
             idempotent=True,
         )
+        tokens.add(answer.metadata.usage.total_tokens)
+        return answer
 
     async def generate_stream(self, request: dict[str, Any]) -> EventStream:
         """Generate like `generate`, as the stream of inference-svc, whose events are unchanged."""
@@ -230,10 +235,18 @@ async def _relayed(opened: StreamedResponse) -> AsyncGenerator[bytes, None]:
     try:
         async with aclosing(relayed(opened, own_ending)) as pieces:
             async for events in pieces:
+                if isinstance(events[-1], Last) and tokens.is_counted():
+                    tokens.add(_local_tokens(events[-1]))
                 yield events[0] if len(events) == 1 else b"".join(events)
     except Problem as problem:
         problems.report(problem)
         yield LastError(event(details(problem), "error"))
+
+
+def _local_tokens(event: bytes) -> int:
+    """The tokens that the last event of a local generation tells."""
+    content = sse.data(event) or b"{}"
+    return LocalInferenceMetadata.model_validate_json(content).usage.total_tokens
 
 
 def _given(value: T | None) -> T | Omit:
@@ -253,4 +266,6 @@ def _in_order(rows: Sequence[_Row]) -> Sequence[_Row]:
 
 
 def _summary(headers: httpx2.Headers) -> CallSummary:
-    return CallSummary.model_validate_json(headers[WHOLE_SUMMARY_HEADER])
+    summary = CallSummary.model_validate_json(headers[WHOLE_SUMMARY_HEADER])
+    tokens.add(summary.usage.total_tokens)
+    return summary

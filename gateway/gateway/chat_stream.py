@@ -15,6 +15,7 @@ from openai import AsyncStream
 from openai.types.chat import ChatCompletionChunk
 
 from gateway.contracts import ChatMetadata
+from gateway.limits import tokens
 from gateway.llm import OPENED, readable, text_of
 from gateway.service_client import StreamedResponse
 from o11y.contracts import SUMMARY_FIELD, CallSummary
@@ -58,6 +59,7 @@ class ChatStream(EventStream):
 
     def _metadata(self, chunk: ChatCompletionChunk) -> ChatMetadata:
         summary = CallSummary.model_validate((chunk.model_extra or {})[SUMMARY_FIELD])
+        tokens.add(summary.usage.total_tokens)
         return ChatMetadata(
             model=summary.model,
             provider=summary.provider,

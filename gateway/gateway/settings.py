@@ -1,11 +1,13 @@
 """Settings of the gateway, read from the environment."""
 
+import re
 from pathlib import Path
 
-from pydantic import Field, HttpUrl, SecretStr
+from pydantic import Field, HttpUrl, SecretStr, field_validator
 
 from accounting.database import DatabaseUrl
 from gateway.keys.directory import Auth
+from gateway.limits.limiter import Failure
 from gateway.trust_boundary import TraceContext
 from o11y.settings import ServiceSettings
 
@@ -30,5 +32,16 @@ class Settings(ServiceSettings):
     metrics_public: bool = True
     database_url: DatabaseUrl = SecretStr("sqlite:///.local/o11y.db")
     keys_file: Path | None = None
+    limits_url: SecretStr = SecretStr("memory://")
+    """The store of the limits."""
+    limits_failure: Failure = "pass"
+    """`refuse`: calls of limited keys get 503 while the store is away."""
     budget_warn_ratio: float = Field(0.8, gt=0, le=1)
     """The part of a budget from which answers warn that it is nearly used up."""
+
+    @field_validator("limits_url")
+    @classmethod
+    def is_a_store(cls, value: SecretStr) -> SecretStr:
+        if not re.match(r"memory://$|(redis|valkey)s?://.", value.get_secret_value()):
+            raise ValueError("should be memory://, redis://HOST:PORT or valkey://HOST:PORT")
+        return value

@@ -45,7 +45,10 @@ class Service:
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:
     """This process's environment without anything that would change a service, plus `extra`."""
-    ours = ("OPENAI_", "OTEL_", "APP_", "CHROMA_", "LOCAL_MODEL", "LLM_")
+    ours = (
+        *("OPENAI_", "OTEL_", "APP_", "CHROMA_", "LOCAL_", "LLM_", "DATABASE_URL", "LEDGER_"),
+        *("BUDGET_", "LIMITS_", "AUTH", "ADMIN_KEY", "KEYS_FILE", "INTERNAL_TOKEN", "USD_PER_KWH"),
+    )
     kept = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
     return {**kept, **extra}
 

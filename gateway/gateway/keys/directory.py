@@ -13,6 +13,7 @@ from accounting.budget import Budget, budgets_of
 from accounting.database import connect, sqlite_file
 from gateway.keys.key import NOBODY, Key, parse
 from gateway.keys.store import KeyStore
+from gateway.limits.limiter import Limited
 from gateway.tenants import Tenant, TenantStore
 from o11y.web.problems import Problem, unavailable
 
@@ -38,6 +39,7 @@ class KeyDirectory:
         self._keys: Mapping[str, Key] = {}
         self._tenants: Mapping[str, Tenant] = {}
         self._budgets: Mapping[str, tuple[Budget, ...]] = {}
+        self._limits: Mapping[str, tuple[Limited, ...]] = {}
         self._known = self._is_missing()
         self._reported = False
 
@@ -64,6 +66,10 @@ class KeyDirectory:
     def budgets(self, key: Key) -> tuple[Budget, ...]:
         """The budgets that hold for a key: its own, and its tenant's."""
         return self._budgets.get(key.id, ())
+
+    def limits(self, key: Key) -> tuple[Limited, ...]:
+        """The limits that hold for a key: its own, and its tenant's."""
+        return self._limits.get(key.id, ())
 
     async def watch(self) -> None:
         """Read the keys again and again."""
@@ -93,6 +99,13 @@ class KeyDirectory:
         self._budgets = {
             key.id: budgets_of("key", key.id, _usd(key))
             + budgets_of("tenant", key.tenant, _usd(tenants.get(key.tenant)))
+            for key in keys.values()
+        }
+        self._limits = {
+            key.id: (
+                *((Limited(("key", key.id), key.limits),) if key.limits else ()),
+                *_limited(tenants.get(key.tenant)),
+            )
             for key in keys.values()
         }
         self._keys, self._tenants = keys, tenants
@@ -128,6 +141,10 @@ _DETAILS = {
     "key_expired": "the key has expired",
     "two_keys": "the request brings more than one key",
 }
+
+
+def _limited(tenant: Tenant | None) -> tuple[Limited, ...]:
+    return (Limited(("tenant", tenant.name), tenant.limits),) if tenant and tenant.limits else ()
 
 
 def _usd(owner: Key | Tenant | None) -> dict[str, Decimal] | None:

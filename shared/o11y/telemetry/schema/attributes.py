@@ -176,6 +176,9 @@ HW_VENDOR = _hardware("hw.vendor", "Its maker.")
 HW_PARENT = _hardware("hw.parent", "UUID of the GPU this is a part of.")
 HW_GPU_TASK = _key("semconv hardware/gpu", "hw.gpu.task", "`general`.")
 
+ADMISSION_DECISION = _ours("o11y.admission.decision", "`allowed` or `refused`.")
+ADMISSION_REASON = _ours("o11y.admission.reason", "Why a call was refused: a code.")
+
 # Labels of our own metrics; two of them are keys of an event as well
 LABEL_REASON = _ours("reason", "Why a call was given up.")
 LABEL_STATUS = _ours("status", "Whether it waited or ran.")

@@ -1,0 +1,1 @@
+"""Limits of keys and tenants: calls and tokens in a minute, and calls at once."""
