@@ -76,6 +76,7 @@ def parts(environment: Mapping[str, str] = os.environ) -> list[Part]:
         "CHROMA_PERSIST_DIRECTORY": settings.get("CHROMA_PERSIST_DIRECTORY")
         or str(state / "chroma"),
         "DATABASE_URL": settings.get("DATABASE_URL") or f"sqlite:///{state / 'o11y.db'}",
+        "LEDGER_DIRECTORY": settings.get("LEDGER_DIRECTORY") or str(state / "ledger"),
     }
 
     def service(name: str, module: str, variable: str) -> Part:
