@@ -18,7 +18,6 @@ from vector_svc.retrieval import Retrieval
 
 def router(retrieval: Retrieval) -> APIRouter:
     api = APIRouter(responses=errors(409, 429))
-    collection = retrieval.collection
 
     @api.post("/documents", tags=["vectors"])
     async def store(body: StoreRequest) -> StoreAnswer:
@@ -45,7 +44,7 @@ def router(retrieval: Retrieval) -> APIRouter:
     async def stats() -> dict[str, Any]:
         binding = await retrieval.binding()
         return {
-            "collection_name": collection.name,
+            "collection_name": retrieval.collection.name,
             "document_count": await retrieval.count(),
             "embedding_model": binding.model if binding else None,
             "dimension": binding.dimension if binding else None,

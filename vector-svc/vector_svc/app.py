@@ -14,7 +14,8 @@ from o11y.web.body_limit import LARGE_BODY
 from o11y.web.problems import Problem, unavailable
 from o11y.web.service import StartError, create_app, metrics_router
 from vector_svc import api
-from vector_svc.collection import Connect, VectorCollection
+from vector_svc.collection import Connect
+from vector_svc.collections import Collections
 from vector_svc.retrieval import Retrieval
 from vector_svc.settings import Settings
 
@@ -60,8 +61,8 @@ def _options() -> chromadb.Settings:
 
 def build(settings: Settings, telemetry: Telemetry) -> FastAPI:
     """Open the database and build the application. Raises StartError when it can't be opened."""
-    collection = VectorCollection(connect(settings), settings.chroma_collection_name)
-    retrieval = Retrieval(collection, telemetry, settings.request_timeout_seconds)
+    collections = Collections(connect(settings), settings.chroma_collection_name)
+    retrieval = Retrieval(collections, telemetry, settings.request_timeout_seconds)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

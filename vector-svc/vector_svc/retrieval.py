@@ -14,27 +14,32 @@ from opentelemetry.util.genai.types import RetrievalDocument
 from o11y.contracts import StoreAnswer, StoreRequest, VectorSearchAnswer, VectorSearchRequest
 from o11y.http import deadline
 from o11y.telemetry import schema
-from o11y.telemetry.bounded import OVERFLOW
+from o11y.telemetry.bounded import OVERFLOW, Bounded
 from o11y.telemetry.genai import Operation
 from o11y.telemetry.signals import Telemetry
 from o11y.web.problems import out_of_time, unavailable
 from vector_svc.collection import Binding, VectorCollection
+from vector_svc.collections import Collections
 
 DB_SYSTEM = "chroma"
 
 RETRIEVAL = "retrieval"
 """`gen_ai.operation.name` of a search."""
 
+MAX_COLLECTIONS = 100
+"""Collections that are metric labels."""
+
 T = TypeVar("T")
 
 
 class Retrieval:
-    """The collection as the service offers it: async, traced, measured."""
+    """The caller's collection as the service offers it: async, traced, measured."""
 
     def __init__(
-        self, collection: VectorCollection, telemetry: Telemetry, timeout_seconds: float
+        self, collections: Collections, telemetry: Telemetry, timeout_seconds: float
     ) -> None:
-        self.collection = collection
+        self._collections = collections
+        self._names = Bounded(MAX_COLLECTIONS)
         self._timeout_seconds = timeout_seconds
         self.documents: int | None = None
         self._tracer = telemetry.tracer
@@ -45,16 +50,26 @@ class Retrieval:
         self._distance = telemetry.histogram(schema.VECTOR_DISTANCE)
         self._top_similarity = telemetry.histogram(schema.VECTOR_TOP_SIMILARITY)
         self._empty = telemetry.counter(schema.VECTOR_EMPTY)
-        self._label = {schema.LABEL_COLLECTION: collection.name}
         telemetry.observable_gauge(schema.VECTOR_DOCUMENTS, self._observed)
 
+    @property
+    def collection(self) -> VectorCollection:
+        """The collection of the current request."""
+        return self._collections.current()
+
     def _observed(self) -> list[Observation]:
-        """The last count there was: reading one would block the collection of metrics."""
-        return [] if self.documents is None else [Observation(self.documents, self._label)]
+        """The last count of the shared collection: reading one would block that of metrics."""
+        shared = {schema.LABEL_COLLECTION: self._collections.shared.name}
+        return [] if self.documents is None else [Observation(self.documents, shared)]
+
+    def _label(self) -> dict[str, str]:
+        return {schema.LABEL_COLLECTION: self._names(self.collection.name)}
 
     async def count(self) -> int:
         """Documents in the collection, read from Chroma. Raises Problem 503 or 504."""
-        count = self.documents = await self._in_time(self.collection.count())
+        count = await self._in_time(self.collection.count())
+        if self.collection is self._collections.shared:
+            self.documents = count
         return count
 
     async def binding(self) -> Binding | None:
@@ -97,6 +112,7 @@ class Retrieval:
     async def search(self, request: VectorSearchRequest) -> VectorSearchAnswer:
         """The nearest documents, best first."""
         started = time.perf_counter()
+        label = self._label()
         labels = {schema.OPERATION: RETRIEVAL, schema.PROVIDER: DB_SYSTEM}
         operation = Operation(
             self._tracer,
@@ -132,14 +148,14 @@ class Retrieval:
             operation.span.set_attribute(schema.RESULT_COUNT, len(results))
             if results:
                 operation.span.set_attribute(schema.TOP_SIMILARITY, results[0].similarity)
-                self._top_similarity.record(max(0.0, results[0].similarity), self._label)
+                self._top_similarity.record(max(0.0, results[0].similarity), label)
             # Nothing is added, too: a share of empty searches needs a series before the first.
             chosen = {schema.LABEL_FILTER: "caller" if request.caller_filters else "none"}
-            self._empty.add(0 if results else 1, {**self._label, **chosen})
+            self._empty.add(0 if results else 1, {**label, **chosen})
             for result in results:
                 # A histogram's sum must not fall: readers of OpenMetrics refuse the page then.
-                self._similarity.record(max(0.0, result.similarity), self._label)
-                self._distance.record(result.distance, self._label)
+                self._similarity.record(max(0.0, result.similarity), label)
+                self._distance.record(result.distance, label)
         return VectorSearchAnswer(results=results, duration_seconds=time.perf_counter() - started)
 
     async def _timed(self, operation: str, call: Awaitable[T]) -> T:
@@ -157,7 +173,7 @@ class Retrieval:
 
     @contextmanager
     def _measured(self, operation: str) -> Iterator[None]:
-        labels = {schema.LABEL_OPERATION: operation, **self._label}
+        labels = {schema.LABEL_OPERATION: operation, **self._label()}
         started = time.perf_counter()
         status = "error"
         try:

@@ -17,6 +17,6 @@ class Settings(ServiceSettings):
     chroma_url: HttpUrl | None = None
     chroma_persist_directory: Path = Path("./chroma")
     chroma_collection_name: str = Field(
-        "documents", pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{1,510}[a-zA-Z0-9]$"
+        "documents", pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{1,298}[a-zA-Z0-9]$"
     )
     request_timeout_seconds: float = Field(30, gt=0)

@@ -1,15 +1,21 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import chromadb
 import httpx2
 import pytest
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.context import Context
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from o11y.telemetry import identity
 from o11y.telemetry.signals import Telemetry
 from vector_svc.app import build
+from vector_svc.collections import tenant_collection
 from vector_svc.settings import Settings
 
 STORE = {"documents": ["a", "b"], "embeddings": [[1, 0], [0, 1]], "embedding_model": "m"}
@@ -146,3 +152,62 @@ async def test_stats_name_the_model_the_collection_belongs_to(running: Running) 
     filled = (await running.http.get("/stats")).json()
     assert (empty["document_count"], empty["embedding_model"]) == (0, None)
     assert (filled["document_count"], filled["embedding_model"]) == (2, "m")
+
+
+# Tenants
+
+
+def of(tenant: str, key: str | None = "k") -> dict[str, str]:
+    """The headers of a call of a tenant, by a key or without one."""
+    known = identity.with_identity(Context(), tenant_id=tenant)
+    if key:
+        known = identity.with_key(Context(), tenant, key, None)
+    carrier: dict[str, str] = {}
+    W3CBaggagePropagator().inject(carrier, known)
+    return carrier
+
+
+async def found(running: Running, headers: dict[str, str], **fields: Any) -> list[str]:
+    answer = await running.http.post("/search", json={**SEARCH, **fields}, headers=headers)
+    assert answer.status_code == 200
+    return [each["document"] for each in answer.json()["results"]]
+
+
+async def test_a_tenant_with_a_key_has_documents_of_its_own(running: Running) -> None:
+    await running.http.post("/documents", json={**STORE, "documents": ["shared 1", "shared 2"]})
+    await running.http.post(
+        "/documents",
+        json={**STORE, "documents": ["secret 1", "secret 2"], "metadata": [{"n": 1}, {"n": 2}]},
+        headers=of("acme"),
+    )
+    assert await found(running, of("acme")) == ["secret 1", "secret 2"]
+    assert await found(running, of("acme", "another key")) == ["secret 1", "secret 2"]
+    assert await found(running, of("acme"), filter_metadata={"n": 2}) == ["secret 2"]
+    for others in (of("zoo"), of("Acme"), of("acme.")):
+        assert await found(running, others) == []
+        assert await found(running, others, filter_metadata={"n": 2}) == []
+    for none in ({}, of("acme", key=None)):  # a header names a tenant, and opens nothing
+        assert await found(running, none) == ["shared 1", "shared 2"]
+    stats = (await running.http.get("/stats", headers=of("acme"))).json()
+    assert (stats["collection_name"], stats["document_count"]) == ("documents.tenant.acme.docs", 2)
+    assert (await running.http.get("/stats", headers=of("zoo"))).json()["document_count"] == 0
+    gauge = [line for line in running.metrics().splitlines() if line.startswith("vector_documents")]
+    assert len(gauge) == 1
+    assert 'collection="documents"' in gauge[0]
+
+
+async def test_a_tenant_may_use_another_embedding_model(running: Running) -> None:
+    await running.http.post("/documents", json=STORE)
+    other = {**STORE, "embeddings": [[1, 0, 0], [0, 1, 0]], "embedding_model": "n"}
+    answer = await running.http.post("/documents", json=other, headers=of("acme"))
+    assert answer.status_code == 200
+
+
+def test_no_two_tenants_have_one_collection() -> None:
+    names = ["a", "A", "a.", "a-", "a--", "a-.", "a.-", "a..", "a-d", "a.d", "a_", "a_.", "docs"]
+    collections = {tenant_collection("documents", name) for name in names}
+    assert len(collections) == len(names)
+    client = chromadb.EphemeralClient()
+    for name in (*collections, tenant_collection("documents", "x" + ".-" * 31 + "x")):
+        client.get_or_create_collection(name, embedding_function=None)
+        client.delete_collection(name)
