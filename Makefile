@@ -78,11 +78,11 @@ dashboards: setup ## Write dashboards and alert rules anew from deploy/dashboard
 	@$(BIN)/python -m deploy.dashboards
 
 pictures: setup ## Draw the trace that README shows, from the demo (after make down)
-	@LLM_PROVIDERS="$$(sed "s/8083/$${INFERENCE_SVC_PORT:-8083}/" deploy/demo/priced.json)" $(BIN)/python -m deploy.local up
+	@INTERNAL_TOKEN= LLM_PROVIDERS="$$(sed "s/8083/$${INFERENCE_SVC_PORT:-8083}/" deploy/demo/priced.json)" $(BIN)/python -m deploy.local up
 	@$(BIN)/python -m deploy.demo.picture
 
 stories: setup ## Three kinds of trouble, from the first panel to the span (needs Debian's prometheus; after make down)
-	@LLM_PROVIDERS="$$(sed "s/8083/$${INFERENCE_SVC_PORT:-8083}/" deploy/demo/priced.json)" $(BIN)/python -m deploy.local up
+	@INTERNAL_TOKEN= LLM_PROVIDERS="$$(sed "s/8083/$${INFERENCE_SVC_PORT:-8083}/" deploy/demo/priced.json)" $(BIN)/python -m deploy.local up
 	@$(BIN)/python -m deploy.dashboards.stories
 
 lint: $(VENV)/.installed-dev ## Check style and types

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import NoReturn
 
-from deploy.local.parts import BadPort, Part, parts, state_folder
+from deploy.local.parts import BadPort, Part, make_internal_token, parts, state_folder
 from deploy.local.stack import Stack, StackError
 
 
@@ -15,6 +15,8 @@ def main() -> int:
     parser.add_argument("command", choices=("up", "down", "status", "logs"))
     command = parser.parse_args().command
     try:
+        if command == "up":
+            make_internal_token(state_folder())
         stack = Stack(parts(), state_folder())
         if command == "logs":
             logs(stack)

@@ -1,6 +1,7 @@
 """The processes of the embedded stack: their names, commands, ports and environments."""
 
 import os
+import secrets
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from dotenv import dotenv_values
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
+_TOKEN_FILE = "internal-token"
 
 
 class BadPort(ValueError):
@@ -40,11 +42,29 @@ def state_folder(environment: Mapping[str, str] = os.environ) -> Path:
     return Path(environment.get("O11Y_STATE_DIR") or ROOT / ".local").absolute()
 
 
+def internal_token(state: Path) -> str:
+    """The token that the services know each other by; empty before `make_internal_token`."""
+    file = state / _TOKEN_FILE
+    return file.read_text() if file.exists() else ""
+
+
+def make_internal_token(state: Path) -> None:
+    """Make the token, once for a state folder; only its owner can read it."""
+    state.mkdir(parents=True, exist_ok=True)
+    try:
+        file = os.open(state / _TOKEN_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return
+    with os.fdopen(file, "w") as written:
+        written.write(secrets.token_urlsafe(24))
+
+
 def parts(environment: Mapping[str, str] = os.environ) -> list[Part]:
     """All parts, in the order they start. Raises BadPort.
 
     With an OTLP endpoint of the person's own (environment or `.env`) telemetry goes there; else
-    traces go to the trace store, and metrics and logs are not exported.
+    traces go to the trace store, and metrics and logs are not exported. INTERNAL_TOKEN is the state
+    folder's, unless it is set, be it to nothing.
     """
     state = state_folder(environment)
     ports = {
@@ -79,6 +99,8 @@ def parts(environment: Mapping[str, str] = os.environ) -> list[Part]:
         "LEDGER_DIRECTORY": settings.get("LEDGER_DIRECTORY") or str(state / "ledger"),
     }
 
+    token = settings.get("INTERNAL_TOKEN", internal_token(state)) or ""
+
     def service(name: str, module: str, variable: str) -> Part:
         return Part(
             name,
@@ -88,6 +110,7 @@ def parts(environment: Mapping[str, str] = os.environ) -> list[Part]:
             {
                 **telemetry,
                 **addresses,
+                "INTERNAL_TOKEN": token,
                 "OTEL_SERVICE_NAME": name,
                 "APP_HOST": HOST,
                 "APP_PORT": str(ports[variable]),

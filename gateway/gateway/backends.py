@@ -71,7 +71,8 @@ class Backends:
     ) -> None:
         def client(name: str, url: object) -> ServiceClient:
             seconds = settings.request_timeout_seconds
-            return ServiceClient(name, str(url), telemetry, seconds, transport)
+            token = settings.internal_token
+            return ServiceClient(name, str(url), telemetry, seconds, transport, token)
 
         self.stream_timeout_seconds = settings.stream_timeout_seconds
         self.llm = client("llm-proxy", settings.llm_proxy_url)

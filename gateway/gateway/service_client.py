@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import httpx2
 import msgspec
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from gateway import stage
 from gateway.service_responses import parsed
@@ -25,6 +25,7 @@ from o11y.http.balancer import (
 from o11y.http.headers import JSON, UNTRACED, USER_AGENT
 from o11y.http.transport import END_SECONDS, NetworkTransport, no_cookies, nothing_was_sent
 from o11y.telemetry.signals import Telemetry
+from o11y.web.internal_token import sent
 from o11y.web.problems import Problem, out_of_time, unavailable
 
 M = TypeVar("M", bound=BaseModel)
@@ -91,7 +92,8 @@ class ServiceClient:
 
     A call takes at most `timeout` seconds or what is left of the request's deadline. A connection
     that can't be made is tried again, at another replica where there is one; a connection that
-    breaks only for calls that are idempotent. `transport` replaces the network in tests.
+    breaks only for calls that are idempotent. `transport` replaces the network in tests;
+    `token` is the internal one.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class ServiceClient:
         telemetry: Telemetry,
         timeout: float,
         transport: httpx2.AsyncBaseTransport | None = None,
+        token: SecretStr | None = None,
     ) -> None:
         self.service = service
         self.timeout = timeout
@@ -113,7 +116,7 @@ class ServiceClient:
         self._client = httpx2.AsyncClient(
             transport=BalancingTransport(self.balancer, attempts, ATTEMPTS),
             # within one network it isn't worth the time to compress
-            headers={"accept-encoding": "identity", **USER_AGENT},
+            headers={"accept-encoding": "identity", **USER_AGENT, **sent(token)},
             timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
             cookies=no_cookies(),
         )

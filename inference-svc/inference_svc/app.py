@@ -84,5 +84,6 @@ def build(settings: Settings, telemetry: Telemetry) -> Service:
         ready,
         timeout_seconds=settings.request_timeout_seconds,
         body_limits=dict.fromkeys(OPERATIONS, LARGE_BODY),
+        internal_token=settings.internal_token,
     )
     return app

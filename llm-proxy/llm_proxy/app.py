@@ -30,7 +30,8 @@ def build(
     inference_url = str(settings.inference_url)
     try:
         providers = [
-            Provider(each, inference_url, telemetry, transport) for each in settings.providers()
+            Provider(each, inference_url, telemetry, transport, settings.internal_token)
+            for each in settings.providers()
         ]
     except UnsupportedProxy as error:
         raise StartError(str(error)) from error
@@ -62,6 +63,7 @@ def build(
         timeout_seconds=settings.request_timeout_seconds,
         routes=api.routes(calls, settings.stream_timeout_seconds),
         body_limits=dict.fromkeys(OPERATIONS, LARGE_BODY),
+        internal_token=settings.internal_token,
     )
 
 

@@ -9,6 +9,7 @@ import httpx2
 import msgspec
 from opentelemetry import baggage, context
 from opentelemetry.context import Context
+from pydantic import SecretStr
 
 from llm_proxy.breaker import Breaker
 from llm_proxy.pricing import NO_LIST, PriceList
@@ -20,6 +21,7 @@ from o11y.http.headers import JSON, UNTRACED, USER_AGENT
 from o11y.http.transport import NetworkTransport, no_cookies, port_of, read_and_close
 from o11y.telemetry import schema
 from o11y.telemetry.signals import Telemetry
+from o11y.web.internal_token import sent
 from o11y.web.problems import unavailable
 
 logger = logging.getLogger(__name__)
@@ -62,6 +64,7 @@ class Provider:
         inference_url: str,
         telemetry: Telemetry,
         transport: httpx2.AsyncBaseTransport | None = None,
+        internal_token: SecretStr | None = None,
     ) -> None:
         self.settings = settings
         self.name = settings.name
@@ -103,7 +106,8 @@ class Provider:
         self.balancer = (
             Balancer(str(self.url), as_is if transport else resolve) if self.is_local else None
         )
-        self._client = self._connected(telemetry, transport)
+        ours = sent(internal_token) if self.is_local else {}
+        self._client = self._connected(telemetry, transport, ours)
 
     def model(self, model_name: str) -> str:
         """The provider's name for the model that is asked for."""
@@ -178,12 +182,15 @@ class Provider:
         await self._client.aclose()
 
     def _connected(
-        self, telemetry: Telemetry, transport: httpx2.AsyncBaseTransport | None
+        self,
+        telemetry: Telemetry,
+        transport: httpx2.AsyncBaseTransport | None,
+        ours: Mapping[str, str],
     ) -> httpx2.AsyncClient:
         """The HTTP client: balanced for the local service, else through the proxy of the
         environment.
         """
-        headers = _headers(self.settings)
+        headers = {**_headers(self.settings), **ours}
         name = "inference-svc" if self.is_local else self.name
         proxy = None if transport or self.is_local else proxy_for(self.url)
         tls = self.url.scheme == "https" or (proxy or "").startswith("https:")

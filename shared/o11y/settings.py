@@ -1,5 +1,6 @@
 """Settings from environment variables, and the one line that says which of them is wrong."""
 
+import re
 import sys
 from typing import Literal, TypeVar, get_args
 
@@ -17,10 +18,19 @@ class ServiceSettings(BaseSettings):
     app_port: int = Field(ge=1, le=65535)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     debug_mode: bool = False
+    internal_token: SecretStr | None = Field(None, min_length=16)
+    """The token that services send each other; those behind the gateway then ask for it."""
     otel_service_name: str | None = None
     otel_instrumentation_genai_capture_message_content: Literal[
         "NO_CONTENT", "SPAN_ONLY", "EVENT_ONLY", "SPAN_AND_EVENT"
     ] = "NO_CONTENT"
+
+    @field_validator("internal_token")
+    @classmethod
+    def fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and not re.fullmatch(r"[\x21-\x7e]+", value.get_secret_value()):
+            raise ValueError("should be printable ASCII without spaces")
+        return value
 
     @field_validator("otel_instrumentation_genai_capture_message_content", mode="before")
     @classmethod

@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from deploy.local.parts import internal_token
 from tests.support import openai_standin
 from tests.support.llm import gateway as gateway_before
 from tests.support.llm import llm_proxy, provider
@@ -33,6 +34,11 @@ class EmbeddedStack:
 
     def url(self, variable: str) -> str:
         return f"http://127.0.0.1:{self.ports[variable]}"
+
+    @property
+    def token(self) -> str:
+        """The token that the services behind the gateway ask for."""
+        return internal_token(self.folder)
 
     @property
     def tempo(self) -> str:

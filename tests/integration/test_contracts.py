@@ -235,7 +235,8 @@ OFFERS = {
 def test_an_offer_of_another_protocol_is_answered_in_this_one(
     stack: EmbeddedStack, port: str, path: str, body: str, status: int, offer: str
 ) -> None:
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{offer}"
+    known = f"X-Internal-Token: {stack.token}\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{known}{offer}"
     first = f"{head}Content-Length: {len(body)}\r\n\r\n{body}"
     second = "GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     received = b""

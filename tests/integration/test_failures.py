@@ -25,6 +25,7 @@ def test_without_the_vector_service_a_pipeline_call_still_answers(
         LLM_PROXY_URL=stack.url("LLM_PROXY_PORT"),
         INFERENCE_URL=stack.url("INFERENCE_SVC_PORT"),
         VECTOR_URL=f"http://127.0.0.1:{nobody}",
+        INTERNAL_TOKEN=stack.token,
         SEED_CORPUS="false",
     ) as gateway:
         body = {"query": "What is left?", "max_tokens": 4}
@@ -146,11 +147,11 @@ def test_a_stopped_service_sends_its_last_spans_first(stack: EmbeddedStack, tmp_
 
 
 def test_livez_answers_while_the_model_generates(stack: EmbeddedStack) -> None:
-    url = stack.url("INFERENCE_SVC_PORT")
+    url, known = stack.url("INFERENCE_SVC_PORT"), {"x-internal-token": stack.token}
     body = {"prompt": "Tell a long story.", "max_length": 24, "num_sequences": 3}
     with httpx2.Client(base_url=url, timeout=90) as client, ThreadPoolExecutor(2) as pool:
         calls = [
-            pool.submit(httpx2.post, f"{url}/local-inference", json=body, timeout=90)
+            pool.submit(httpx2.post, f"{url}/local-inference", json=body, headers=known, timeout=90)
             for _ in range(2)
         ]
         times = []

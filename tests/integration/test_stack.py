@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 import httpx2
+import pytest
 
 from tests.integration.conftest import EmbeddedStack, new_stack
 from tests.support.processes import free_ports
@@ -73,3 +74,37 @@ def test_logs_are_json_lines_with_the_trace(stack: EmbeddedStack, gateway: httpx
         rows = [row for row in map(json.loads, lines) if row.get("trace_id") == trace_id]
         assert {row["service"] for row in rows} == {name}
         assert "o11y.access" in {row["logger"] for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("port", "method", "path"),
+    [
+        ("LLM_PROXY_PORT", "POST", "/v1/chat/completions"),
+        ("LLM_PROXY_PORT", "GET", "/v1/models"),
+        ("VECTOR_SVC_PORT", "GET", "/stats"),
+        ("VECTOR_SVC_PORT", "POST", "/search"),
+        ("INFERENCE_SVC_PORT", "POST", "/local-inference"),
+        ("INFERENCE_SVC_PORT", "POST", "/v1/embeddings"),
+        ("INFERENCE_SVC_PORT", "GET", "/nowhere"),
+    ],
+)
+def test_nobody_gets_around_the_gateway(
+    stack: EmbeddedStack, port: str, method: str, path: str
+) -> None:
+    for headers in ({}, {"x-internal-token": "guessed-guessed-guessed"}, {"baggage": "a=b"}):
+        answer = httpx2.request(method, stack.url(port) + path, json={}, headers=headers)
+        assert answer.status_code == 401
+    known = httpx2.request(
+        method, stack.url(port) + path, json={}, headers={"x-internal-token": stack.token}
+    )
+    assert known.status_code in (200, 404, 422)
+    for probe in ("/livez", "/readyz", "/metrics"):
+        assert httpx2.get(stack.url(port) + probe).status_code == 200
+
+
+def test_the_token_is_its_owners_and_in_no_log(stack: EmbeddedStack) -> None:
+    file = stack.folder / "internal-token"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert len(stack.token) >= 16
+    logs = "".join(each.read_text() for each in (stack.folder / "logs").iterdir())
+    assert stack.token not in logs

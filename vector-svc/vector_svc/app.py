@@ -83,4 +83,5 @@ def build(settings: Settings, telemetry: Telemetry) -> FastAPI:
         ready,
         timeout_seconds=settings.request_timeout_seconds,
         body_limits={"/documents": LARGE_BODY},
+        internal_token=settings.internal_token,
     )

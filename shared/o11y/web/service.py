@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import uvicorn
 from fastapi import APIRouter, FastAPI, Request, Response
 from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from o11y.settings import ServiceSettings, load
@@ -26,6 +27,7 @@ from o11y.web.deadline import DeadlineMiddleware
 from o11y.web.disconnect import DisconnectMiddleware
 from o11y.web.exposition import exposed
 from o11y.web.http_protocol import HttpProtocol
+from o11y.web.internal_token import InternalTokenMiddleware
 from o11y.web.routes import PlainRoute
 from o11y.web.server_span import ExtractContext, ServerSpanMiddleware, extract_trusted
 
@@ -107,6 +109,7 @@ def create_app(
     extract: ExtractContext = extract_trusted,
     parameters: Sequence[Mapping[str, Any]] = (),
     body_limits: Mapping[str, int] | None = None,
+    internal_token: SecretStr | None = None,
 ) -> Service:
     """A service: its routers, probes, metrics, errors, server telemetry and API documentation.
 
@@ -114,7 +117,8 @@ def create_app(
     the deadline of a request that brings none, and the longest one it may bring; `routes` are
     asked so often that they come first, and are spared FastAPI's parsing; `extract` says what is
     believed of headers; `parameters` are described for every operation, as OpenAPI has them;
-    `body_limits` has the bytes that bodies of some paths may have, where `MAX_BODY` is too few.
+    `body_limits` has the bytes that bodies of some paths may have, where `MAX_BODY` is too few;
+    `internal_token` must come with every request but those for probes and metrics.
     """
 
     @asynccontextmanager
@@ -132,6 +136,7 @@ def create_app(
             AccessLogMiddleware,
             partial(DeadlineMiddleware, timeout_seconds=timeout_seconds),
             DisconnectMiddleware,
+            *([partial(InternalTokenMiddleware, token=internal_token)] if internal_token else []),
             partial(BodyLimitMiddleware, limits=body_limits or {}),
         ],
         parameters,
