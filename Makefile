@@ -14,7 +14,7 @@ LITE := -f docker-compose.yml -f deploy/compose.lite.yml
 REPLICAS ?= --scale inference-svc=3 --scale vector-svc=2 --scale llm-proxy=2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status logs trace load demo-scale test test-unit test-containers bench-llm bench-telemetry bench-failures bench-inference bench-neighbours telemetry-docs dashboards pictures stories lint format lock clean
+.PHONY: help setup demo up down status logs trace load demo-scale test test-unit test-containers bench-llm bench-telemetry bench-admission bench-failures bench-inference bench-neighbours telemetry-docs dashboards pictures stories lint format lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ test-containers: $(VENV)/.installed-dev ## Build the images and run the tests in
 
 bench-llm: $(VENV)/.installed-dev ## Measure llm-proxy beside LiteLLM (needs wrk and six minutes; ARGS="--rounds 1")
 	@$(BIN)/python -m tests.bench.llm $(ARGS)
+
+bench-admission: $(VENV)/.installed-dev ## Measure what keys, limits, budgets and the ledger cost (needs wrk, postgresql and redis-server; ARGS="--rounds 1")
+	@$(BIN)/python -m tests.bench.admission $(ARGS)
 
 bench-inference: $(VENV)/.installed-dev ## Measure inference-svc beside transformers serve (ten minutes; ARGS="--rounds 1")
 	@$(BIN)/python -m tests.bench.inference $(ARGS)

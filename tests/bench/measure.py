@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx2
 
 from tests.bench.runner import BenchError, Cores, cpu_seconds, on_core, resident_mb, settle
-from tests.bench.subjects import Started
+from tests.bench.subjects import CALLER_KEY, Started
 from tests.bench.upstream import CHUNKS, CONTENT, MODEL, TOKENS, WORD
 
 ANSWER_SECONDS = 30
@@ -65,6 +65,7 @@ class Cell:
 SCRIPT = """\
 wrk.method = "POST"
 wrk.headers["content-type"] = "application/json"
+wrk.headers["x-api-key"] = "{key}"
 wrk.body = [==[{body}]==]
 done = function(summary, latency, requests)
   local e = summary.errors
@@ -83,7 +84,7 @@ class Wrk:
         self._core = cores.load
         self._scripts = {case: folder / f"{case.key}.lua" for case in CASES}
         for case, script in self._scripts.items():
-            script.write_text(SCRIPT.format(body=case.body))
+            script.write_text(SCRIPT.format(body=case.body, key=CALLER_KEY))
 
     def run(self, case: Case, url: str, seconds: int) -> dict[str, int]:
         """Load for some seconds; BenchError unless all answers were good ones."""
@@ -139,7 +140,7 @@ def verify(case: Case, url: str) -> float:
             answer = http.post(
                 f"{url}/chat/completions",
                 content=case.body,
-                headers={"content-type": "application/json"},
+                headers={"content-type": "application/json", "x-api-key": CALLER_KEY},
             )
     except httpx2.HTTPError as error:
         raise BenchError(f"no answer: {type(error).__name__}") from None

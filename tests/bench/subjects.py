@@ -15,6 +15,8 @@ from tests.bench.upstream import MODEL
 from tests.support.processes import ROOT, free_ports
 
 KEY = "sk-bench"
+CALLER_KEY = f"o11y-sk-{'b' * 12}-{'e' * 32}"
+"""The key that every request brings: gateways that ask for none don't look at it."""
 START_SECONDS = 60.0
 NO_SETTINGS: Mapping[str, str] = {}
 
@@ -145,10 +147,13 @@ def proxy_alone(
 
 
 @contextmanager
-def _gateway(site: Site) -> Iterator[Started]:
+def gateway_and_proxy(site: Site, settings: Mapping[str, str] = NO_SETTINGS) -> Iterator[Started]:
+    """A gateway before llm-proxy, telemetry on; `settings` are environment variables of both."""
     (closed,) = free_ports(1)
     with ExitStack() as stack:
-        proxy_url, proxy = stack.enter_context(_llm_proxy(site, "llm-proxy-behind", True))
+        proxy_url, proxy = stack.enter_context(
+            _llm_proxy(site, "llm-proxy-behind", True, **settings)
+        )
         url, gateway = stack.enter_context(
             service(
                 site,
@@ -159,6 +164,7 @@ def _gateway(site: Site) -> Iterator[Started]:
                 VECTOR_URL=f"http://127.0.0.1:{closed}",
                 INFERENCE_URL=f"http://127.0.0.1:{closed}",
                 SEED_CORPUS="false",
+                **settings,
             )
         )
         yield Started(f"{url}/v1", [gateway, proxy])
@@ -201,5 +207,5 @@ SUBJECTS = [
         "llm-proxy, telemetry off",
         partial(proxy_alone, name="proxy-off", telemetry=False),
     ),
-    Subject("gateway", "gateway + llm-proxy, telemetry on", _gateway),
+    Subject("gateway", "gateway + llm-proxy, telemetry on", gateway_and_proxy),
 ]
