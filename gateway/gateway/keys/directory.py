@@ -13,7 +13,7 @@ from accounting.budget import Budget, budgets_of
 from accounting.database import connect, sqlite_file
 from gateway.keys.key import NOBODY, Key, parse
 from gateway.keys.store import KeyStore
-from gateway.limits.limiter import Limited
+from gateway.limits.store import Limited
 from gateway.tenants import Tenant, TenantStore
 from o11y.web.problems import Problem, unavailable
 
@@ -103,7 +103,7 @@ class KeyDirectory:
         }
         self._limits = {
             key.id: (
-                *((Limited(("key", key.id), key.limits),) if key.limits else ()),
+                *((Limited(("key", key.id), key.limits, key.tenant),) if key.limits else ()),
                 *_limited(tenants.get(key.tenant)),
             )
             for key in keys.values()
@@ -144,7 +144,9 @@ _DETAILS = {
 
 
 def _limited(tenant: Tenant | None) -> tuple[Limited, ...]:
-    return (Limited(("tenant", tenant.name), tenant.limits),) if tenant and tenant.limits else ()
+    if tenant is None or tenant.limits is None:
+        return ()
+    return (Limited(("tenant", tenant.name), tenant.limits, tenant.name),)
 
 
 def _usd(owner: Key | Tenant | None) -> dict[str, Decimal] | None:

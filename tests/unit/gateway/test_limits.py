@@ -311,7 +311,7 @@ async def test_gateways_share_a_limit(tmp_path: Path, shared: str) -> None:
 async def test_the_calls_of_a_gateway_that_has_ended_count_no_more(
     tmp_path: Path, shared: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.limits.leases.LEASE_SECONDS", 1.0)
+    monkeypatch.setattr("gateway.limits.shared.LEASE_SECONDS", 1.0)
     keys = Keys(tmp_path, shared)
     key = keys.key(concurrent=1)
     async with keys.gateway() as gone, keys.gateway() as gateway:
