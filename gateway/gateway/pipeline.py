@@ -245,6 +245,8 @@ class _Call:
         costs = [item.metadata.cost_usd for item in embeddings]
         if self.chat:
             costs.append(self.chat.metadata.cost_usd)
+        if self.local:
+            costs.append(self.local.metadata.cost_usd)
         known = [cost for cost in costs if cost is not None]
         stages = self._ordered()
         return PipelineAnswer(

@@ -10,6 +10,7 @@ import torch
 from fastapi import FastAPI
 
 from inference_svc import allocator, device, local_api, model, openai_api, sizing, threads
+from inference_svc.cost import Costs
 from inference_svc.device import Device
 from inference_svc.embedder import Embedder
 from inference_svc.engine import Engine
@@ -23,10 +24,12 @@ from o11y.web.body_limit import LARGE_BODY
 from o11y.web.service import Service, StartError, create_app, metrics_router
 
 
-def load(settings: Settings, chosen: Device, telemetry: Telemetry) -> tuple[Engine, Embedder]:
+def load(
+    settings: Settings, chosen: Device, telemetry: Telemetry, costs: Costs
+) -> tuple[Engine, Embedder]:
     """Load both models and make the engine's cache. Raises StartError when one of them fails."""
     language_model = model.load(settings.local_model_name, chosen, settings.model_cache_dir)
-    embedder = Embedder(chosen, telemetry, settings.embedding_max_waiting)
+    embedder = Embedder(chosen, telemetry, costs, settings.embedding_max_waiting)
     limits = sizing.limits(settings, language_model)
     try:
         return Engine(language_model, limits), embedder
@@ -48,8 +51,10 @@ def build(settings: Settings, telemetry: Telemetry) -> Service:
     batching.handlers.clear()
     batching.propagate = True
     batching.setLevel("WARNING")
-    engine, embedder = threads.submit("load", partial(load, settings, chosen, telemetry)).result()
-    generator = Generator(engine, telemetry)
+    costs = Costs(settings.local_usd_per_hour, telemetry)
+    loading = partial(load, settings, chosen, telemetry, costs)
+    engine, embedder = threads.submit("load", loading).result()
+    generator = Generator(engine, telemetry, costs)
     prompts = Prompts(engine.language_model.tokenizer, engine.window)
     seconds = settings.stream_timeout_seconds
 
@@ -77,7 +82,7 @@ def build(settings: Settings, telemetry: Telemetry) -> Service:
         telemetry,
         [
             local_api.router(generator, embedder, prompts, gpus, seconds),
-            openai_api.router(generator, embedder, prompts, seconds),
+            openai_api.router(generator, embedder, prompts, seconds, costs.usd_per_second),
             metrics_router(telemetry.registry),
         ],
         lifespan,

@@ -32,12 +32,14 @@ class Batched(Generic[Result]):
     """The results of one call, in its order.
 
     `queue_seconds` is how long the call waited for its first batch, `batch_size` how many items
-    the largest of its batches had, those of other callers included.
+    the largest of its batches had, those of other callers included. `seconds` is the call's share
+    in the time of its batches, by the cost of its items.
     """
 
     results: list[Result]
     queue_seconds: float
     batch_size: int
+    seconds: float
 
 
 @dataclass(eq=False)
@@ -51,6 +53,7 @@ class _Call(Generic[Item, Result]):
     came: float = field(default_factory=time.perf_counter)
     began: float | None = None
     batch_size: int = 0
+    seconds: float = 0.0
 
 
 class Batcher(Generic[Item, Result]):
@@ -118,7 +121,8 @@ class Batcher(Generic[Item, Result]):
         finally:
             self._leave(call)
         began = call.came if call.began is None else call.began
-        return Batched(cast(list[Result], call.results), began - call.came, call.batch_size)
+        results = cast(list[Result], call.results)
+        return Batched(results, began - call.came, call.batch_size, call.seconds)
 
     def close(self) -> None:
         """Fail the calls with waiting items, and wait for the batch that runs."""
@@ -159,13 +163,15 @@ class Batcher(Generic[Item, Result]):
         items = [call.items[index] for call, index in batch]
         self._running = threads.submit(self._name, partial(self._work, items))
         running = asyncio.wrap_future(self._running)
-        running.add_done_callback(lambda done: self._ended(batch, done))
+        running.add_done_callback(lambda done: self._ended(batch, done, now))
 
     def _ended(
         self,
         batch: list[tuple[_Call[Item, Result], int]],
         done: asyncio.Future[list[Result]],
+        began: float,
     ) -> None:
+        self._share(batch, time.perf_counter() - began)
         error = done.exception()
         if error is None and len(done.result()) != len(batch):
             error = ValueError(f"{len(done.result())} results for {len(batch)} items")
@@ -181,6 +187,11 @@ class Batcher(Generic[Item, Result]):
                 if not call.missing and not call.done.done():
                     call.done.set_result(None)
         self._next()
+
+    def _share(self, batch: list[tuple[_Call[Item, Result], int]], seconds: float) -> None:
+        costs = [self._cost(call.items[index]) for call, index in batch]
+        for (call, _), cost in zip(batch, costs, strict=True):
+            call.seconds += seconds * cost / (sum(costs) or 1)
 
 
 def _fail(call: _Call[Item, Result], reason: str) -> None:

@@ -17,6 +17,7 @@ from opentelemetry.trace import SpanKind
 from sentence_transformers import SentenceTransformer
 
 from inference_svc.batching import Batcher
+from inference_svc.cost import Costs
 from inference_svc.device import Device
 from inference_svc.generation import PROVIDER
 from inference_svc.settings import MAX_WINDOWS
@@ -44,10 +45,13 @@ PASS_TOKENS = 64
 
 @dataclass(frozen=True)
 class Embedded:
-    """One vector of floats a text, and the tokens of all texts together."""
+    """One vector of floats a text, and the tokens of all texts together; what they cost in US
+    dollars, None without a price.
+    """
 
     vectors: list[list[float]]
     tokens: int
+    usd: float | None = None
 
 
 class Embedder:
@@ -57,10 +61,12 @@ class Embedder:
         self,
         device: Device,
         telemetry: Telemetry,
+        costs: Costs,
         max_waiting: int,
         folder: Path | None = None,
     ) -> None:
         self.name = NAME
+        self._costs = costs
         self._tracer = telemetry.tracer
         self._duration = telemetry.histogram(schema.MODEL_REQUEST_DURATION)
         self._labels = {
@@ -118,7 +124,10 @@ class Embedder:
                     schema.BATCH_SIZE: batched.batch_size,
                 }
             )
-        return Embedded(vectors, tokens)
+            usd = self._costs.charge(self.name, OPERATION, batched.seconds)
+            if usd is not None:
+                operation.span.set_attribute(schema.LOCAL_COST_USD, usd)
+        return Embedded(vectors, tokens, usd)
 
     def close(self) -> None:
         self._batcher.close()

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from opentelemetry.trace import Span
 from opentelemetry.util.genai.types import InputMessage, OutputMessage, TextPart
@@ -10,6 +10,7 @@ from opentelemetry.util.types import AttributeValue
 
 from inference_svc import engine_metrics
 from inference_svc.admission import Rejected
+from inference_svc.cost import Costs
 from inference_svc.engine import Call, Emit, Engine, Generation, GenerationRequest
 from inference_svc.recovery import EngineFailed
 from inference_svc.steps import occupancy
@@ -35,6 +36,8 @@ class Outcome:
 
     generations: list[Generation]
     metadata: LocalInferenceMetadata
+    usd: float | None = None
+    """US dollars; None without a price."""
 
 
 def _parameters(request: GenerationRequest) -> dict[str, AttributeValue]:
@@ -51,8 +54,9 @@ def _parameters(request: GenerationRequest) -> dict[str, AttributeValue]:
 class Generator:
     """Runs calls on the engine and tells telemetry about them."""
 
-    def __init__(self, engine: Engine, telemetry: Telemetry) -> None:
+    def __init__(self, engine: Engine, telemetry: Telemetry, costs: Costs) -> None:
         self.engine = engine
+        self._costs = costs
         self._tracer = telemetry.tracer
         self._capture = telemetry.capture
         self._duration = telemetry.histogram(schema.MODEL_REQUEST_DURATION)
@@ -104,7 +108,7 @@ class Generator:
             try:
                 generations = await self.engine.generate(requests, emit, call)
             except BaseException as error:
-                self._failed(operation, requests, call, error)
+                self._failed(operation, name, requests, call, error)
                 self._capture_content(operation.span, turns, ())
                 raise
             outcome = self._succeeded(operation, name, call, generations)
@@ -116,7 +120,11 @@ class Generator:
     ) -> Outcome:
         outcome = self._outcome(call, generations, operation.stop())
         usage, performance = outcome.metadata.usage, outcome.metadata.performance
-        self._describe(operation.span, call, usage.prompt_tokens, usage.completion_tokens)
+        usd = self._describe(
+            operation.span, name, call, usage.prompt_tokens, usage.completion_tokens
+        )
+        outcome = replace(outcome, usd=usd)
+        outcome.metadata.cost_usd = usd or 0.0
         operation.span.set_attributes(
             {
                 schema.FINISH_REASONS: [item.finish_reason for item in generations],
@@ -136,6 +144,7 @@ class Generator:
     def _failed(
         self,
         operation: Operation,
+        name: str,
         requests: Sequence[GenerationRequest],
         call: Call,
         error: BaseException,
@@ -143,7 +152,7 @@ class Generator:
         kind = _kind(error)
         if call.works:
             generated = sum(work.tokens for work in call.works)
-            self._describe(operation.span, call, len(requests[0].prompt_ids), generated)
+            self._describe(operation.span, name, call, len(requests[0].prompt_ids), generated)
             broken = [schema.FINISH_ERROR] * len(requests)
             operation.span.set_attribute(schema.FINISH_REASONS, broken)
         if isinstance(error, Rejected):
@@ -168,8 +177,13 @@ class Generator:
                 ],
             )
 
-    def _describe(self, span: Span, call: Call, prompt: int, generated: int) -> None:
-        """Set the attributes of a call that was let in, however it ended."""
+    def _describe(
+        self, span: Span, name: str, call: Call, prompt: int, generated: int
+    ) -> float | None:
+        """Set the attributes of a call that was let in, however it ended, and charge it.
+
+        Returns US dollars, None without a price.
+        """
         works, full = call.works, occupancy(call.works)
         span.set_attributes(
             {
@@ -193,6 +207,12 @@ class Generator:
         if first := _earliest(work.first_token for work in works):
             span.add_event(schema.EVENT_FIRST_TOKEN, timestamp=_epoch_ns(first))
             span.set_attribute(schema.FIRST_TOKEN_SECONDS, first - began)
+        usd = self._costs.charge(
+            self.engine.language_model.name, name, sum(work.seconds for work in works)
+        )
+        if usd is not None:
+            span.set_attribute(schema.LOCAL_COST_USD, usd)
+        return usd
 
     def _server_labels(self, operation: str) -> dict[str, str]:
         name = self.engine.language_model.name

@@ -208,6 +208,7 @@ class Manager(ContinuousBatchingManager):  # type: ignore[misc]
         ]
         self._step = self._steps.begin(parts, ios.num_q_tokens, len(self._batch) - len(parts))
         super()._generation_step()
+        self._steps.share(parts)  # before the results are handed over, which may end a call
         if not processor.use_async_batching:
             self._steps.landed(self._step)
         self._observe(self._step)

@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from inference_svc.cost import priced
 from inference_svc.embedder import Embedder
 from inference_svc.engine import GenerationRequest
 from inference_svc.generation import Generator, Outcome
@@ -208,13 +209,18 @@ class EmbeddingRequest(BaseModel):
 
 
 def router(
-    generator: Generator, embedder: Embedder, prompts: Prompts, stream_timeout_seconds: float
+    generator: Generator,
+    embedder: Embedder,
+    prompts: Prompts,
+    stream_timeout_seconds: float,
+    usd_per_second: float | None,
 ) -> APIRouter:
     api = APIRouter(prefix="/v1", tags=["openai"], responses=errors(400, 404, 429))
     engine = generator.engine
     model = engine.language_model
     created = int(time.time())
     kinds = {model.name: "chat", embedder.name: "embedding"}
+    most = {} if usd_per_second is None else {"max_usd_per_second": usd_per_second}
 
     def require(name: str | None, kind: str) -> None:
         if name is not None and kinds.get(name) != kind:
@@ -293,13 +299,22 @@ def router(
                 {"object": "embedding", "index": index, "embedding": encode(vector)}
                 for index, vector in enumerate(embedded.vectors)
             ],
-            "usage": {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens},
+            "usage": priced(
+                {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens}, embedded.usd
+            ),
         }
 
     @api.get("/models")
     async def models() -> dict[str, Any]:
         data = [
-            {"id": name, "object": "model", "created": created, "owned_by": "local", "kind": kind}
+            {
+                "id": name,
+                "object": "model",
+                "created": created,
+                "owned_by": "local",
+                "kind": kind,
+                **most,
+            }
             for name, kind in kinds.items()
         ]
         return {"object": "list", "data": data}
@@ -320,7 +335,7 @@ def _completion(
         "created": int(time.time()),
         "model": outcome.metadata.model,
         "choices": choices,
-        "usage": outcome.metadata.usage.model_dump(),
+        "usage": priced(outcome.metadata.usage.model_dump(), outcome.usd),
     }
 
 

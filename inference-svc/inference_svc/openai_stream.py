@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from typing import Any
 
+from inference_svc.cost import priced
 from inference_svc.engine import GenerationRequest
 from inference_svc.generation import Generator, Turn
 from inference_svc.running import Running
@@ -101,6 +102,6 @@ class _Chunks:
         for index, each in enumerate(outcome.generations):
             yield event({**frame, "choices": [self._choice(index, None, each.finish_reason)]})
         if self._usage:
-            usage = outcome.metadata.usage.model_dump()
+            usage = priced(outcome.metadata.usage.model_dump(), outcome.usd)
             yield event({**frame, "choices": [], "usage": usage})
         yield DONE

@@ -31,5 +31,7 @@ class Settings(ServiceSettings):
     engine_max_waiting: int = Field(256, ge=1)
     embedding_max_waiting: int = Field(1024, ge=MAX_WINDOWS)
     engine_stall_seconds: float = Field(15, gt=0)
+    local_usd_per_hour: float | None = Field(None, ge=0, le=10_000)
+    """The price of the machine or GPU; without it the local model costs nothing."""
     request_timeout_seconds: float = Field(60, gt=0)
     stream_timeout_seconds: float = Field(600, gt=0)

@@ -44,6 +44,8 @@ class Work:
         self.admitted: float | None = None
         """Time at which its first step began: until then it waited."""
         self.first_token: float | None = None
+        self.seconds = 0.0
+        """The share in the time of its steps, by the slots it had in each."""
         self.tokens = 0
         """Tokens that were generated, taken or not."""
         self.steps: list[Step] = []
@@ -71,6 +73,7 @@ class Steps:
         self.count = 0
         self.busy_since: float | None = None
         """Time of `time.monotonic` at which the engine's thread began its work; None at rest."""
+        self._shared_until = 0.0
         self._lock = threading.Lock()
 
     def begin(self, parts: Sequence[Part], slots: int, left: int = 0) -> Step:
@@ -91,6 +94,17 @@ class Steps:
                 if produces:
                     step.produces.append(work)
         return step
+
+    def share(self, parts: Sequence[Part]) -> None:
+        """Share out the time since the step before, or since the engine took up its work: each
+        sequence pays for its slots, and in proportion for the padding.
+        """
+        now = time.monotonic()
+        seconds = now - max(self._shared_until, now if self.busy_since is None else self.busy_since)
+        self._shared_until = now
+        slots = sum(part.length for part in parts)
+        for part in parts:
+            part.work.seconds += seconds * part.length / slots
 
     def landed(self, step: Step) -> None:
         """Note that the step's tokens have come."""

@@ -3,12 +3,13 @@
 The rest is passed over without being built (msgspec skips what isn't declared).
 """
 
+from decimal import Decimal
 from typing import Any
 
 import msgspec
 
 from llm_proxy.reading import NotReadable, Reader
-from llm_proxy.tokens import Tokens, Usage, count_of, guess, tokens_of
+from llm_proxy.tokens import Tokens, Usage, count_of, guess, tokens_of, usd_of
 from o11y.contracts import MAX_NAME
 from o11y.telemetry import schema
 
@@ -93,6 +94,8 @@ class ResponseInfo(msgspec.Struct):
     model: str | None = None
     service_tier: str | None = None
     tokens: Tokens | None = None
+    usd: Decimal | None = None
+    """The cost as it was told: only the local inference service is believed."""
     finish_reasons: tuple[str, ...] = ()
 
 
@@ -113,6 +116,7 @@ def read(content: bytes) -> ResponseInfo:
         model=_cut(answer.model),
         service_tier=_cut(answer.service_tier),
         tokens=tokens_of(answer.usage),
+        usd=usd_of(answer.usage),
         finish_reasons=tuple((each or schema.FINISH_ERROR)[:_WORD] for each in reasons)
         if any(reasons)
         else (),
@@ -179,6 +183,7 @@ class StreamAccumulator:
             self._choice(choice)
         if event.usage is not None:
             info.tokens = tokens_of(event.usage) or info.tokens
+            info.usd = usd_of(event.usage) or info.usd
             return not event.choices
         if event.x_groq is not None:
             info.tokens = tokens_of(event.x_groq.usage) or info.tokens

@@ -138,6 +138,8 @@ class Attempt:
     def _price(self, info: ResponseInfo, tokens: Tokens) -> tuple[Decimal | None, str]:
         """USD, None when the price isn't known; and where the price is from."""
         if self.provider.is_free:
+            if info.usd is not None:
+                return info.usd, schema.COST_MACHINE
             return Decimal(0), schema.COST_FREE
         model, prices = info.model or self.model, self.provider.prices
         return prices.cost_usd(model, tokens, info.service_tier), prices.source(model)

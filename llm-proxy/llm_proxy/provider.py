@@ -46,6 +46,7 @@ the ids that genai-prices has for the same.
 class _Model(msgspec.Struct):
     id: str
     kind: str | None = None
+    max_usd_per_second: float | None = None
 
 
 class _Models(msgspec.Struct):
@@ -102,6 +103,8 @@ class Provider:
         self.slots = asyncio.BoundedSemaphore(settings.max_concurrency)
         self.chat_model = settings.chat_model
         self.embedding_model = settings.embedding_model
+        self.usd_per_second = 0.0
+        """The most that a second of the local service costs, once it has said so."""
         self._urls: dict[str, httpx2.URL] = {}
         self.balancer = (
             Balancer(str(self.url), as_is if transport else resolve) if self.is_local else None
@@ -135,6 +138,9 @@ class Provider:
             raise unavailable("inference-svc can't be reached") from error
         except msgspec.DecodeError as error:
             raise unavailable("inference-svc does not say which models it has") from error
+        self.usd_per_second = max(
+            (each.max_usd_per_second or 0.0 for each in listed.data), default=0.0
+        )
         kinds = {model.kind: model.id for model in listed.data}
         if not kinds.get("chat") or not kinds.get("embedding"):
             raise unavailable("inference-svc does not say which models it has")

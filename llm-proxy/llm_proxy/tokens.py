@@ -1,5 +1,6 @@
 """The tokens that a call is billed by: as a provider tells them, or worked out where it doesn't."""
 
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -27,6 +28,8 @@ class Usage(msgspec.Struct):
     prompt_tokens: Any = None
     completion_tokens: Any = None
     total_tokens: Any = None
+    cost: Any = None
+    """US dollars, as the local inference service tells them."""
     prompt_tokens_details: _PromptDetails | None = None
     completion_tokens_details: _CompletionDetails | None = None
     prompt_cache_hit_tokens: Any = None
@@ -102,6 +105,14 @@ def tokens_of(usage: Usage | None) -> Tokens | None:
         output_audio=count_of(completion.audio_tokens) or 0,
         reasoning=count_of(completion.reasoning_tokens) or 0,
     )
+
+
+def usd_of(usage: Usage | None) -> Decimal | None:
+    """The US dollars that a usage tells; None where it tells none."""
+    cost = None if usage is None else usage.cost
+    if isinstance(cost, bool) or not isinstance(cost, int | float) or not 0 <= cost < MAX_TOKENS:
+        return None
+    return Decimal(str(cost))
 
 
 def count_of(value: object) -> int | None:

@@ -251,6 +251,8 @@ class LocalInferenceMetadata(BaseModel):
     model: str
     device: str
     usage: Usage
+    cost_usd: float = 0.0
+    """The share in the price of the machine; 0 without one."""
     performance: Performance
 
 

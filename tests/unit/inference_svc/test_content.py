@@ -9,6 +9,7 @@ import httpx2
 import pytest
 
 from inference_svc.app import build
+from inference_svc.cost import Costs
 from inference_svc.engine import Engine
 from inference_svc.generation import Generator
 from inference_svc.settings import Settings
@@ -116,7 +117,7 @@ async def test_of_a_long_prompt_that_is_refused_the_beginning_is_told(
 ) -> None:
     settings = Settings(otel_instrumentation_genai_capture_message_content="SPAN_ONLY")
     recorded = Recorded("inference-svc", settings)
-    generator = Generator(engine, recorded.telemetry)
+    generator = Generator(engine, recorded.telemetry, Costs(None, recorded.telemetry))
     with pytest.raises(Problem):
         await generator.run("chat", [greedy([1] * 500)], turns=[("user", "x" * 1_000_000)])
     [span] = recorded.spans()

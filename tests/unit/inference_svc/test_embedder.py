@@ -10,6 +10,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client.openmetrics.exposition import generate_latest
 from sentence_transformers import SentenceTransformer
 
+from inference_svc.cost import Costs
 from inference_svc.device import Device
 from inference_svc.embedder import PASS_TOKENS, Embedder, by_length
 from inference_svc.settings import Settings
@@ -33,7 +34,9 @@ def telemetry(spans: InMemorySpanExporter) -> Iterator[Telemetry]:
 
 @pytest.fixture(scope="module")
 def embedder(telemetry: Telemetry) -> Iterator[Embedder]:
-    embedder = Embedder(Device("cpu", torch.float32), telemetry, max_waiting=64)
+    embedder = Embedder(
+        Device("cpu", torch.float32), telemetry, Costs(None, telemetry), max_waiting=64
+    )
     yield embedder
     embedder.close()
 

@@ -8,6 +8,7 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext
 
+from inference_svc.cost import Costs
 from inference_svc.engine import Engine
 from inference_svc.generation import Generator
 from inference_svc.model import LanguageModel
@@ -31,7 +32,7 @@ async def engine(language_model: LanguageModel, steered: Steered) -> AsyncIterat
 
 @pytest.fixture
 def generator(engine: Engine, recorded: Recorded) -> Generator:
-    return Generator(engine, recorded.telemetry)
+    return Generator(engine, recorded.telemetry, Costs(None, recorded.telemetry))
 
 
 def events(span: ReadableSpan) -> dict[str, int]:

@@ -8,6 +8,7 @@ from typing import Any
 import openai
 import pytest
 
+from inference_svc.cost import Costs
 from inference_svc.engine import Engine, GenerationRequest
 from inference_svc.generation import Generator
 from inference_svc.running import Running
@@ -98,7 +99,7 @@ async def test_a_stream_is_one_span_that_ends_with_it(service: Service) -> None:
 
 
 async def test_who_closes_a_stream_ends_the_work(engine: Engine, recorded: Recorded) -> None:
-    generator = Generator(engine, recorded.telemetry)
+    generator = Generator(engine, recorded.telemetry, Costs(None, recorded.telemetry))
     running = Running(partial(generator.run, "chat", [GenerationRequest([1, 2], 60, 0.0)]))
     await running.begin()
     running.close()
@@ -113,7 +114,7 @@ async def test_who_closes_a_stream_ends_the_work(engine: Engine, recorded: Recor
 async def test_a_call_that_fails_before_its_first_word_says_why_at_once(
     engine: Engine, recorded: Recorded
 ) -> None:
-    generator = Generator(engine, recorded.telemetry)
+    generator = Generator(engine, recorded.telemetry, Costs(None, recorded.telemetry))
     running = Running(partial(generator.run, "chat", [GenerationRequest([1], 500, 1.0)]))
     with pytest.raises(Problem, match="takes 64 together"):
         await running.begin()

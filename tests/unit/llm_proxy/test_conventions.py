@@ -59,7 +59,7 @@ class Call:
     chunks: int = 0
 
 
-SAID = ResponseInfo("id-1", "m-2024", "default", None, ("stop", "length"))
+SAID = ResponseInfo("id-1", "m-2024", "default", finish_reasons=("stop", "length"))
 MANY = Tokens(100, 50, cached=10, cache_write=5, input_audio=4, output_audio=3, reasoning=2)
 STREAMED = CHAT + b', "stream": true}'
 CALLS = {

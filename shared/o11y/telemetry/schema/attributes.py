@@ -144,8 +144,9 @@ an eviction, past a stop text, after a caller left, or in a step that failed.
 COST_USD = _ours("o11y.cost.usd", "Cost in US dollars, that of all attempts together.")
 COST_SOURCE = _ours(
     "o11y.cost.source",
-    "Where its price is from: `price_list`, `configured`, `free` (the local model), or "
-    "`model_name`, a guess by the model's name at an address that no list knows.",
+    "Where its price is from: `price_list`, `configured`, `free` (the local model), "
+    "`machine` (the same, by `LOCAL_USD_PER_HOUR`), or `model_name`, a guess by the model's name "
+    "at an address that no list knows.",
 )
 USAGE_ESTIMATED = _ours("o11y.usage.estimated", "Whether tokens are an estimate; absent if not.")
 LLM_PROVIDER = _ours("o11y.llm.provider", "The provider's name in the settings.")
@@ -176,6 +177,7 @@ HW_VENDOR = _hardware("hw.vendor", "Its maker.")
 HW_PARENT = _hardware("hw.parent", "UUID of the GPU this is a part of.")
 HW_GPU_TASK = _key("semconv hardware/gpu", "hw.gpu.task", "`general`.")
 
+LOCAL_COST_USD = _ours("o11y.local.cost.usd", "US dollars of a local model's work.")
 ADMISSION_DECISION = _ours("o11y.admission.decision", "`allowed` or `refused`.")
 ADMISSION_REASON = _ours("o11y.admission.reason", "Why a call was refused: a code.")
 
@@ -228,6 +230,8 @@ FINISH_ERROR = "error"
 # Values of o11y.cost.source
 COST_FREE = "free"
 """The local inference service, which costs nothing."""
+COST_MACHINE = "machine"
+"""The price of the machine that the local inference service runs on."""
 COST_CONFIGURED = "configured"
 """The provider's `prices`."""
 COST_PRICE_LIST = "price_list"

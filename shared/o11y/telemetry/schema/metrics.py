@@ -240,6 +240,13 @@ MODEL_DURATION = _model_original.histogram("model_inference_duration", "s", SECO
 MODEL_TOKENS = _model_original.counter("model_tokens_generated", "{token}", LABEL_TENANT)(
     "Tokens the local model generated."
 )
+_local_cost = Emitted(_INFERENCE_SVC)
+MODEL_COST = _local_cost.counter(
+    "model_cost_usd", "{USD}", LABEL_MODEL, LABEL_OPERATION, LABEL_TENANT
+)("Cost of the local model's work in US dollars, by the time of the machine; with a price only.")
+MODEL_IDLE_COST = _local_cost.counter("model_idle_cost_usd", "{USD}")(
+    "Cost of the time that nobody worked for; with a price only."
+)
 MODEL_REQUEST_DURATION = _gen_ai_server.histogram(
     "gen_ai.server.request.duration", "s", SECONDS, ERROR_TYPE
 )("Duration of a call of a local model, queue included; of a generation until its last token.")
