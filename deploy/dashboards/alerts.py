@@ -1,17 +1,21 @@
 """Alerts: when somebody is told, how urgently, and where to look first."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from deploy.dashboards import names, others, slo
-from deploy.dashboards.boards import retrieval, telemetry
-from deploy.dashboards.promql import Where, happened, increase, rate, summed
+from deploy.dashboards.alert import Alert
+from deploy.dashboards.boards import retrieval, spending, telemetry
+from deploy.dashboards.promql import Where, happened, increase, maximum, rate, summed
 from o11y.telemetry import schema
 
 HOURLY_BUDGET_USD = 10.0
 TENANT_BUDGET_USD = 5.0
 """Most that an hour may cost, overall and for each tenant: change them, and `make dashboards`."""
+
+DAY_FACTOR = 5
+DAY_USD = 1.0
+"""A day of a tenant is unusual at so many times its median day, and above so many US dollars."""
 
 FAILED = {schema.ERROR_TYPE: '!=""'}
 SEARCH = {schema.LABEL_OPERATION: '="search"'}
@@ -24,35 +28,6 @@ nothing.
 """
 
 
-@dataclass(frozen=True)
-class Alert:
-    """One alert. A page wakes somebody, a ticket waits for the morning. Each has a section of its
-    name in RUNBOOK.md.
-    """
-
-    name: str
-    expression: str
-    after: str
-    severity: Literal["page", "ticket"]
-    summary: str
-    description: str
-    dashboard: str
-
-    def json(self) -> dict[str, Any]:
-        return {
-            "alert": self.name,
-            "expr": self.expression,
-            "for": self.after,
-            "labels": {"severity": self.severity},
-            "annotations": {
-                "summary": self.summary,
-                "description": self.description,
-                "dashboard": f"/d/{self.dashboard}",
-                "runbook": f"deploy/RUNBOOK.md#{self.name.lower()}",
-            },
-        }
-
-
 def _lost(metric: schema.Metric, where: Where = FAILED) -> str:
     return f"({happened(metric, ['service_name'], where, '10m')})"
 
@@ -61,6 +36,8 @@ def _collector_lost(name: str) -> str:
     return f"sum by (exporter) (increase({others.collector(name)}[10m])) > 0"
 
 
+OVER_BUDGET = {schema.LABEL_REASON: '="budget"'}
+BUDGET_NAME = "The {{ $labels.period }} budget of {{ $labels.tenant }}, key {{ $labels.key }},"
 CACHE_USED = summed(names.series(schema.MODEL_CACHE_USED), ["instance"])
 CACHE_BLOCKS = summed(names.series(schema.MODEL_CACHE_BLOCKS), ["instance"])
 ALERTS = [
@@ -108,6 +85,53 @@ ALERTS = [
         "Nobody knows what {{ $labels.model }} of {{ $labels.provider }} costs",
         "Its calls are in no sum of cost, and in no budget.",
         "o11y-cost",
+    ),
+    Alert(
+        "BudgetNearlyUsed",
+        f"{spending.used({})} >= 0.8 < 1",
+        "0m",
+        "ticket",
+        f"{BUDGET_NAME} is used to {{{{ $value | humanizePercentage }}}}",
+        "Calls are refused when the most they can cost is no longer left.",
+        "o11y-spending",
+    ),
+    Alert(
+        "BudgetUsedUp",
+        f"{spending.used({})} >= 1 or ({spending.used({})} >= 0.95"
+        f" and on () ({happened(schema.ADMISSION_REFUSED, where=OVER_BUDGET)}))",
+        "0m",
+        "ticket",
+        f"{BUDGET_NAME} is used up: {{{{ $value | humanizePercentage }}}}",
+        "Its calls are refused until it is filled again, or raised.",
+        "o11y-spending",
+    ),
+    Alert(
+        "TenantSpendsUnusually",
+        f"{others.TENANT_DAY} > {DAY_FACTOR} * {spending.MEDIAN} > {DAY_USD}"
+        f" and count_over_time({spending.WEEK}) >= 3",
+        "0m",
+        "ticket",
+        'Tenant {{ $labels.tenant }} cost {{ $value | printf "%.2f" }} USD in the last 24 hours',
+        f"That is more than {DAY_FACTOR} times the median day of its week.",
+        "o11y-spending",
+    ),
+    Alert(
+        "LedgerLags",
+        f"{maximum(schema.LEDGER_LAG, ['instance'])} > 60",
+        "5m",
+        "page",
+        "The ledger of {{ $labels.instance }} is {{ $value | humanizeDuration }} behind",
+        "Its rows wait on disk; budgets can't be checked while the database is away.",
+        "o11y-spending",
+    ),
+    Alert(
+        "LimitStoreAway",
+        f"min by (instance) ({names.series(schema.RATE_LIMIT_STORE_UP)}) == 0",
+        "2m",
+        "page",
+        "The gateway {{ $labels.instance }} does not reach the store of its limits",
+        "Calls pass uncounted or are refused, as the setting says.",
+        "o11y-spending",
     ),
     Alert(
         "BreakerOpen",
@@ -246,12 +270,18 @@ ALERTS = [
 
 
 def groups() -> Iterator[dict[str, Any]]:
-    """The budgets as series, and the alerts."""
+    """The budgets and what tenants spend as series, and the alerts."""
     yield {
         "name": "budgets",
         "rules": [
             {"record": others.HOURLY_BUDGET, "expr": f"vector({HOURLY_BUDGET_USD})"},
             {"record": others.TENANT_BUDGET, "expr": f"vector({TENANT_BUDGET_USD})"},
         ],
+    }
+    cost = increase(schema.OPENAI_COST, [schema.LABEL_TENANT], over="1d")
+    yield {
+        "name": "spending",
+        "interval": "1m",
+        "rules": [{"record": others.TENANT_DAY, "expr": cost}],
     }
     yield {"name": "alerts", "rules": [alert.json() for alert in ALERTS]}

@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
-from deploy.dashboards.boards import cost, inference, pipeline, retrieval, slo, telemetry
+from deploy.dashboards.boards import cost, inference, pipeline, retrieval, slo, spending, telemetry
 
 FOLDER = Path(__file__).parents[1] / "grafana" / "dashboards"
 DASHBOARDS = tuple(
-    module.DASHBOARD for module in (pipeline, cost, inference, retrieval, slo, telemetry)
+    module.DASHBOARD for module in (pipeline, cost, spending, inference, retrieval, slo, telemetry)
 )
 
 

@@ -40,6 +40,8 @@ OBJECTIVE = "o11y:slo_objective:ratio"
 BUDGET = "o11y:slo_error_budget:remaining"
 HOURLY_BUDGET = "o11y:cost_budget:usd_per_hour"
 TENANT_BUDGET = "o11y:cost_budget_tenant:usd_per_hour"
+TENANT_DAY = "o11y:cost_tenant:usd_per_day"
+"""Cost of the last 24 hours, by tenant; at midnight (UTC) that of a calendar day."""
 
 
 def collector(name: str, matchers: str = "") -> str:

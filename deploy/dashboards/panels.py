@@ -15,6 +15,11 @@ Thresholds = Sequence[tuple[float, str]]
 
 Target = dict[str, Any]
 
+WITHOUT_TIME = {
+    "matcher": {"id": "byName", "options": "Time"},
+    "properties": [{"id": "custom.hidden", "value": True}],
+}
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -33,6 +38,7 @@ class Panel:
     overrides: Sequence[Mapping[str, Any]] = ()
     limits: Mapping[str, float] = field(default_factory=dict)
     """`min` and `max` of the scale."""
+    transformations: Sequence[Mapping[str, Any]] = ()
 
     def json(self, number: int, x: int, y: int) -> dict[str, Any]:
         steps: list[dict[str, Any]] = [{"color": "green", "value": None}]
@@ -56,6 +62,7 @@ class Panel:
             ],
             "fieldConfig": {"defaults": defaults, "overrides": list(self.overrides)},
             "options": dict(self.options),
+            **({"transformations": list(self.transformations)} if self.transformations else {}),
         }
 
 
@@ -187,12 +194,33 @@ def table(title: str, about: str, unit: str, *targets: Target, width: int = 12) 
         width,
         8,
         options={"sortBy": [{"displayName": "Value", "desc": True}]},
-        overrides=[
-            {
-                "matcher": {"id": "byName", "options": "Time"},
-                "properties": [{"id": "custom.hidden", "value": True}],
-            }
-        ],
+        overrides=[WITHOUT_TIME],
+    )
+
+
+def columns(title: str, about: str, *shown: tuple[str, str, str], width: int = 12) -> Panel:
+    """The newest values of several queries side by side, the greatest of the first on top.
+
+    Each query is a column: its heading, unit and PromQL. Those of the same labels share a row.
+    """
+    heads = [
+        {
+            "matcher": {"id": "byName", "options": f"Value #{chr(ord('A') + place)}"},
+            "properties": [{"id": "displayName", "value": head}, {"id": "unit", "value": unit}],
+        }
+        for place, (head, unit, _) in enumerate(shown)
+    ]
+    return Panel(
+        title,
+        about,
+        "table",
+        shown[0][1],
+        [instant(expression, table=True) for _, _, expression in shown],
+        width,
+        8,
+        options={"sortBy": [{"displayName": shown[0][0], "desc": True}]},
+        overrides=[WITHOUT_TIME, *heads],
+        transformations=[{"id": "merge", "options": {}}],
     )
 
 

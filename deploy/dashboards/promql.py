@@ -24,6 +24,13 @@ def summed(expression: str, by: Iterable[str] = ()) -> str:
     return f"sum by ({grouped}) ({expression})" if grouped else f"sum({expression})"
 
 
+def maximum(metric: Metric, by: Iterable[str] = (), where: Where | None = None) -> str:
+    """The greatest value of a gauge; of one that all replicas tell alike, the value."""
+    grouped = ", ".join(_label(metric, key) for key in by)
+    values = selector(metric, where)
+    return f"max by ({grouped}) ({values})" if grouped else f"max({values})"
+
+
 def rate(
     metric: Metric, by: Iterable[str] = (), where: Where | None = None, over: str = RATE
 ) -> str:

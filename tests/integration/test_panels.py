@@ -29,6 +29,7 @@ from deploy.dashboards.panels import Panel
 from deploy.dashboards.prometheus import prometheus
 from deploy.dashboards.querying import concrete
 from deploy.demo.workload import SCENARIOS
+from gateway.spending import ALL
 from inference_svc.gpu import Gpus
 from inference_svc.settings import Settings
 from o11y.telemetry import schema
@@ -48,9 +49,11 @@ pytestmark = pytest.mark.skipif(
 OVER = "10m"
 """Longer than the test: a counter that counted once has counted in it."""
 
-WEEK = 7 * 24 * 3600
+DAY = 24 * 3600
+WEEK = 7 * DAY
 NO_COLLECTOR = "the Collector is not here: its series are made up in the second run"
 NO_GPU = "there is no GPU here: a stand-in for its driver is read in the second run"
+NO_KEYS = "nobody has a key, a budget or a ledger here: made up in the second run"
 NO_ERROR = "nothing of this kind happens in the demo"
 QUIET = {
     "LLM cost and tokens: Fallbacks": NO_ERROR,
@@ -79,6 +82,20 @@ QUIET = {
     "Telemetry itself: Traces kept and dropped": NO_COLLECTOR,
     "Telemetry itself: Traces kept, by why": NO_COLLECTOR,
     "Telemetry itself: Traces that wait for a decision": NO_COLLECTOR,
+    **dict.fromkeys(
+        (
+            f"Who spends: {panel}"
+            for panel in (
+                *("Today", "This month", "Nearest to its end", "The ledger is behind"),
+                *("Today, by tenant", "Tenants", "Today, by key", "Keys"),
+                *("Budgets", "Spent of budgets", "Reserved by running calls"),
+                *("Rows that wait", "Lag", "Rows recovered"),
+            )
+        ),
+        NO_KEYS,
+    ),
+    "Who spends: Refused, by why": NO_ERROR,
+    "Who spends: Store of the limits": NO_ERROR,
 }
 """Panels with a query that may find nothing after the demo, and why."""
 
@@ -213,7 +230,8 @@ def hurried(folder: Path) -> list[Path]:
 
 
 def a_week_ago(folder: Path) -> None:
-    """Searches of last week, in Prometheus' data before it starts."""
+    """Searches and spending of last week, in Prometheus' data before it starts."""
+    today = int(time.time()) // DAY * DAY
     now = int(time.time()) - WEEK
     series = names.series(schema.VECTOR_TOP_SIMILARITY)
     lines = [f"# TYPE {series} histogram"]
@@ -223,6 +241,10 @@ def a_week_ago(folder: Path) -> None:
         lines += [
             f"{series}_{part}{labels} {each * step} {now - 3600 + 60 * step}" for step in range(120)
         ]
+    lines.append(f"# TYPE {others.TENANT_DAY} gauge")
+    tenant = WHO["x-tenant-id"]
+    for days in range(6, 0, -1):
+        lines.append(f'{others.TENANT_DAY}{{tenant="{tenant}"}} 0.01 {today - days * DAY}')
     file = folder / "last-week.txt"
     file.write_text("\n".join([*lines, "# EOF", ""]))
     command = ["promtool", "tsdb", "create-blocks-from", "openmetrics", str(file)]
@@ -284,7 +306,24 @@ def collected(since: float) -> str:
     failures, torch = names.series(schema.MODEL_FAILURES), names.series(schema.TORCH_MEMORY)
     lines.append(f'{failures}{{model="m",device="cuda:0",error_type="RuntimeError"}} {since}')
     lines.append(f'{torch}{{device="cuda:0",state="allocated"}} 1e9')
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, *spent(since), ""])
+
+
+def spent(since: float) -> Iterator[str]:
+    """What a tenant and its key spend, a ledger that lags, and a store of limits that is away."""
+    for key in (ALL, "ci"):
+        owner = f'tenant="house",key="{key}"'
+        yield f"{names.series(schema.BUDGET_RESERVED)}{{{owner}}} 1"
+        for period in ("day", "month", "total"):
+            budget = f'{{{owner},period="{period}"}}'
+            yield f"{names.series(schema.SPEND)}{budget} 9"
+            yield f"{names.series(schema.BUDGET_LIMIT)}{budget} 9.000001"
+            yield f"{names.series(schema.BUDGET_REMAINING)}{budget} 0.000001"
+    refused = names.series(schema.ADMISSION_REFUSED)
+    yield f'{refused}{{service_name="llm-proxy",reason="budget"}} {since}'
+    yield f"{names.series(schema.LEDGER_RECOVERED)} {since}"
+    for metric in (schema.LEDGER_QUEUE, schema.LEDGER_LAG, schema.RATE_LIMIT_STORE_UP):
+        yield f"{names.series(metric)} 0"
 
 
 def test_after_the_demo_only_quiet_panels_are_empty(after_the_demo: Run) -> None:
@@ -319,7 +358,7 @@ def test_every_variable_has_values(after_trouble: Run) -> None:
     for dashboard in DASHBOARDS:
         for variable in dashboard.variables:
             values = after_trouble.metrics.ask(
-                f"label/{variable.label}/values", **{"match[]": variable.metric}
+                f"label/{variable.label}/values", **{"match[]": concrete(variable.metric, OVER)}
             )
             assert values, f"{dashboard.title}: {variable.name}"
 

@@ -89,7 +89,7 @@ def checked(dashboards: dict[str, Any], folder: Path) -> str:
 
 def test_dashboards_are_of_grafanas_schema(tmp_path: Path) -> None:
     found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in DASHBOARDS}
-    assert len(found) == 6
+    assert len(found) == 7
     assert checked(found, tmp_path) == ""
 
 

@@ -127,6 +127,9 @@ BUDGET_RESERVED = _spending.gauge("budget_reserved_usd", "{USD}")(
 SERVICE_UP = _gateway.gauge("o11y_service_up", "", LABEL_SERVICE, LABEL_INSTANCE)(
     "Whether a service behind the gateway answered this scrape; only on the gateway's /metrics."
 )
+RATE_LIMIT_STORE_UP = _gateway.gauge("rate_limit_store_up", "")(
+    "Whether the store of the limits answers; 1 where it is this process's memory."
+)
 
 _ledger = Emitted(_LLM_PROXY)
 LEDGER_QUEUE = _ledger.gauge("ledger_queue_rows", "{row}")(
