@@ -22,6 +22,7 @@ from tests.support.house import House, call, services
 from tests.support.otlp import Sent, Span
 from tests.support.span_cases import CASES, TINY_CHAT
 from tests.support.unusual_calls import WHO, WINDOW, unusual
+from tests.support.waiting import until
 
 Names = set[tuple[str, ...]]
 """Each from the outermost to the innermost: a metric and its label, a span and its key."""
@@ -46,6 +47,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
         "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
         "LLM_TIME_CHUNKS": "true",
         "ADMIN_KEY": ADMIN_KEY,
+        "DATABASE_URL": f"sqlite:///{folder}/o11y.db",
+        "LOCAL_USD_PER_HOUR": "1",
         "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "SPAN_AND_EVENT",
         **dict.fromkeys(
             ("OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER", "OTEL_LOGS_EXPORTER"), "otlp"
@@ -85,13 +88,14 @@ def _play(house: House) -> None:
 
 
 def _call_with_a_key(url: str) -> None:
-    """The last call: from the first key on, every call needs one."""
+    """The last calls: from the first key on, every call needs one."""
     admin = {"authorization": f"Bearer {ADMIN_KEY}"}
-    form = {"name": "web", "tenant": "acme"}
+    form = {"name": "web", "tenant": "acme", "budgets": {"day": 1}}
     made = httpx2.post(f"{url}/admin/keys", json=form, headers=admin, timeout=10).json()
     headers = {"authorization": f"Bearer {made['key']}"}
     httpx2.get(f"{url}/health", headers=headers, timeout=10).raise_for_status()
     assert httpx2.get(f"{url}/health", timeout=10).status_code == 401
+    until(lambda: "budget_remaining_usd" in httpx2.get(f"{url}/metrics").text, 30)
 
 
 def _scrape(url: str) -> dict[str, Names]:

@@ -241,6 +241,27 @@ async def test_the_local_model_costs_nothing(local: Proxy) -> None:
     assert counted(local, schema.OPENAI_UNPRICED) == {}
 
 
+async def test_the_local_model_costs_what_it_says_where_it_has_a_price(local: Proxy) -> None:
+    answer = {**CHAT_ANSWER, "usage": {**CHAT_ANSWER["usage"], "cost": 1.25e-06}}
+    local.upstream.answers[CHAT_CALL] = Response(200, json=answer)
+    assert Decimal((await local.chat()).headers[COST]) == Decimal("0.00000125")
+    told = attributes(local.recorded.span("chat tiny-chat"))
+    assert (told[schema.COST_USD], told[schema.COST_SOURCE]) == (1.25e-06, "machine")
+
+
+@pytest.mark.parametrize("cost", [-1, "much", True, 1e30, None, {}])
+async def test_what_is_no_cost_is_not_believed(local: Proxy, cost: object) -> None:
+    answer = {**CHAT_ANSWER, "usage": {**CHAT_ANSWER["usage"], "cost": cost}}
+    local.upstream.answers[CHAT_CALL] = Response(200, json=answer)
+    assert Decimal((await local.chat()).headers[COST]) == 0
+
+
+async def test_what_another_provider_says_of_its_cost_is_not_believed(proxy: Proxy) -> None:
+    answer = {**CHAT_ANSWER, "usage": {**CHAT_ANSWER["usage"], "cost": 1e-9}}
+    proxy.upstream.answers[CHAT_CALL] = Response(200, json=answer)
+    assert Decimal((await proxy.chat()).headers[COST]) == PRICE
+
+
 async def test_a_local_model_costs_nothing_whatever_its_name(local: Proxy) -> None:
     answer = {**CHAT_ANSWER, "model": "gpt-4o-mini"}
     local.upstream.answers[CHAT_CALL] = Response(200, json=answer)

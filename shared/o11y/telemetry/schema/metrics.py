@@ -107,10 +107,6 @@ _gateway = Emitted(("gateway",))
 PIPELINE_STAGE_DURATION = _gateway.histogram(
     "pipeline_stage_duration", "s", SECONDS, LABEL_STAGE, LABEL_STATUS
 )("Duration of one stage of the pipeline.")
-RATE_LIMIT_STORE_UP = _gateway.gauge("rate_limit_store_up", "")(
-    "Whether the store of the limits answers; 1 where it is this process's memory."
-)
-
 _spending = Emitted(("gateway",), labels=(LABEL_TENANT, LABEL_KEY))
 SPEND = _spending.gauge("spend_usd", "{USD}", LABEL_PERIOD)(
     "Spent by a key, or by a tenant (`key` is `_all`), on this day, in this month (UTC) and in all."
