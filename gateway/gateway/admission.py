@@ -101,11 +101,22 @@ class AdmissionMiddleware:
         if scope["path"].startswith("/v1/"):
             headers |= limiter.openai_headers(permit)
         used = tokens.begin() if permit.counts_tokens else None
+        sending = _with(send, headers)
+
+        async def end() -> None:
+            await permit.end(used.total if used and used.is_known else None)
+
+        async def ending(message: Message) -> None:
+            # a caller who waits for the end of one call may make the next one then
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                await end()
+            await sending(message)
+
         try:
-            await self._app(scope, receive, _with(send, headers))
+            await self._app(scope, receive, ending if permit.is_leased else sending)
         finally:
             tokens.end()
-            await permit.end(used.total if used and used.is_known else None)
+            await end()
 
     async def _permit(self, key: Key, scope: Scope) -> Permit | None:
         """The permit of a call whose key or tenant has limits. Raises Problem."""

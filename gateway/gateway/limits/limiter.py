@@ -51,6 +51,11 @@ class Permit:
     def counts_tokens(self) -> bool:
         return any(count.kind == "tokens" for count in self.counts)
 
+    @property
+    def is_leased(self) -> bool:
+        """True where it counts how many calls run at once."""
+        return any(each.limits.concurrent is not None for each in self.limited)
+
     async def end(self, tokens: int | None) -> None:
         """End the call, which has used so many tokens; None where nobody knows how many."""
         if self.is_held:

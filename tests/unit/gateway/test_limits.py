@@ -162,6 +162,17 @@ async def test_calls_at_once_are_as_many_as_may_be(keys: Keys) -> None:
         assert (await chat(gateway, key)).status_code == 200
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_one_call_after_another_is_never_two_at_once(keys: Keys, stream: bool) -> None:
+    key = keys.key(concurrent=1)
+    async with keys.gateway() as gateway:
+        for _ in range(30):
+            if stream:
+                gateway.services.answers[CHAT] = llm_stream()
+            answer = await gateway.post("/chat", {"message": "a", "stream": stream}, key)
+            assert answer.status_code == 200
+
+
 async def test_200_calls_at_once_take_no_more_than_there_is(keys: Keys) -> None:
     key = keys.key(requests_per_minute=50)
     async with keys.gateway() as gateway:
