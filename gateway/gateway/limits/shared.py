@@ -60,8 +60,8 @@ class SharedStore:
 
     def __init__(self, url: str, connections: int, seconds: float) -> None:
         scheme, _, rest = url.partition("://")
-        self._client = Redis(
-            connection_pool=BlockingConnectionPool.from_url(
+        self._client = Redis.from_pool(
+            BlockingConnectionPool.from_url(
                 f"{scheme.replace('valkey', 'redis')}://{rest}",
                 max_connections=connections,
                 timeout=seconds,

@@ -5,7 +5,7 @@ import csv
 import io
 from datetime import UTC, date, datetime
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
@@ -19,6 +19,11 @@ from o11y.web.openapi import errors
 from o11y.web.problems import Problem, unavailable
 
 MAX_DAYS = 3660
+
+CSV: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/csv": {"schema": {"type": "string"}}}}
+}
+"""The other form of the answer, in OpenAPI."""
 
 
 class UsageRow(BaseModel):
@@ -74,7 +79,7 @@ class UsageAnswer(BaseModel):
 def router(engine: Engine) -> APIRouter:
     api = APIRouter(tags=["usage"], responses=errors(401, 403, 503))
 
-    @api.get("/usage", response_model=UsageAnswer)
+    @api.get("/usage", response_model=UsageAnswer, responses=CSV)
     async def read_usage(
         first: Annotated[date | None, Query(alias="from")] = None,
         last: Annotated[date | None, Query(alias="to")] = None,
