@@ -142,11 +142,13 @@ class AdmissionMiddleware:
         if scope["path"].startswith(ADMIN):
             self._admit_admin(_credentials(scope))
             return None
+        if scope["path"] == USAGE and self._is_admin(_credentials(scope)):
+            return None
         if not self._directory.required and not self._directory.failure:
+            if scope["path"] == USAGE and self._admin_key:
+                raise _admin_key_needed()
             return None
         headers = _credentials(scope)
-        if scope["path"] == USAGE and self._is_admin(headers):
-            return None
         key = self._directory.authenticate(headers)
         if not key.may_call(scope["path"]):
             detail = f"the key may not call {scope['path'][:200]}"
@@ -157,18 +159,18 @@ class AdmissionMiddleware:
         if self._admin_key is None:
             raise Problem(404, "there is no administration: ADMIN_KEY is not set")
         if not self._is_admin(headers):
-            raise Problem(
-                401,
-                "the admin key is needed",
-                code="admin_key_needed",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
+            raise _admin_key_needed()
 
     def _is_admin(self, headers: dict[str, list[str]]) -> bool:
         given = [value.partition(" ")[2] for value in headers["authorization"]]
         given += headers["x-api-key"]
         wanted = self._admin_key.get_secret_value().encode() if self._admin_key else b""
         return len(given) == 1 and bool(wanted) and hmac.compare_digest(given[0].encode(), wanted)
+
+
+def _admin_key_needed() -> Problem:
+    headers = {"WWW-Authenticate": "Bearer"}
+    return Problem(401, "the admin key is needed", code="admin_key_needed", headers=headers)
 
 
 def _with(send: Send, headers: Mapping[str, str]) -> Send:

@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from accounting.budget import Budget, budgets_of
+from accounting.database import Migrated
 from accounting.money import dollars
 from accounting.records import Owner
 from accounting.usage import Sums, sums
@@ -58,7 +59,7 @@ class Spending:
         telemetry: Telemetry,
         warn_ratio: float,
     ) -> None:
-        self._engine = engine
+        self._database = Migrated(engine)
         self._keys = keys
         self._tenants = tenants
         self._warn_ratio = warn_ratio
@@ -93,7 +94,7 @@ class Spending:
         if not accounts:
             return
         try:
-            found = await asyncio.to_thread(sums, self._engine, datetime.now(UTC))
+            found = await asyncio.to_thread(_read, self._database, datetime.now(UTC))
         except (SQLAlchemyError, OSError) as error:
             if not self._reported:
                 logger.warning("the ledger can't be read: %s", type(error).__name__)
@@ -176,6 +177,10 @@ class Spending:
 
     def _budgets(self) -> Iterator[tuple[Account, Budget]]:
         return ((account, budget) for account in self._accounts for budget in account.budgets)
+
+
+def _read(database: Migrated, now: datetime) -> Mapping[Owner, Sums]:
+    return sums(database.ready(), now)
 
 
 def _observed(amount: int, account: Account, period: str | None = None) -> Observation:

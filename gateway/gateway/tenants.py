@@ -6,7 +6,7 @@ from typing import NamedTuple
 from sqlalchemy import Engine, select
 
 from accounting import tables
-from accounting.database import begin, upgrade, upsert
+from accounting.database import Migrated, begin, upsert
 from gateway.allowance import Budgets, Limits
 
 
@@ -22,12 +22,11 @@ class TenantStore:
     """Reads and writes tenants; one that nobody has written has no limits and no budgets."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self._database = Migrated(engine)
 
     def all(self) -> Mapping[str, Tenant]:
         """The tenants that were written, by name."""
-        upgrade(self._engine)
-        with self._engine.connect() as connection:
+        with self._database.ready().connect() as connection:
             rows = connection.execute(select(tables.tenants).order_by(tables.tenants.c.name))
             return {
                 row.name: Tenant(
@@ -44,12 +43,11 @@ class TenantStore:
 
     def put(self, tenant: Tenant) -> None:
         """Make a tenant's allowance what is given."""
-        upgrade(self._engine)
         values = {
             "limits": tenant.limits and tenant.limits.model_dump(mode="json", exclude_none=True),
             "budgets": tenant.budgets and tenant.budgets.model_dump(mode="json", exclude_none=True),
         }
-        with self._engine.begin() as connection:
+        with self._database.ready().begin() as connection:
             begin(connection)
             new = upsert(connection, tables.tenants).values(name=tenant.name, **values)
             same = [tables.tenants.c.name]

@@ -78,6 +78,21 @@ def upgrade(engine: Engine) -> None:
         _migrate(connection)
 
 
+class Migrated:
+    """An engine whose database is brought up to date before its first use."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._is_current = False
+
+    def ready(self) -> Engine:
+        """The engine. Raises OSError and SQLAlchemyError, see `upgrade`."""
+        if not self._is_current:
+            upgrade(self.engine)
+            self._is_current = True
+        return self.engine
+
+
 def upsert(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
     """An INSERT that can say what happens where the row is there already."""
     is_sqlite = connection.dialect.name == "sqlite"

@@ -16,13 +16,12 @@ from pathlib import Path
 from secrets import token_hex
 from typing import TypeVar
 
-from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from accounting import grants, posting
 from accounting.accounts import Accounts
 from accounting.budget import Budget
-from accounting.database import connect, upgrade
+from accounting.database import Migrated, connect
 from accounting.grants import Standing
 from accounting.journal import Folder, Journal, Reader, Taken, abandoned
 from accounting.posting import ROWS, Posted
@@ -62,7 +61,7 @@ class Ledger:
         retention: timedelta | None = None,
         passes: bool = False,
     ) -> None:
-        self._engine = connect(database_url)
+        self._database = Migrated(connect(database_url))
         self._directory = directory
         self._estimate = estimate
         self._retention = retention
@@ -71,7 +70,6 @@ class Ledger:
         self._reader = Reader(self._folder)
         self._unposted: list[Row] = []
         self._threads = ThreadPoolExecutor(4, "accounting")
-        self._is_current = False
         self._failing = False
         self._stopping = asyncio.Event()
         self._oldest: float | None = None
@@ -133,7 +131,7 @@ class Ledger:
                 logger.warning("the ledger's last rows wait for the next start")
                 self._folder.close()
             self._threads.shutdown(wait=False, cancel_futures=True)
-            self._engine.dispose()
+            self._database.engine.dispose()
 
     async def _run(self) -> None:
         flushed = recovered = forgot = float("-inf")
@@ -166,23 +164,19 @@ class Ledger:
             return False
 
     def _give_back(self) -> bool:
-        posting.recover(self._ready(), self.replica, [])
+        posting.recover(self._database.ready(), self.replica, [])
         return True
 
     def _forget(self, retention: timedelta) -> int:
-        return posting.forget(self._ready(), datetime.now(UTC) - retention)
+        return posting.forget(self._database.ready(), datetime.now(UTC) - retention)
 
     async def _ask(self, budgets: Sequence[Budget], wanted: int) -> Standing:
         def ask() -> Standing:
-            return grants.ask(self._ready(), self.replica, budgets, wanted, datetime.now(UTC))
+            return grants.ask(
+                self._database.ready(), self.replica, budgets, wanted, datetime.now(UTC)
+            )
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, ask)
-
-    def _ready(self) -> Engine:
-        if not self._is_current:
-            upgrade(self._engine)
-            self._is_current = True
-        return self._engine
 
     async def _flush(self) -> bool:
         """Post the next rows, and renew the grants. False where that fails."""
@@ -191,7 +185,9 @@ class Ledger:
 
         def post() -> tuple[int, Posted]:
             rows = self._unposted = self._unposted or self._reader.read(ROWS)
-            posted = posting.post(self._ready(), self.replica, rows, renewals, datetime.now(UTC))
+            posted = posting.post(
+                self._database.ready(), self.replica, rows, renewals, datetime.now(UTC)
+            )
             self._unposted = []
             self._reader.forget()
             return len(rows), posted
@@ -208,7 +204,7 @@ class Ledger:
 
     def _recover(self) -> int:
         """Post what processes left that have ended."""
-        engine = self._ready()
+        engine = self._database.ready()
         count = 0
         for folder in abandoned(self._directory, self.replica):
             reader = Reader(folder)

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Engine, RowMapping, insert, select, update
 
 from accounting import tables
-from accounting.database import upgrade, utc
+from accounting.database import Migrated, utc
 from gateway.allowance import Budgets, Limits
 from gateway.keys.key import Key, hash_of, new_id, new_secret, written
 
@@ -24,20 +24,17 @@ class KeyStore:
     """Creates, reads and changes keys; the secret of one is only ever returned, never stored."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._is_current = False
+        self._database = Migrated(engine)
 
     def all(self) -> list[Key]:
         """All keys, the oldest first."""
-        self._prepare()
-        with self._engine.connect() as connection:
+        with self._database.ready().connect() as connection:
             rows = connection.execute(select(tables.keys).order_by(tables.keys.c.created_at))
             return [_key(row) for row in rows.mappings()]
 
     def get(self, key_id: str) -> Key:
         """One key. Raises NoSuchKey."""
-        self._prepare()
-        with self._engine.connect() as connection:
+        with self._database.ready().connect() as connection:
             found = select(tables.keys).where(tables.keys.c.id == key_id)
             row = connection.execute(found).mappings().first()
         if row is None:
@@ -56,7 +53,6 @@ class KeyStore:
         budgets: Budgets | None = None,
     ) -> tuple[Key, str]:
         """A new key, and its text, which nobody can be shown again."""
-        self._prepare()
         secret = new_secret()
         key = Key(
             id=new_id(),
@@ -101,22 +97,17 @@ class KeyStore:
             self._write(replace(key, created_at=created_at))
 
     def _insert(self, key: Key) -> None:
-        with self._engine.begin() as connection:
+        with self._database.ready().begin() as connection:
             connection.execute(insert(tables.keys).values(**_row(key)))
 
     def _write(self, key: Key) -> None:
-        with self._engine.begin() as connection:
+        with self._database.ready().begin() as connection:
             where = tables.keys.c.id == key.id
             connection.execute(update(tables.keys).where(where).values(**_row(key)))
 
     def close(self) -> None:
         """Close the connections to the database."""
-        self._engine.dispose()
-
-    def _prepare(self) -> None:
-        if not self._is_current:
-            upgrade(self._engine)
-            self._is_current = True
+        self._database.engine.dispose()
 
 
 def _row(key: Key) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from accounting.database import sqlite_file, upgrade
+from accounting.database import Migrated, sqlite_file
 from accounting.usage import MAX_ROWS, TOKENS, Group, Usage, usage
 from o11y.telemetry import identity, schema
 from o11y.web.openapi import errors
@@ -78,6 +78,7 @@ class UsageAnswer(BaseModel):
 
 def router(engine: Engine) -> APIRouter:
     api = APIRouter(tags=["usage"], responses=errors(401, 403, 503))
+    database = Migrated(engine)
 
     @api.get("/usage", response_model=UsageAnswer, responses=CSV)
     async def read_usage(
@@ -103,7 +104,7 @@ def router(engine: Engine) -> APIRouter:
         key_id = identity.attributes().get(schema.KEY_ID)
         try:
             rows = await asyncio.to_thread(
-                partial(_read, engine, first, last, groups, key_id=key_id)
+                partial(_read, database, first, last, groups, key_id=key_id)
             )
         except (SQLAlchemyError, OSError) as error:
             raise unavailable("the ledger can't be read") from error
@@ -117,12 +118,11 @@ def router(engine: Engine) -> APIRouter:
 
 
 def _read(
-    engine: Engine, first: date, last: date, groups: list[Group], *, key_id: str | None
+    database: Migrated, first: date, last: date, groups: list[Group], *, key_id: str | None
 ) -> list[Usage]:
-    if (file := sqlite_file(engine.url)) is not None and not file.exists():
+    if (file := sqlite_file(database.engine.url)) is not None and not file.exists():
         return []  # nothing was spent yet, and nothing is made for that
-    upgrade(engine)
-    return usage(engine, first, last, groups, key_id=key_id)
+    return usage(database.ready(), first, last, groups, key_id=key_id)
 
 
 def _csv(groups: list[Group], rows: list[Usage]) -> str:

@@ -192,7 +192,7 @@ async def test_calls_of_a_process_that_was_killed_are_estimated_and_its_grants_e
         killed._journal.write(record)  # noqa: SLF001
     for each in (killed._folder, killed._journal):  # noqa: SLF001
         each.close()  # as the system does when a process ends
-    killed._engine.dispose()  # noqa: SLF001
+    killed._database.engine.dispose()  # noqa: SLF001
     assert total(engine, granted.c.amount) > 0
     following = replica()
     async with following.running():
