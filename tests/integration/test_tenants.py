@@ -32,14 +32,19 @@ class House:
     chroma: Path
 
     def call(
-        self, key: str, method: str, path: str, body: dict[str, Any] | None = None, **headers: str
+        self,
+        key: str,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Any:
         """The answer to a call with a key, which must be a good one."""
         answer = httpx2.request(
             method,
             self.gateway.url + path,
             json=body,
-            headers={"x-api-key": self.keys[key], **headers},
+            headers={"x-api-key": self.keys[key], **(headers or {})},
             timeout=30,
         )
         assert answer.status_code == 200, answer.text
@@ -52,8 +57,8 @@ class House:
         results = self.call(key, "POST", "/search", {"query": "plans", **fields})["results"]
         return {each["document"] for each in results}
 
-    def stats(self, key: str, **headers: str) -> tuple[str, int]:
-        stats = self.call(key, "GET", "/stats", **headers)["vector_database"]
+    def stats(self, key: str, headers: Mapping[str, str] | None = None) -> tuple[str, int]:
+        stats = self.call(key, "GET", "/stats", headers=headers)["vector_database"]
         return stats["collection_name"], stats["document_count"]
 
 
@@ -103,9 +108,9 @@ def test_what_a_tenant_stores_its_keys_find_and_no_other_does(house: House) -> N
         assert house.found(key) == house.found(key, **filters) == {"the plans of acme"}
         assert house.stats(key) == ("documents.tenant.acme.docs", 1)
     assert house.found("other") == house.found("other", **filters) == set()
-    assert house.stats("other", **{"x-tenant-id": "acme"}) == ("documents.tenant.zoo.docs", 0)
     forged = {"baggage": "tenant.id=acme", "x-internal-token": TOKEN}
-    assert house.stats("other", **forged) == ("documents.tenant.zoo.docs", 0)
+    for headers in ({"x-tenant-id": "acme"}, forged):
+        assert house.stats("other", headers) == ("documents.tenant.zoo.docs", 0)
     health = house.call("web", "GET", "/health")["services"]["vector_database"]
     assert health["document_count"] == 1
 
