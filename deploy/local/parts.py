@@ -3,6 +3,7 @@
 import os
 import secrets
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,14 +50,17 @@ def internal_token(state: Path) -> str:
 
 
 def make_internal_token(state: Path) -> None:
-    """Make the token, once for a state folder; only its owner can read it."""
-    state.mkdir(parents=True, exist_ok=True)
-    try:
-        file = os.open(state / _TOKEN_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
+    """Make the token, once for a state folder; only its owner can read it.
+
+    The file is there with its whole content or not at all: an empty token asks nobody for it.
+    """
+    if internal_token(state):
         return
+    state.mkdir(parents=True, exist_ok=True)
+    file, name = tempfile.mkstemp(dir=state, prefix=_TOKEN_FILE)  # its owner's alone
     with os.fdopen(file, "w") as written:
         written.write(secrets.token_urlsafe(24))
+    Path(name).replace(state / _TOKEN_FILE)
 
 
 def parts(environment: Mapping[str, str] = os.environ) -> list[Part]:

@@ -15,6 +15,7 @@ from tests.support.llm import gateway, llm_proxy
 from tests.support.processes import service
 
 SECRET = "zebra7"
+TOKEN = f"{SECRET}-internal-token"
 PATIENCE_SECONDS = 30
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
 
@@ -133,6 +134,7 @@ def signals(tmp_path_factory: pytest.TempPathFactory) -> Signals:
         "OTEL_TRACES_EXPORTER": "otlp",
         "OTEL_METRICS_EXPORTER": "otlp",
         "OTEL_LOGS_EXPORTER": "otlp",
+        "INTERNAL_TOKEN": TOKEN,
     }
     try:
         with ExitStack() as running:
@@ -152,9 +154,16 @@ def signals(tmp_path_factory: pytest.TempPathFactory) -> Signals:
             with httpx2.Client(timeout=PATIENCE_SECONDS, headers=HEADERS) as client:
                 for url, body in calls(front.url, llm.url):
                     trusted = url.startswith(llm.url)  # a gateway's baggage
-                    given = {"baggage": "user.id=ann"} if trusted else {}
+                    ours = {"baggage": "user.id=ann", "x-internal-token": TOKEN}
+                    given = ours if trusted else {}
                     answer = client.post(url, json=body or None, headers=given)
                     statuses.append(answer.status_code)
+                refused = client.post(
+                    f"{llm.url}/v1/chat/completions",
+                    json={"a": SECRET},
+                    headers={"baggage": "user.id=ann", "x-internal-token": SECRET * 3},
+                )
+                assert refused.status_code == 401
                 metrics = client.get(f"{front.url}/metrics").text
             services = {"gateway": front, "llm-proxy": llm, "vector-svc": vector}
         logs = {name: each.log.read_text() for name, each in services.items()}

@@ -27,7 +27,7 @@ RETRIEVAL = "retrieval"
 """`gen_ai.operation.name` of a search."""
 
 MAX_COLLECTIONS = 100
-"""Collections that are metric labels."""
+"""Collections of tenants that are metric labels; the shared one always is."""
 
 T = TypeVar("T")
 
@@ -63,7 +63,9 @@ class Retrieval:
         return [] if self.documents is None else [Observation(self.documents, shared)]
 
     def _label(self) -> dict[str, str]:
-        return {schema.LABEL_COLLECTION: self._names(self.collection.name)}
+        name = self.collection.name
+        is_shared = self.collection is self._collections.shared
+        return {schema.LABEL_COLLECTION: name if is_shared else self._names(name)}
 
     async def count(self) -> int:
         """Documents in the collection, read from Chroma. Raises Problem 503 or 504."""

@@ -25,7 +25,7 @@ from opentelemetry.trace import INVALID_SPAN, Span, StatusCode, Tracer, TracerPr
 from o11y.http import deadline
 from o11y.http.balancer import RESEND_COUNT
 from o11y.http.transport import port_of, read_and_close
-from o11y.telemetry import schema
+from o11y.telemetry import identity, schema
 from o11y.telemetry.environment import opt_into_stable_names
 from o11y.telemetry.error_types import error_type
 from o11y.telemetry.instruments import NO_LABELS, BoundHistogram, Labels, Value
@@ -128,6 +128,7 @@ class AttemptTransport(httpx2.AsyncBaseTransport):
         if call.internal:
             theirs = call.left - FOR_THE_WAY_BACK * min(call.left, 1.0)
             request.headers[deadline.HEADER] = f"{theirs:.3f}"
+            identity.send_key(request.headers)
         try:
             async with asyncio.timeout_at(until):
                 response = await self._inner.handle_async_request(request)

@@ -3,13 +3,17 @@
 The gateway alone decides who it is and reads no baggage from outside; behind it, the baggage of the
 incoming request is trusted. Keys of the baggage are those of the spans: `user.id` and `session.id`
 of the semantic conventions, and `tenant.id`.
+
+OTEL_PROPAGATORS may leave baggage out, but for callers with a key: what a key may do, and whose
+documents it sees, is no matter of telemetry.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import NamedTuple
 
 from opentelemetry import baggage, context, propagate, trace
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import Span, SpanProcessor
 
@@ -38,6 +42,9 @@ MAX_MODELS_LENGTH = 2000
 """Longest such list in characters: the propagator would drop what is too long for a header."""
 
 _KEY = context.create_key("o11y-who")
+_BAGGAGE = W3CBaggagePropagator()
+BAGGAGE = "baggage"
+"""The header."""
 
 
 class _Identity(NamedTuple):
@@ -121,7 +128,16 @@ def identify(user_id: str | None, session_id: str | None = None) -> None:
 
 def extract(headers: Mapping[str, str]) -> Context:
     """The context of a request from a service of ours, by its headers."""
-    return with_attributes(propagate.extract(headers))
+    found = propagate.extract(headers)
+    if BAGGAGE in headers and not baggage.get_all(found):
+        found = _BAGGAGE.extract(headers, found)
+    return with_attributes(found)
+
+
+def send_key(headers: MutableMapping[str, str]) -> None:
+    """Add the baggage of a caller with a key to a request to a service of ours that has none."""
+    if BAGGAGE not in headers and schema.KEY_ID in attributes():
+        _BAGGAGE.inject(headers)
 
 
 class IdentityOnSpans(SpanProcessor):

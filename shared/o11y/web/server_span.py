@@ -50,8 +50,8 @@ _PARAMETERS = 32
 _NAME_LENGTH = 40
 """Longest name of a query's parameter that a span keeps."""
 
-_CONTEXT = frozenset(get_global_textmap().fields)
-"""Headers the propagators read, which OTEL_PROPAGATORS names."""
+_CONTEXT = frozenset({*get_global_textmap().fields, identity.BAGGAGE})
+"""Headers the propagators read, which OTEL_PROPAGATORS names; baggage says who calls."""
 
 _CARRIED = {
     name.lower().encode(): name

@@ -13,9 +13,11 @@ from prometheus_client import generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from o11y.telemetry import identity
+from o11y.telemetry.bounded import OVERFLOW
 from o11y.telemetry.signals import Telemetry
 from vector_svc.app import build
 from vector_svc.collections import tenant_collection
+from vector_svc.retrieval import MAX_COLLECTIONS
 from vector_svc.settings import Settings
 
 STORE = {"documents": ["a", "b"], "embeddings": [[1, 0], [0, 1]], "embedding_model": "m"}
@@ -201,6 +203,18 @@ async def test_a_tenant_may_use_another_embedding_model(running: Running) -> Non
     other = {**STORE, "embeddings": [[1, 0, 0], [0, 1, 0]], "embedding_model": "n"}
     answer = await running.http.post("/documents", json=other, headers=of("acme"))
     assert answer.status_code == 200
+
+
+async def test_many_tenants_take_no_label_from_the_shared_collection(running: Running) -> None:
+    for number in range(MAX_COLLECTIONS + 1):
+        await running.http.post("/search", json=SEARCH, headers=of(f"t{number}"))
+    await running.http.post("/search", json=SEARCH)
+    empty = [
+        line for line in running.metrics().splitlines() if line.startswith("vector_search_empty_t")
+    ]
+    assert len(empty) == MAX_COLLECTIONS + 2
+    assert 'vector_search_empty_total{collection="documents",filter="none"} 1.0' in empty
+    assert f'vector_search_empty_total{{collection="{OVERFLOW}",filter="none"}} 1.0' in empty
 
 
 def test_no_two_tenants_have_one_collection() -> None:
