@@ -11,6 +11,7 @@ documents it sees, is no matter of telemetry.
 import json
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import NamedTuple
+from urllib.parse import quote_plus
 
 from opentelemetry import baggage, context, propagate, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
@@ -38,8 +39,8 @@ _NAMES = {
 _MODELS = "o11y.key.models"
 """Baggage with the models that the caller's key may name, as JSON; it is on no span."""
 
-MAX_MODELS_LENGTH = 2000
-"""Longest such list in characters: the propagator would drop what is too long for a header."""
+MAX_MODELS_LENGTH = 4000
+"""Longest such list as it stands in the header: the propagator would drop what is longer."""
 
 _KEY = context.create_key("o11y-who")
 _BAGGAGE = W3CBaggagePropagator()
@@ -99,6 +100,11 @@ def with_identity(
     for key, value in named:
         parent = baggage.set_baggage(key, value, parent)
     return with_attributes(parent)
+
+
+def length_in_header(models: Sequence[str]) -> int:
+    """Characters that a list of models has in the header."""
+    return len(quote_plus(json.dumps(list(models))))
 
 
 def with_key(parent: Context, tenant_id: str, key_id: str, models: Sequence[str] | None) -> Context:

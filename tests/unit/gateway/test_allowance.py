@@ -13,6 +13,9 @@ from urllib.parse import unquote
 import httpx2
 import pytest
 from msgspec.structs import replace
+from opentelemetry import baggage
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.context import Context
 
 from accounting import posting
 from accounting.database import connect, upgrade
@@ -158,6 +161,21 @@ async def test_a_file_of_keys_may_have_allowances(url: str, tmp_path: Path) -> N
     async with running(url, keys_file=tmp_path / "keys.json") as gateway:
         shown = await gateway.client.get("/admin/keys/0123456789ab", headers=ADMIN)
         assert shown.json()["budgets"]["day"] == "1"
+
+
+@pytest.mark.parametrize("names", [["m" * 200] * 19, list("abc") * 133, ["é" * 80] * 9])
+async def test_models_travel_whole_or_are_refused(url: str, names: list[str]) -> None:
+    async with running(url) as gateway:
+        form = {"name": "web", "tenant": "acme", "models": names}
+        answer = await gateway.client.post("/admin/keys", json=form, headers=ADMIN)
+        if answer.status_code == 422:
+            assert answer.json()["errors"][0]["field"] == "models"
+            return
+        key = {"authorization": f"Bearer {answer.json()['key']}"}
+        await gateway.post("/chat", {"message": "a"}, key)
+        sent = gateway.services.asked(CHAT).headers["baggage"]
+    carried = W3CBaggagePropagator().extract({"baggage": sent}, Context())
+    assert json.loads(str(baggage.get_baggage("o11y.key.models", carried))) == names
 
 
 # On the way
