@@ -80,7 +80,10 @@ class Account:
         """The refusal of a moment ago, if it holds for this amount as well."""
         if self.refusal is None or time.monotonic() >= self.refusal[0]:
             return None
-        return self.refusal[1] if amount >= self.refusal[1].needed else None
+        before = self.refusal[1]
+        return (
+            BudgetExceeded(before.budget, amount, before.left) if amount >= before.needed else None
+        )
 
 
 class Reservation:
@@ -166,6 +169,8 @@ class Accounts:
     async def _more(self, account: Account, budgets: Sequence[Budget]) -> Standing:
         """Get a grant for all that wait. It is known here even when nobody waits any more."""
         began = time.monotonic()
+        if began >= account.valid_until:
+            account.granted = 0  # it may have expired, and be another's
         wanted = max(1, account.waiting - account.free)
         try:
             standing = await self._ask(budgets, wanted)

@@ -138,6 +138,23 @@ async def test_many_refusals_ask_the_database_once_in_a_while(
         assert await one.accounts.reserve(budgets(key_usd=1), DOLLAR)  # it costs less
 
 
+async def test_a_grant_that_has_expired_is_not_spent_though_the_database_answers_again(
+    replica: Replica, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("accounting.ledger.RENEW_SECONDS", 3600.0)
+    one, other = replica(), replica()
+    async with one.running(), other.running():
+        (await one.accounts.reserve(budgets(key_usd=1), CENT // 10)).settle(0)  # and has more now
+        late = datetime.now(UTC) + grants.TTL + timedelta(seconds=1)
+        await asyncio.to_thread(posting.expire, engine, late)
+        for account in one.accounts._accounts.values():  # noqa: SLF001
+            account.valid_until = 0.0  # as after half a minute without an answer
+        left = DOLLAR - total(engine, spend.c.amount) // 2
+        assert await other.accounts.reserve(budgets(key_usd=1), left)
+        with pytest.raises(BudgetExceeded):
+            await one.accounts.reserve(budgets(key_usd=1), CENT // 10)
+
+
 async def test_periods_are_days_months_and_all_time(engine: Engine) -> None:
     today = datetime.now(UTC)
     posting.post(engine, "r", [row("a", 3 * CENT)], {}, today)
