@@ -18,7 +18,7 @@ from accounting.records import Owner
 
 logger = logging.getLogger(__name__)
 
-WAIT_SECONDS = 2.0
+WAIT_SECONDS = 5.0
 """Longest wait of a call for the database."""
 
 IDLE_SECONDS = 2.0

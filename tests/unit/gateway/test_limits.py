@@ -41,6 +41,12 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
             yield url
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two hundred calls share one thread here, which may be a slow one."""
+    monkeypatch.setattr(limiter, "STORE_SECONDS", 30.0)
+
+
 class Keys:
     """The database with keys of the tenant `acme`, and gateways before it."""
 
