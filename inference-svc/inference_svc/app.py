@@ -10,12 +10,13 @@ import torch
 from fastapi import FastAPI
 
 from inference_svc import allocator, device, local_api, model, openai_api, sizing, threads
-from inference_svc.cost import Costs
+from inference_svc.cost import Costs, price
 from inference_svc.device import Device
 from inference_svc.embedder import Embedder
 from inference_svc.engine import Engine
 from inference_svc.generation import Generator
 from inference_svc.gpu import Gpus, visible
+from inference_svc.machine import Machine
 from inference_svc.prompt import Prompts
 from inference_svc.settings import Settings
 from o11y.openai.operations import OPERATIONS
@@ -25,14 +26,14 @@ from o11y.web.service import Service, StartError, create_app, metrics_router
 
 
 def load(
-    settings: Settings, chosen: Device, telemetry: Telemetry, costs: Costs
+    settings: Settings, chosen: Device, telemetry: Telemetry, costs: Costs, machine: Machine
 ) -> tuple[Engine, Embedder]:
     """Load both models and make the engine's cache. Raises StartError when one of them fails."""
     language_model = model.load(settings.local_model_name, chosen, settings.model_cache_dir)
-    embedder = Embedder(chosen, telemetry, costs, settings.embedding_max_waiting)
+    embedder = Embedder(chosen, telemetry, costs, machine, settings.embedding_max_waiting)
     limits = sizing.limits(settings, language_model)
     try:
-        return Engine(language_model, limits), embedder
+        return Engine(language_model, limits, machine), embedder
     except (MemoryError, torch.OutOfMemoryError, ValueError) as error:
         raise StartError(
             f"ENGINE_CACHE_BLOCKS={limits.cache_blocks}, "
@@ -43,7 +44,9 @@ def load(
 def build(settings: Settings, telemetry: Telemetry) -> Service:
     """Load the models and build the application. Raises StartError when a model can't be loaded."""
     chosen = device.choose(settings.use_gpu, settings.gpu_device_id, settings.local_model_dtype)
+    machine = Machine()
     gpus = Gpus(chosen.name, visible(chosen.name))
+    most_watts = gpus.meter(machine)
     gpus.observe(telemetry)
     allocator.observe(chosen.name, telemetry)
     # The library's own handler would print lines of another form beside ours.
@@ -51,8 +54,10 @@ def build(settings: Settings, telemetry: Telemetry) -> Service:
     batching.handlers.clear()
     batching.propagate = True
     batching.setLevel("WARNING")
-    costs = Costs(settings.local_usd_per_hour, telemetry)
-    loading = partial(load, settings, chosen, telemetry, costs)
+    costs = Costs(
+        price(settings.local_usd_per_hour, settings.usd_per_kwh, most_watts), machine, telemetry
+    )
+    loading = partial(load, settings, chosen, telemetry, costs, machine)
     engine, embedder = threads.submit("load", loading).result()
     generator = Generator(engine, telemetry, costs)
     prompts = Prompts(engine.language_model.tokenizer, engine.window)
@@ -82,7 +87,7 @@ def build(settings: Settings, telemetry: Telemetry) -> Service:
         telemetry,
         [
             local_api.router(generator, embedder, prompts, gpus, seconds),
-            openai_api.router(generator, embedder, prompts, seconds, costs.usd_per_second),
+            openai_api.router(generator, embedder, prompts, seconds, costs.price),
             metrics_router(telemetry.registry),
         ],
         lifespan,

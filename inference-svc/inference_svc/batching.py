@@ -17,6 +17,7 @@ from functools import partial
 from typing import Generic, TypeVar, cast
 
 from inference_svc import threads
+from inference_svc.machine import Consumption, Machine, Spent
 from inference_svc.pace import Pace
 from o11y.http import deadline
 from o11y.web.problems import Problem, out_of_time, unavailable
@@ -32,14 +33,12 @@ class Batched(Generic[Result]):
     """The results of one call, in its order.
 
     `queue_seconds` is how long the call waited for its first batch, `batch_size` how many items
-    the largest of its batches had, those of other callers included. `seconds` is the call's share
-    in the time of its batches, by the cost of its items.
+    the largest of its batches had, those of other callers included.
     """
 
     results: list[Result]
     queue_seconds: float
     batch_size: int
-    seconds: float
 
 
 @dataclass(eq=False)
@@ -48,12 +47,12 @@ class _Call(Generic[Item, Result]):
     done: asyncio.Future[None]
     results: list[Result | None]
     missing: int
+    consumption: Consumption
     taken: int = 0
     """Items that are in a batch, or have been; they are taken in their order."""
     came: float = field(default_factory=time.perf_counter)
     began: float | None = None
     batch_size: int = 0
-    seconds: float = 0.0
 
 
 class Batcher(Generic[Item, Result]):
@@ -70,12 +69,16 @@ class Batcher(Generic[Item, Result]):
         cost: Callable[[Item], int],
         max_cost: int,
         max_waiting: int,
+        machine: Machine,
     ) -> None:
         self._name = name
         self._work = work
         self._cost = cost
         self._max_cost = max_cost
         self._max_waiting = max_waiting
+        self._machine = machine
+        self._spent = Spent(0.0, 0.0)
+        """The part of the last batch in the machine's work."""
         self._pace = Pace()
         self._queue: deque[_Call[Item, Result]] = deque()
         """The calls that have items left to take, the one whose turn it is first."""
@@ -85,8 +88,9 @@ class Batcher(Generic[Item, Result]):
         self.waiting = 0
         """Items whose batch has not begun and whose caller still waits."""
 
-    async def run(self, items: Sequence[Item]) -> Batched[Result]:
-        """Compute the results for these items, in batches with those of other callers.
+    async def run(self, items: Sequence[Item], consumption: Consumption) -> Batched[Result]:
+        """Compute the results for these items, in batches with those of other callers, of whose
+        work `consumption` gets its part by the cost of the items.
 
         Raises Problem 429 when too many wait, 503 when the work fails or the batcher is closed, 504
         when the deadline passes. Items still waiting when their call ends are never computed.
@@ -106,7 +110,7 @@ class Batcher(Generic[Item, Result]):
             )
         loop = asyncio.get_running_loop()
         call: _Call[Item, Result] = _Call(
-            items, loop.create_future(), [None] * len(items), len(items)
+            items, loop.create_future(), [None] * len(items), len(items), consumption
         )
         self.waiting += len(items)
         self._queue.append(call)
@@ -121,8 +125,7 @@ class Batcher(Generic[Item, Result]):
         finally:
             self._leave(call)
         began = call.came if call.began is None else call.began
-        results = cast(list[Result], call.results)
-        return Batched(results, began - call.came, call.batch_size, call.seconds)
+        return Batched(cast(list[Result], call.results), began - call.came, call.batch_size)
 
     def close(self) -> None:
         """Fail the calls with waiting items, and wait for the batch that runs."""
@@ -161,17 +164,16 @@ class Batcher(Generic[Item, Result]):
             call.began = now if call.began is None else call.began
             call.batch_size = max(call.batch_size, len(batch))
         items = [call.items[index] for call, index in batch]
-        self._running = threads.submit(self._name, partial(self._work, items))
+        self._running = threads.submit(self._name, partial(self._compute, items))
         running = asyncio.wrap_future(self._running)
-        running.add_done_callback(lambda done: self._ended(batch, done, now))
+        running.add_done_callback(lambda done: self._ended(batch, done))
 
     def _ended(
         self,
         batch: list[tuple[_Call[Item, Result], int]],
         done: asyncio.Future[list[Result]],
-        began: float,
     ) -> None:
-        self._share(batch, time.perf_counter() - began)
+        self._share(batch)
         error = done.exception()
         if error is None and len(done.result()) != len(batch):
             error = ValueError(f"{len(done.result())} results for {len(batch)} items")
@@ -188,10 +190,20 @@ class Batcher(Generic[Item, Result]):
                     call.done.set_result(None)
         self._next()
 
-    def _share(self, batch: list[tuple[_Call[Item, Result], int]], seconds: float) -> None:
+    def _compute(self, items: list[Item]) -> list[Result]:
+        before = self._machine.begin()
+        try:
+            return self._work(items)
+        finally:
+            after = self._machine.end()
+            self._spent = Spent(after.seconds - before.seconds, after.joules - before.joules)
+
+    def _share(self, batch: list[tuple[_Call[Item, Result], int]]) -> None:
         costs = [self._cost(call.items[index]) for call, index in batch]
+        total = sum(costs) or 1
         for (call, _), cost in zip(batch, costs, strict=True):
-            call.seconds += seconds * cost / (sum(costs) or 1)
+            share = cost / total
+            call.consumption.add(self._spent.seconds * share, self._spent.joules * share)
 
 
 def _fail(call: _Call[Item, Result], reason: str) -> None:

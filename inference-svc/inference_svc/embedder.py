@@ -20,6 +20,7 @@ from inference_svc.batching import Batcher
 from inference_svc.cost import Costs
 from inference_svc.device import Device
 from inference_svc.generation import PROVIDER
+from inference_svc.machine import Consumption, Machine
 from inference_svc.settings import MAX_WINDOWS
 from o11y.telemetry import schema
 from o11y.telemetry.genai import Operation
@@ -62,6 +63,7 @@ class Embedder:
         device: Device,
         telemetry: Telemetry,
         costs: Costs,
+        machine: Machine,
         max_waiting: int,
         folder: Path | None = None,
     ) -> None:
@@ -87,9 +89,7 @@ class Embedder:
         self._window = self._model.max_seq_length or 512
         self._longest_token = max(map(len, self._tokenizer.get_vocab()))
         self._ids([""])  # sets the tokenizer up, before threads share it
-        self._batcher = Batcher(
-            OPERATION, self.encode, len, MAX_BATCH_TOKENS, max_waiting=max_waiting
-        )
+        self._batcher = Batcher(OPERATION, self.encode, len, MAX_BATCH_TOKENS, max_waiting, machine)
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
         """Vectors of the texts, under a span `embeddings {model}`.
@@ -110,7 +110,13 @@ class Embedder:
             ids = self._ids(texts) if is_short else await asyncio.to_thread(self._ids, texts)
             windows = [self._windows(each) for each in ids]
             self._check_windows(windows)
-            batched = await self._batcher.run([each for window in windows for each in window])
+            consumption = Consumption()
+            try:
+                batched = await self._batcher.run(
+                    [each for window in windows for each in window], consumption
+                )
+            finally:
+                usd = self._costs.charge(operation.span, self.name, OPERATION, consumption)
             found = iter(batched.results)
             vectors = [_together([(next(found), len(each)) for each in text]) for text in windows]
             tokens = sum(len(each) for text in windows for each in text)
@@ -124,9 +130,6 @@ class Embedder:
                     schema.BATCH_SIZE: batched.batch_size,
                 }
             )
-            usd = self._costs.charge(self.name, OPERATION, batched.seconds)
-            if usd is not None:
-                operation.span.set_attribute(schema.LOCAL_COST_USD, usd)
         return Embedded(vectors, tokens, usd)
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from transformers.generation.continuous_batching.requests import GenerationOutpu
 
 from inference_svc.admission import Admission
 from inference_svc.entry import Entry
+from inference_svc.machine import Consumption, Machine
 from inference_svc.manager import Manager
 from inference_svc.model import LanguageModel
 from inference_svc.recovery import EngineFailed, Failures, Stall, StepStalled
@@ -106,6 +107,7 @@ class Call:
 
     context: SpanContext = INVALID_SPAN_CONTEXT
     works: list[Work] = field(default_factory=list)
+    consumption: Consumption = field(default_factory=Consumption)
 
 
 class Engine:
@@ -115,7 +117,9 @@ class Engine:
     of each one that failed.
     """
 
-    def __init__(self, language_model: LanguageModel, limits: EngineLimits) -> None:
+    def __init__(
+        self, language_model: LanguageModel, limits: EngineLimits, machine: Machine | None = None
+    ) -> None:
         self.language_model = language_model
         self.limits = limits
         self.window = min(language_model.window, limits.max_context)
@@ -123,7 +127,7 @@ class Engine:
         eos = language_model.model.generation_config.eos_token_id
         if eos is None:
             eos = tokenizer.eos_token_id
-        self.steps = Steps()
+        self.steps = Steps(machine or Machine())
         self.on_step: Callable[[Step], None] = lambda _: None
         self.on_failure: Callable[[Exception], None] = lambda _: None
         self._entries: dict[str, Entry] = {}
@@ -293,7 +297,7 @@ class Engine:
     async def _sequence(
         self, request: GenerationRequest, emit: Callable[[str], None] | None, call: Call
     ) -> Generation:
-        work = Work(call.context)
+        work = Work(call.context, call.consumption)
         call.works.append(work)
         entry = Entry(work, TextStream(self.language_model.tokenizer, request.stop), emit)
         request_id = f"sequence-{next(self._ids)}"

@@ -207,12 +207,7 @@ class Generator:
         if first := _earliest(work.first_token for work in works):
             span.add_event(schema.EVENT_FIRST_TOKEN, timestamp=_epoch_ns(first))
             span.set_attribute(schema.FIRST_TOKEN_SECONDS, first - began)
-        usd = self._costs.charge(
-            self.engine.language_model.name, name, sum(work.seconds for work in works)
-        )
-        if usd is not None:
-            span.set_attribute(schema.LOCAL_COST_USD, usd)
-        return usd
+        return self._costs.charge(span, self.engine.language_model.name, name, call.consumption)
 
     def _server_labels(self, operation: str) -> dict[str, str]:
         name = self.engine.language_model.name

@@ -17,13 +17,14 @@ import torch
 from opentelemetry.metrics import Observation
 from pynvml import NVMLError, NVMLError_FunctionNotFound, NVMLError_NotSupported
 
+from inference_svc.machine import Machine, Meter
 from o11y.telemetry import schema
 from o11y.telemetry.schema import Metric
 from o11y.telemetry.signals import Telemetry
 
 log = logging.getLogger(__name__)
 
-SAMPLE_SECONDS = 2.0
+SAMPLE_SECONDS = 0.5
 STALE_SECONDS = 10.0
 """Age from which a sample is no longer reported: NVML can hang when a GPU fails."""
 
@@ -61,6 +62,7 @@ class Nvml(Protocol):
     def nvmlDeviceGetTemperatureV(self, handle: Any, sensor: int) -> int: ...
     def nvmlDeviceGetTemperature(self, handle: Any, sensor: int) -> int: ...
     def nvmlDeviceGetPowerUsage(self, handle: Any) -> int: ...
+    def nvmlDeviceGetEnforcedPowerLimit(self, handle: Any) -> int: ...
     def nvmlDeviceGetTotalEnergyConsumption(self, handle: Any) -> int: ...
     def nvmlDeviceGetComputeRunningProcesses(self, handle: Any) -> Sequence[Any]: ...
 
@@ -123,6 +125,14 @@ class Gpu:
             except NVMLError as error:
                 self._log(f"{ask.__name__.strip('_')}: {error}", error)
         return values
+
+    def most_watts(self) -> float | None:
+        """The limit of its power; None where it isn't told."""
+        try:
+            return self._nvml.nvmlDeviceGetEnforcedPowerLimit(self._handle) / 1000
+        except NVMLError as error:
+            self._log(f"power limit: {error}", error)
+            return None
 
     def _log(self, refusal: str, error: NVMLError) -> None:
         """Log each refusal once: some GPUs never report some values."""
@@ -188,6 +198,7 @@ class Gpus:
         self._clock = clock
         self._gpus: list[Gpu] = []
         self._sample: list[tuple[Gpu, Values]] = []
+        self._meter: Meter | None = None
         self._sampled = clock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="gpus", daemon=True)
@@ -211,6 +222,20 @@ class Gpus:
         """Read every GPU; blocks for as long as NVML does."""
         sample = [(gpu, gpu.read()) for gpu in self._gpus]
         self._sample, self._sampled = sample, self._clock()
+        if self._meter:
+            self._meter.read(self._energy(), self._sampled)
+
+    def meter(self, machine: Machine) -> float | None:
+        """Tell the machine, with each sample from now on, the power of the GPU that its models run
+        on. Returns the most it may be, in watts; None where NVML doesn't know it or the energy.
+        """
+        limits = [gpu.most_watts() for gpu in self._gpus if gpu.runs_model]
+        most = limits[0] if limits else None
+        if most is None or self._energy() is None:
+            return None
+        self._meter = Meter(machine, most)
+        self._meter.read(self._energy(), self._sampled)
+        return most
 
     def observe(self, telemetry: Telemetry) -> None:
         """Register the metrics, whose values come from the last sample."""
@@ -254,6 +279,11 @@ class Gpus:
     def _watch(self) -> None:
         while not self._closing.wait(SAMPLE_SECONDS):
             self.sample()
+
+    def _energy(self) -> float | None:
+        """Joules that the model's GPU had used at the last sample."""
+        used = [values.get(schema.HW_ENERGY) for gpu, values in self._sample if gpu.runs_model]
+        return used[0] if used else None
 
     def _newest(self) -> list[tuple[Gpu, Values]]:
         return self._sample if self._clock() - self._sampled < STALE_SECONDS else []

@@ -50,6 +50,7 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
     """First in, first out; before each batch, sequences without caller or time are cancelled."""
 
     entries: Entries
+    steps: Steps
 
     def clear_cancelled_requests(self) -> list[RequestState]:
         now = time.monotonic()
@@ -58,6 +59,8 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
             if entry is None or entry.deadline <= now:
                 self.set_request_cancellation(request_id)
         cancelled: list[RequestState] = super().clear_cancelled_requests()
+        if self.has_pending_requests():
+            self.steps.work()
         return cancelled
 
 
@@ -170,6 +173,7 @@ class Manager(ContinuousBatchingManager):  # type: ignore[misc]
     def _create_batch_processor(self) -> ContinuousBatchProcessor:
         processor = super()._create_batch_processor()
         processor.scheduler.entries = self._entries
+        processor.scheduler.steps = self._steps
         return processor
 
     def _generation_loop_body(
@@ -183,11 +187,13 @@ class Manager(ContinuousBatchingManager):  # type: ignore[misc]
                 self._steps.landed(before)  # its results come one step later
             return goes_on
         except Exception as error:
+            self._steps.rest()
             if not self._recover(batch_processor, error):
                 raise
             return True
         finally:
             self._batch = []
+            self._steps.rest()
             self._steps.busy_since = None
 
     def _generation_step(self) -> None:
@@ -207,8 +213,10 @@ class Manager(ContinuousBatchingManager):  # type: ignore[misc]
             if (entry := self._entries.get(future.state.request_id)) is not None
         ]
         self._step = self._steps.begin(parts, ios.num_q_tokens, len(self._batch) - len(parts))
-        super()._generation_step()
-        self._steps.share(parts)  # before the results are handed over, which may end a call
+        try:
+            super()._generation_step()
+        finally:  # before its results or its error are handed over, which may end a call
+            self._steps.share(parts)
         if not processor.use_async_batching:
             self._steps.landed(self._step)
         self._observe(self._step)

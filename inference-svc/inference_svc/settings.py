@@ -32,6 +32,8 @@ class Settings(ServiceSettings):
     embedding_max_waiting: int = Field(1024, ge=MAX_WINDOWS)
     engine_stall_seconds: float = Field(15, gt=0)
     local_usd_per_hour: float | None = Field(None, ge=0, le=10_000)
-    """The price of the machine or GPU; without it the local model costs nothing."""
+    """The price of the machine or GPU; without it and the next the local model costs nothing."""
+    usd_per_kwh: float | None = Field(None, ge=0, le=100)
+    """The price of the energy, where the GPU tells how much it uses."""
     request_timeout_seconds: float = Field(60, gt=0)
     stream_timeout_seconds: float = Field(600, gt=0)

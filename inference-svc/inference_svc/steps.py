@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanContext
 
+from inference_svc.machine import Consumption, Machine, Spent
+
 
 @dataclass(eq=False)
 class Step:
@@ -35,17 +37,20 @@ class Work:
     """The account of one sequence. Times are those of `time.perf_counter`.
 
     `context` is the span of its caller: it travels with the sequence, so that what the engine's
-    thread records belongs to the right trace.
+    thread records belongs to the right trace. `consumption` is that of all sequences of its call.
     """
 
-    def __init__(self, context: SpanContext = INVALID_SPAN_CONTEXT) -> None:
+    def __init__(
+        self,
+        context: SpanContext = INVALID_SPAN_CONTEXT,
+        consumption: Consumption | None = None,
+    ) -> None:
         self.context = context
+        self.consumption = consumption or Consumption()
         self.made = time.perf_counter()
         self.admitted: float | None = None
         """Time at which its first step began: until then it waited."""
         self.first_token: float | None = None
-        self.seconds = 0.0
-        """The share in the time of its steps, by the slots it had in each."""
         self.tokens = 0
         """Tokens that were generated, taken or not."""
         self.steps: list[Step] = []
@@ -69,11 +74,15 @@ class Part(NamedTuple):
 class Steps:
     """Keeps the account of the steps: the engine's thread adds to it, the event loop settles it."""
 
-    def __init__(self) -> None:
+    def __init__(self, machine: Machine) -> None:
         self.count = 0
         self.busy_since: float | None = None
         """Time of `time.monotonic` at which the engine's thread began its work; None at rest."""
-        self._shared_until = 0.0
+        self._machine = machine
+        self._counted: Spent | None = None
+        """The machine's share up to which the engine's work is counted; None at rest."""
+        self._unshared = Spent(0.0, 0.0)
+        """Work that is counted and not shared out yet."""
         self._lock = threading.Lock()
 
     def begin(self, parts: Sequence[Part], slots: int, left: int = 0) -> Step:
@@ -95,16 +104,39 @@ class Steps:
                     step.produces.append(work)
         return step
 
+    def work(self) -> None:
+        """Note that the engine's thread works for sequences; it may have done so already."""
+        if self._counted is None:
+            self._counted = self._machine.begin()
+
+    def rest(self) -> None:
+        """Note that it doesn't any more."""
+        if self._counted is not None:
+            self._count(self._machine.end())
+            self._counted = None
+
     def share(self, parts: Sequence[Part]) -> None:
-        """Share out the time since the step before, or since the engine took up its work: each
-        sequence pays for its slots, and in proportion for the padding.
+        """Share out the work since the step before, also when this one failed: each sequence pays
+        for its slots, and in proportion for the padding. Work that nobody is left to pay for goes
+        to the next step.
         """
-        now = time.monotonic()
-        seconds = now - max(self._shared_until, now if self.busy_since is None else self.busy_since)
-        self._shared_until = now
+        if not parts:
+            return
+        self._count(self._machine.each())
+        seconds, joules = self._unshared
+        self._unshared = Spent(0.0, 0.0)
         slots = sum(part.length for part in parts)
         for part in parts:
-            part.work.seconds += seconds * part.length / slots
+            share = part.length / slots
+            part.work.consumption.add(seconds * share, joules * share)
+
+    def _count(self, now: Spent) -> None:
+        before = self._counted or now
+        self._counted = now
+        self._unshared = Spent(
+            self._unshared.seconds + now.seconds - before.seconds,
+            self._unshared.joules + now.joules - before.joules,
+        )
 
     def landed(self, step: Step) -> None:
         """Note that the step's tokens have come."""

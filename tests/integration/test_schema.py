@@ -177,6 +177,16 @@ GPU = ("hw.", "gpu_", "torch_")
 """Metrics of an accelerator, which the services here do without: see test_gpu, test_allocator."""
 
 UNSEEN: dict[tuple[str, ...], str] = {
+    **dict.fromkeys(
+        (
+            (schema.MODEL_IDLE_ENERGY.name,),
+            (schema.MODEL_ENERGY.name,),
+            *((schema.MODEL_ENERGY.name, label) for label in schema.MODEL_ENERGY.labels),
+            ("INTERNAL {operation} {model}", schema.ENERGY_JOULES),
+            ("CLIENT embeddings {model}", schema.ENERGY_JOULES),
+        ),
+        "no GPU counts energy here: test_cost of inference-svc",
+    ),
     ("INTERNAL load corpus",): "only at a start with the corpus: test_corpus of the gateway",
     ("CLIENT embeddings {model}", schema.ERROR_TYPE): "the embedder never fails here",
     **dict.fromkeys(

@@ -29,6 +29,7 @@ class FakeGpu:
     used: int = 3 * GIB
     total: int = 24 * GIB
     utilization: int = 40
+    millijoules: int = 9_000_500
     processes: list[tuple[int, int | None]] = field(default_factory=list)
     refuses: dict[str, int] = field(default_factory=dict)
     lost: int | None = None
@@ -103,9 +104,13 @@ class FakeNvml:
         self._ask(handle, "nvmlDeviceGetPowerUsage")
         return 71_500
 
+    def nvmlDeviceGetEnforcedPowerLimit(self, handle: FakeGpu) -> int:
+        self._ask(handle, "nvmlDeviceGetEnforcedPowerLimit")
+        return 72_000
+
     def nvmlDeviceGetTotalEnergyConsumption(self, handle: FakeGpu) -> int:
         self._ask(handle, "nvmlDeviceGetTotalEnergyConsumption")
-        return 9_000_500
+        return handle.millijoules
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: FakeGpu) -> list[Any]:
         self._ask(handle, "nvmlDeviceGetComputeRunningProcesses")

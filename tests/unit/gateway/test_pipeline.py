@@ -21,6 +21,7 @@ from tests.support.gateway_services import (
     Gateway,
     Held,
     Services,
+    generated,
     llm_response,
     problem,
 )
@@ -332,6 +333,19 @@ async def test_a_sum_with_an_unknown_cost_is_unknown(
     answer = await run(gateway)
     assert answer["summary"]["total_cost_usd"] == total
     assert attributes(gateway.recorded.span(WORKFLOW)).get(schema.COST_USD) == total
+
+
+async def test_what_the_local_model_costs_is_in_the_sum(
+    gateway: Gateway, services: Services
+) -> None:
+    services.costs = {CHAT: "0.25", EMBED: "0.5"}
+    local = generated({})
+    local["metadata"]["cost_usd"] = 0.125
+    services.answers[GENERATE] = Response(200, json=local)
+    answer = await run(gateway)
+    assert answer["results"]["local_model_response"]["metadata"]["cost_usd"] == 0.125
+    assert answer["summary"]["total_cost_usd"] == 1.375
+    assert attributes(gateway.recorded.span(WORKFLOW))[schema.COST_USD] == 1.375
 
 
 async def test_a_failed_stage_costs_nothing(gateway: Gateway, services: Services) -> None:

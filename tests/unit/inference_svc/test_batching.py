@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from inference_svc.batching import Batcher
+from inference_svc.machine import Consumption, Machine
 from o11y.http import deadline
 from o11y.web.problems import Problem
 
@@ -39,7 +40,7 @@ def work() -> Work:
 @pytest.fixture
 async def batcher(work: Work) -> AsyncIterator[Batcher[int, int]]:
     """A number costs itself, a batch at most 10; 8 may wait."""
-    batcher = Batcher("numbers", work, abs, max_cost=10, max_waiting=8)
+    batcher = Batcher("numbers", work, abs, max_cost=10, max_waiting=8, machine=Machine())
     yield batcher
     work.let.release(100)
     batcher.close()
@@ -53,16 +54,18 @@ async def begun(batcher: Batcher[int, int], work: Work, *items: int) -> "asyncio
 
 
 async def results(batcher: Batcher[int, int], *items: int) -> list[int]:
-    return (await batcher.run(items)).results
+    return (await batcher.run(items, Consumption())).results
 
 
 async def test_what_comes_while_a_batch_runs_is_the_next_batch(
     batcher: Batcher[int, int], work: Work
 ) -> None:
     work.let.release(2)
-    alone = asyncio.create_task(batcher.run([1]))
+    alone = asyncio.create_task(batcher.run([1], Consumption()))
     await work.has_begun()
-    one, other = await asyncio.gather(batcher.run([2, 3]), batcher.run([4]))
+    one, other = await asyncio.gather(
+        batcher.run([2, 3], Consumption()), batcher.run([4], Consumption())
+    )
     assert work.batches == [[1], [2, 4, 3]]
     assert ((await alone).results, one.results, other.results) == ([2], [4, 6], [8])
     assert ((await alone).batch_size, one.batch_size, other.batch_size) == (1, 3, 3)
@@ -105,7 +108,7 @@ async def test_too_many_waiting_are_429_with_retry_after(
     waiting = asyncio.create_task(results(batcher, *[1] * 8))
     await asyncio.sleep(0)  # it joins the queue
     with pytest.raises(Problem) as refused:
-        await batcher.run([1])
+        await batcher.run([1], Consumption())
     assert refused.value.status == 429
     assert int(refused.value.headers["Retry-After"]) >= 1
     work.let.release(2)
@@ -131,7 +134,7 @@ async def test_a_batch_with_too_few_results_fails_and_the_next_one_runs() -> Non
     def lossy(numbers: list[int]) -> list[int]:
         return [number for number in numbers if number != 5]
 
-    batcher = Batcher("numbers", lossy, abs, max_cost=10, max_waiting=8)
+    batcher = Batcher("numbers", lossy, abs, max_cost=10, max_waiting=8, machine=Machine())
     with pytest.raises(Problem, match="the numbers failed: ValueError"):
         await results(batcher, 5, 2)
     assert await results(batcher, 3) == [3]
@@ -159,9 +162,9 @@ async def test_a_deadline_that_passes_in_the_queue_is_504_and_nothing_is_compute
 ) -> None:
     running = await begun(batcher, work, 1)
     with deadline.within(0.02), pytest.raises(Problem) as late:
-        await batcher.run([2])
+        await batcher.run([2], Consumption())
     with deadline.within(0), pytest.raises(Problem) as too_late:
-        await batcher.run([3])
+        await batcher.run([3], Consumption())
     assert (late.value.status, too_late.value.status) == (504, 504)
     work.let.release()
     assert await running == [2]
@@ -190,7 +193,7 @@ async def test_closing_fails_who_waits_and_who_comes(
     work.let.release()
     batcher.close()
     assert await running == [2]
-    for call in (waiting, batcher.run([3])):
+    for call in (waiting, batcher.run([3], Consumption())):
         with pytest.raises(Problem, match="the numbers are stopping"):
             await call
     assert work.batches == [[1]]
@@ -203,9 +206,9 @@ async def test_the_thread_of_a_batch_ends_with_it() -> None:
         threads.append(threading.current_thread())
         return items
 
-    batcher = Batcher("notes", note, lambda _: 1, max_cost=8, max_waiting=8)
-    await batcher.run([1])
-    await batcher.run([2])
+    batcher = Batcher("notes", note, lambda _: 1, max_cost=8, max_waiting=8, machine=Machine())
+    await batcher.run([1], Consumption())
+    await batcher.run([2], Consumption())
     for thread in threads:
         await asyncio.to_thread(thread.join, 5)
     assert [thread.is_alive() for thread in threads] == [False, False]

@@ -12,6 +12,7 @@ from inference_svc.app import build
 from inference_svc.cost import Costs
 from inference_svc.engine import Engine
 from inference_svc.generation import Generator
+from inference_svc.machine import Machine
 from inference_svc.settings import Settings
 from o11y.telemetry import schema
 from o11y.telemetry.capture import CUT, MAX_BYTES
@@ -117,7 +118,7 @@ async def test_of_a_long_prompt_that_is_refused_the_beginning_is_told(
 ) -> None:
     settings = Settings(otel_instrumentation_genai_capture_message_content="SPAN_ONLY")
     recorded = Recorded("inference-svc", settings)
-    generator = Generator(engine, recorded.telemetry, Costs(None, recorded.telemetry))
+    generator = Generator(engine, recorded.telemetry, Costs(None, Machine(), recorded.telemetry))
     with pytest.raises(Problem):
         await generator.run("chat", [greedy([1] * 500)], turns=[("user", "x" * 1_000_000)])
     [span] = recorded.spans()

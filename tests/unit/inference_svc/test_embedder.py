@@ -13,6 +13,7 @@ from sentence_transformers import SentenceTransformer
 from inference_svc.cost import Costs
 from inference_svc.device import Device
 from inference_svc.embedder import PASS_TOKENS, Embedder, by_length
+from inference_svc.machine import Machine
 from inference_svc.settings import Settings
 from o11y.telemetry.signals import Telemetry
 from o11y.web.problems import Problem
@@ -34,8 +35,13 @@ def telemetry(spans: InMemorySpanExporter) -> Iterator[Telemetry]:
 
 @pytest.fixture(scope="module")
 def embedder(telemetry: Telemetry) -> Iterator[Embedder]:
+    machine = Machine()
     embedder = Embedder(
-        Device("cpu", torch.float32), telemetry, Costs(None, telemetry), max_waiting=64
+        Device("cpu", torch.float32),
+        telemetry,
+        Costs(None, machine, telemetry),
+        machine,
+        max_waiting=64,
     )
     yield embedder
     embedder.close()

@@ -11,6 +11,7 @@ from opentelemetry.trace import SpanContext
 from inference_svc.cost import Costs
 from inference_svc.engine import Engine
 from inference_svc.generation import Generator
+from inference_svc.machine import Machine
 from inference_svc.model import LanguageModel
 from inference_svc.steps import Step
 from o11y.http import deadline
@@ -32,7 +33,7 @@ async def engine(language_model: LanguageModel, steered: Steered) -> AsyncIterat
 
 @pytest.fixture
 def generator(engine: Engine, recorded: Recorded) -> Generator:
-    return Generator(engine, recorded.telemetry, Costs(None, recorded.telemetry))
+    return Generator(engine, recorded.telemetry, Costs(None, Machine(), recorded.telemetry))
 
 
 def events(span: ReadableSpan) -> dict[str, int]:

@@ -20,6 +20,7 @@ from pynvml import (
 
 from inference_svc import gpu
 from inference_svc.gpu import Gpus, Nvml
+from inference_svc.machine import Machine as WorkMachine
 from inference_svc.settings import Settings
 from o11y.telemetry import schema
 from o11y.telemetry.schema import Metric
@@ -262,6 +263,32 @@ def test_a_model_on_the_cpu_does_not_touch_nvml() -> None:
     assert machine.read() == {}
 
 
+def test_the_power_of_the_models_gpu_comes_from_its_counter_of_energy(one: FakeGpu) -> None:
+    other = FakeGpu(f"GPU-{SECOND}")
+    process = Machine(FakeNvml(one, other), FIRST, SECOND)
+    machine = WorkMachine(lambda: process.now)
+    assert process.gpus.meter(machine) == 72
+    process.now = 10
+    one.millijoules += 500_000
+    other.millijoules += 10_000_000
+    process.gpus.sample()  # 50 W
+    process.now = 11
+    assert machine.idle().joules == 50
+
+
+@pytest.mark.parametrize(
+    "function", ["nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetEnforcedPowerLimit"]
+)
+def test_energy_is_not_measured_where_nvml_does_not_tell_it_and_its_limit(
+    function: str, one: FakeGpu
+) -> None:
+    one.refuses[function] = NVML_ERROR_NOT_SUPPORTED
+    process = Machine(FakeNvml(one), FIRST)
+    assert process.gpus.meter(WorkMachine()) is None
+    process.gpus.sample()
+    assert Machine(FakeNvml()).gpus.meter(WorkMachine()) is None
+
+
 def test_nvml_is_let_go_of_once(machine: Machine) -> None:
     assert machine.nvml.open == 1
     machine.gpus.start()
@@ -319,7 +346,7 @@ def test_the_thread_asks_again(one: FakeGpu, machine: Machine, monkeypatch: Any)
 
 def test_pynvml_has_every_function_and_error_that_is_used() -> None:
     functions = [name for name in vars(Nvml) if name.startswith("nvml")]
-    assert len(functions) == 13
+    assert len(functions) == 14
     for name in functions:
         assert callable(getattr(pynvml, name))
         assert callable(getattr(FakeNvml, name))

@@ -12,6 +12,7 @@ import torch
 from inference_svc.cost import Costs
 from inference_svc.engine import Call, Engine, GenerationRequest
 from inference_svc.generation import Generator
+from inference_svc.machine import Machine
 from inference_svc.model import LanguageModel
 from inference_svc.recovery import EngineFailed, Failures, Stall
 from inference_svc.running import Running
@@ -93,7 +94,7 @@ async def test_a_stream_that_fails_ends_with_the_problem(
     steered.before = lambda step: (
         steered.errors.append(RuntimeError("a cosmic ray")) if (step == 5) else None
     )
-    generator = Generator(engine, recorded.telemetry, Costs(None, recorded.telemetry))
+    generator = Generator(engine, recorded.telemetry, Costs(None, Machine(), recorded.telemetry))
     running = Running(partial(generator.run, "chat", [GenerationRequest([1, 2], 60, 0.0)]))
     await running.begin()
     with pytest.raises(EngineFailed, match="a cosmic ray"):
@@ -110,7 +111,7 @@ async def test_a_stream_that_fails_ends_with_the_problem(
 async def test_a_failure_is_logged_once_with_its_traces(
     engine: Engine, steered: Steered, recorded: Recorded, caplog: pytest.LogCaptureFixture
 ) -> None:
-    generator = Generator(engine, recorded.telemetry, Costs(None, recorded.telemetry))
+    generator = Generator(engine, recorded.telemetry, Costs(None, Machine(), recorded.telemetry))
     steered.errors.append(out_of_memory())
     with caplog.at_level(logging.ERROR), pytest.raises(EngineFailed):
         await generator.run("chat", [greedy([1])])

@@ -2,12 +2,13 @@
 
 import pytest
 
+from inference_svc.machine import Machine
 from inference_svc.steps import Occupancy, Part, Steps, Work, occupancy
 
 
 @pytest.fixture
 def steps() -> Steps:
-    return Steps()
+    return Steps(Machine())
 
 
 def run(steps: Steps, work: Work, *lengths: int, past: int = 0) -> None:

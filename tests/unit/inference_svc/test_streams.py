@@ -11,6 +11,7 @@ import pytest
 from inference_svc.cost import Costs
 from inference_svc.engine import Engine, GenerationRequest
 from inference_svc.generation import Generator
+from inference_svc.machine import Machine
 from inference_svc.running import Running
 from o11y.web.problems import Problem
 from tests.support.recorded import Recorded, attributes
@@ -99,7 +100,7 @@ async def test_a_stream_is_one_span_that_ends_with_it(service: Service) -> None:
 
 
 async def test_who_closes_a_stream_ends_the_work(engine: Engine, recorded: Recorded) -> None:
-    generator = Generator(engine, recorded.telemetry, Costs(None, recorded.telemetry))
+    generator = Generator(engine, recorded.telemetry, Costs(None, Machine(), recorded.telemetry))
     running = Running(partial(generator.run, "chat", [GenerationRequest([1, 2], 60, 0.0)]))
     await running.begin()
     running.close()
@@ -114,7 +115,7 @@ async def test_who_closes_a_stream_ends_the_work(engine: Engine, recorded: Recor
 async def test_a_call_that_fails_before_its_first_word_says_why_at_once(
     engine: Engine, recorded: Recorded
 ) -> None:
-    generator = Generator(engine, recorded.telemetry, Costs(None, recorded.telemetry))
+    generator = Generator(engine, recorded.telemetry, Costs(None, Machine(), recorded.telemetry))
     running = Running(partial(generator.run, "chat", [GenerationRequest([1], 500, 1.0)]))
     with pytest.raises(Problem, match="takes 64 together"):
         await running.begin()

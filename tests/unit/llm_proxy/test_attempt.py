@@ -19,6 +19,7 @@ from o11y.telemetry import schema
 from o11y.telemetry.bounded import OVERFLOW
 from o11y.telemetry.identity import MAX_TENANTS
 from o11y.telemetry.schema import METRICS
+from tests.support.near import Streamed
 from tests.support.recorded import attributes, identity, traceparent
 from tests.support.upstream import (
     CHAT,
@@ -27,14 +28,18 @@ from tests.support.upstream import (
     CHAT_PATH,
     COMPLETION,
     COMPLETION_PATH,
+    DONE,
     EMBEDDING,
     EMBEDDING_PATH,
     INFERENCE,
     MODEL,
+    USAGE,
     Caller,
     Proxy,
+    event,
     failing,
     outcome,
+    said,
 )
 from tests.support.whose import identified
 
@@ -247,6 +252,16 @@ async def test_the_local_model_costs_what_it_says_where_it_has_a_price(local: Pr
     assert Decimal((await local.chat()).headers[COST]) == Decimal("0.00000125")
     told = attributes(local.recorded.span("chat tiny-chat"))
     assert (told[schema.COST_USD], told[schema.COST_SOURCE]) == (1.25e-06, "machine")
+
+
+async def test_a_stream_of_the_local_model_says_at_its_end_what_it_costs(local: Proxy) -> None:
+    usage = {"id": "c-1", "model": MODEL, "choices": [], "usage": {**USAGE, "cost": 2.5e-06}}
+    local.upstream.answers[CHAT_CALL] = Streamed(said("hello", finish="stop"), event(usage), DONE)
+    answer = await local.chat({**CHAT, "stream": True, "stream_options": {"include_usage": True}})
+    assert '"cost": 2.5e-06' in answer.text
+    [span] = [each for each in local.recorded.spans() if schema.COST_USD in attributes(each)]
+    told = attributes(span)
+    assert (told[schema.COST_USD], told[schema.COST_SOURCE]) == (2.5e-06, "machine")
 
 
 @pytest.mark.parametrize("cost", [-1, "much", True, 1e30, None, {}])

@@ -177,7 +177,11 @@ HW_VENDOR = _hardware("hw.vendor", "Its maker.")
 HW_PARENT = _hardware("hw.parent", "UUID of the GPU this is a part of.")
 HW_GPU_TASK = _key("semconv hardware/gpu", "hw.gpu.task", "`general`.")
 
-LOCAL_COST_USD = _ours("o11y.local.cost.usd", "US dollars of a local model's work.")
+LOCAL_COST_USD = _ours(
+    "o11y.local.cost.usd",
+    "US dollars of a local model's work; those that llm-proxy bills are `o11y.cost.usd` too.",
+)
+ENERGY_JOULES = _ours("o11y.energy.joules", "Energy of a local model's work, as its GPU counts it.")
 ADMISSION_DECISION = _ours("o11y.admission.decision", "`allowed` or `refused`.")
 ADMISSION_REASON = _ours("o11y.admission.reason", "Why a call was refused: a code.")
 

@@ -242,9 +242,15 @@ MODEL_TOKENS = _model_original.counter("model_tokens_generated", "{token}", LABE
 _local_cost = Emitted(_INFERENCE_SVC)
 MODEL_COST = _local_cost.counter(
     "model_cost_usd", "{USD}", LABEL_MODEL, LABEL_OPERATION, LABEL_TENANT
-)("Cost of the local model's work in US dollars, by the time of the machine; with a price only.")
+)("Cost of the local model's work in US dollars, by the machine's price; with one only.")
 MODEL_IDLE_COST = _local_cost.counter("model_idle_cost_usd", "{USD}")(
-    "Cost of the time that nobody worked for; with a price only."
+    "Cost of the time in which nobody worked; with a price only."
+)
+MODEL_ENERGY = _local_cost.counter("model_energy", "J", LABEL_MODEL, LABEL_OPERATION, LABEL_TENANT)(
+    "Energy of the local model's work, where the GPU counts it."
+)
+MODEL_IDLE_ENERGY = _local_cost.counter("model_idle_energy", "J")(
+    "Energy of the time in which nobody worked."
 )
 MODEL_REQUEST_DURATION = _gen_ai_server.histogram(
     "gen_ai.server.request.duration", "s", SECONDS, ERROR_TYPE
