@@ -1,5 +1,6 @@
 """Keys as people write and read them: in requests, answers and files."""
 
+import json
 from datetime import datetime
 from typing import Annotated
 
@@ -17,7 +18,7 @@ from gateway.allowance import Budgets, Limits
 from gateway.keys.key import Key, parse
 from gateway.tenants import Tenant as TenantAllowance
 from o11y.contracts import ModelName
-from o11y.telemetry.identity import MAX_MODELS_LENGTH, length_in_header
+from o11y.telemetry.identity import MAX_MODELS_IN_HEADER, MAX_MODELS_LENGTH, length_in_header
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[\x20-\x7e]+$")]
 Tenant = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -25,11 +26,10 @@ Route = Annotated[str, StringConstraints(pattern=r"^/[\x21-\x7e]{0,199}$")]
 
 
 def _fits(models: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    if models is not None and length_in_header(models) > MAX_MODELS_LENGTH:
-        raise ValueError(
-            f"the names have more than {MAX_MODELS_LENGTH} characters together, as they stand in a "
-            "header"
-        )
+    if models is not None and len(json.dumps(models)) > MAX_MODELS_LENGTH:
+        raise ValueError(f"the names have more than {MAX_MODELS_LENGTH} characters together")
+    if models is not None and length_in_header(models) > MAX_MODELS_IN_HEADER:
+        raise ValueError(f"the names have more than {MAX_MODELS_IN_HEADER} characters in a header")
     return models
 
 

@@ -39,7 +39,10 @@ _NAMES = {
 _MODELS = "o11y.key.models"
 """Baggage with the models that the caller's key may name, as JSON; it is on no span."""
 
-MAX_MODELS_LENGTH = 4000
+MAX_MODELS_LENGTH = 2000
+"""Longest such list in characters."""
+
+MAX_MODELS_IN_HEADER = 4000
 """Longest such list as it stands in the header: the propagator would drop what is longer."""
 
 _KEY = context.create_key("o11y-who")
