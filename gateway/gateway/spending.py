@@ -14,12 +14,12 @@ from opentelemetry.metrics import Observation
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from accounting.budget import Budget, budgets_of
+from accounting.budget import Budget
 from accounting.database import Migrated
 from accounting.money import dollars
 from accounting.records import Owner
 from accounting.usage import Sums, sums
-from gateway.allowance import Budgets
+from gateway.allowance import Budgets, budgets_for
 from gateway.keys.key import Key
 from o11y.telemetry import schema
 from o11y.telemetry.signals import Telemetry
@@ -114,11 +114,10 @@ class Spending:
             tenants.setdefault(key.tenant, None)
             is_only = names[key.tenant, key.name] == 1
             label = key.name if is_only else f"{key.name} ({key.id})"
-            usd = key.budgets.usd() if key.budgets else None
-            yield Account(("key", key.id), key.tenant, label, budgets_of("key", key.id, usd))
-        for name, budgets in tenants.items():
-            usd = budgets.usd() if budgets else None
-            yield Account(("tenant", name), name, ALL, budgets_of("tenant", name, usd))
+            budgets = budgets_for("key", key.id, key.budgets)
+            yield Account(("key", key.id), key.tenant, label, budgets)
+        for name, given in tenants.items():
+            yield Account(("tenant", name), name, ALL, budgets_for("tenant", name, given))
 
     def _warn(self, accounts: Iterable[Account]) -> None:
         warnings: dict[Owner, str] = {}

@@ -44,8 +44,8 @@ class TenantStore:
     def put(self, tenant: Tenant) -> None:
         """Make a tenant's allowance what is given."""
         values = {
-            "limits": tenant.limits and tenant.limits.model_dump(mode="json", exclude_none=True),
-            "budgets": tenant.budgets and tenant.budgets.model_dump(mode="json", exclude_none=True),
+            "limits": tenant.limits and tenant.limits.stored(),
+            "budgets": tenant.budgets and tenant.budgets.stored(),
         }
         with self._database.ready().begin() as connection:
             begin(connection)

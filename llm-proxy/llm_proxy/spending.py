@@ -18,7 +18,7 @@ from accounting.records import INTERRUPTED, OK, Begun, Row
 from llm_proxy.bound import most_usd
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Request
-from llm_proxy.tokens import Tokens
+from llm_proxy.tokens import Tokens, guess
 from o11y.contracts import BUDGET_HEADER
 from o11y.telemetry import identity, schema
 from o11y.telemetry.signals import Telemetry
@@ -41,9 +41,7 @@ class Spending:
         """The model that answered last, by provider and the model that was asked for."""
         self._refused = telemetry.counter(schema.ADMISSION_REFUSED)
         if ledger:
-            telemetry.observable_gauge(schema.LEDGER_QUEUE, self._observe_queue)
-            telemetry.observable_gauge(schema.LEDGER_LAG, self._observe_lag)
-            telemetry.observable_counter(schema.LEDGER_RECOVERED, self._observe_recovered)
+            _observe(ledger, telemetry)
 
     async def begin(self, request: Request, provider: Provider, model: str) -> "Charge":
         """Reserve the most that an attempt can cost, and write down that it begins.
@@ -97,14 +95,11 @@ class Spending:
         except StoreUnavailable as error:
             raise unavailable("budgets can't be checked: the database is away") from error
 
-    def _observe_queue(self) -> Iterable[Observation]:
-        return [Observation(self._ledger.waiting if self._ledger else 0)]
 
-    def _observe_lag(self) -> Iterable[Observation]:
-        return [Observation(self._ledger.lag_seconds if self._ledger else 0.0)]
-
-    def _observe_recovered(self) -> Iterable[Observation]:
-        return [Observation(self._ledger.recovered if self._ledger else 0)]
+def _observe(ledger: Ledger, telemetry: Telemetry) -> None:
+    telemetry.observable_gauge(schema.LEDGER_QUEUE, lambda: [Observation(ledger.waiting)])
+    telemetry.observable_gauge(schema.LEDGER_LAG, lambda: [Observation(ledger.lag_seconds)])
+    telemetry.observable_counter(schema.LEDGER_RECOVERED, lambda: [Observation(ledger.recovered)])
 
 
 class Charge:
@@ -152,14 +147,15 @@ def estimate(providers: Iterable[Provider], begun: Begun, typical: int | None) -
     """
     asked = begun.max_output_tokens
     output = typical if typical is not None else asked or 0
-    tokens = Tokens(begun.input_tokens, output if asked is None else min(output, asked))
+    output = output if asked is None else min(output, asked)
+    tokens = Tokens(begun.input_tokens, output, estimated=True)
     cost = None
     for provider in providers:
         if provider.name == begun.provider:
             usd = provider.prices.cost_usd(begun.model, tokens, None)
             usd = Decimal(0) if provider.is_free else usd
             cost = None if usd is None else picodollars(usd)
-    return _row(begun, tokens, cost, None, INTERRUPTED, estimated=True)
+    return _row(begun, tokens, cost, None, INTERRUPTED)
 
 
 def _begun(request: Request, provider: Provider, model: str) -> Begun:
@@ -171,7 +167,7 @@ def _begun(request: Request, provider: Provider, model: str) -> Begun:
         request.operation.name,
         provider.name,
         model,
-        -(-request.input_bytes // 4),
+        guess(request.input_bytes, 0).input,
         request.max_tokens,
         who.get(schema.TENANT_ID),
         who.get(schema.KEY_ID),
@@ -186,8 +182,6 @@ def _row(
     cost: int | None,
     response_model: str | None,
     status: str,
-    *,
-    estimated: bool = False,
 ) -> Row:
     return Row(
         id=begun.id,
@@ -208,7 +202,7 @@ def _row(
         input_audio_tokens=tokens.input_audio,
         output_audio_tokens=tokens.output_audio,
         cost=cost,
-        estimated=estimated or tokens.estimated,
+        estimated=tokens.estimated,
         status=status,
     )
 

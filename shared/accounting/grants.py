@@ -133,12 +133,11 @@ def renew(
     """
     gone = set()
     for owner, (returned, reserved) in sorted(accounts.items()):
-        left = grants.c.amount - returned
         changed = connection.execute(
             update(grants)
             .where(_is(replica, owner))
             .values(
-                amount=case((left > 0, left), else_=literal(0)),
+                amount=_less(returned),
                 reserved=reserved,
                 expires_at=now + TTL,
             )
@@ -151,12 +150,7 @@ def renew(
 def spent(connection: Connection, replica: str, sums: Mapping[Owner, int]) -> None:
     """Take off a replica's grants what was spent of them."""
     for owner, amount in sorted(sums.items()):
-        left = grants.c.amount - amount
-        connection.execute(
-            update(grants)
-            .where(_is(replica, owner))
-            .values(amount=case((left > 0, left), else_=literal(0)))
-        )
+        connection.execute(update(grants).where(_is(replica, owner)).values(amount=_less(amount)))
 
 
 def end(connection: Connection, replica: str) -> None:
@@ -206,6 +200,12 @@ def _estimate(tenant: str | None, key_id: str | None, cost: int, now: datetime) 
         estimated=True,
         status=EXPIRED,
     )
+
+
+def _less(amount: int) -> ColumnElement[int]:
+    """The amount of a grant without so much of it, 0 at least."""
+    left = grants.c.amount - amount
+    return case((left > 0, left), else_=literal(0))
 
 
 def _is(replica: str, owner: Owner) -> ColumnElement[bool]:

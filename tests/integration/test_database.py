@@ -17,8 +17,8 @@ from accounting.database import connect, upgrade
 from gateway.keys.directory import KeyDirectory
 from gateway.keys.key import parse
 from gateway.keys.store import KeyStore
+from tests.support import postgres
 from tests.support.llm import NO_EXPORT
-from tests.support.postgres import postgres, programs
 from tests.support.processes import environment, free_ports, service
 from tests.support.waiting import until
 
@@ -38,13 +38,8 @@ def migrate(url: str) -> None:
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("database")
-    if request.param == "sqlite":
-        yield f"sqlite:///{folder}/o11y.db"
-    elif programs() is None:
-        pytest.skip("needs Debian's postgresql")
-    else:
-        with postgres(folder) as (started, _):
-            yield started
+    with postgres.database(request.param, folder) as found:
+        yield found
 
 
 def test_several_processes_may_migrate_at_once(url: str, store: KeyStore) -> None:
@@ -102,9 +97,9 @@ def test_the_command_and_the_gateway_share_the_database(url: str, tmp_path: Path
 
 
 def test_a_server_that_hangs_takes_nothing_from_who_is_known(tmp_path: Path) -> None:
-    if programs() is None:
+    if postgres.programs() is None:
         pytest.skip("needs Debian's postgresql")
-    with postgres(tmp_path) as (url, server):
+    with postgres.postgres(tmp_path) as (url, server):
         with closing(KeyStore(connect(url))) as store:
             _, text = store.create("web", "acme")
         settings = {"DATABASE_URL": url, "SEED_CORPUS": "false", **NO_EXPORT}

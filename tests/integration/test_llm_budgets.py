@@ -21,11 +21,10 @@ from accounting.database import connect
 from accounting.money import DOLLAR, dollars, picodollars
 from accounting.records import INTERRUPTED
 from accounting.tables import grants, ledger, spend
-from tests.support import openai_standin
+from tests.support import openai_standin, postgres
 from tests.support.accounting import headers
 from tests.support.llm import Call, chat, llm_proxy, post, provider
 from tests.support.openai_standin import Standin, Step
-from tests.support.postgres import postgres, programs
 from tests.support.processes import Service
 from tests.support.waiting import until
 
@@ -41,13 +40,8 @@ def database(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("database")
-    if request.param == "sqlite":
-        yield f"sqlite:///{folder}/o11y.db"
-    elif programs() is None:
-        pytest.skip("needs Debian's postgresql")
-    else:
-        with postgres(folder) as (url, _):
-            yield url
+    with postgres.database(request.param, folder) as found:
+        yield found
 
 
 @pytest.fixture
@@ -56,16 +50,10 @@ def standin() -> Iterator[Standin]:
         yield running
 
 
-def one(database: str, folder: Path, standin: Standin, **settings: str) -> "LlmProxy":
-    return LlmProxy(database, folder, standin, settings)
-
-
 class LlmProxy:
     """Starts llm-proxy with a database; replicas share the folder of their journals."""
 
-    def __init__(
-        self, database: str, folder: Path, standin: Standin, settings: dict[str, str]
-    ) -> None:
+    def __init__(self, database: str, folder: Path, standin: Standin, **settings: str) -> None:
         self._folder = folder
         self._standin = standin
         self._settings = {
@@ -126,7 +114,7 @@ def test_200_calls_at_once_over_3_replicas_pass_no_budget(
     budgets = [Budget("key", key, "day", limit), Budget("tenant", key, "month", DOLLAR)]
     given = headers(budgets, key, key)
     with ExitStack() as stack:
-        starter = one(database, tmp_path, standin)
+        starter = LlmProxy(database, tmp_path, standin)
         urls = [starter.start(stack).url for _ in range(3)]
         for stream in (False, True):
             calls = [chat(max_tokens=5000, stream=stream) for _ in range(100)]
@@ -158,7 +146,7 @@ def test_a_kill_under_load_takes_no_cent_from_the_ledger(
     standin.default = Step(pace=0.005, latency=0.02, usage=USED)
     tenant = f"kill{secrets.token_hex(4)}"
     given = headers([Budget("tenant", tenant, "total", DOLLAR)], tenant, tenant)
-    starter = one(database, tmp_path, standin)
+    starter = LlmProxy(database, tmp_path, standin)
     with ExitStack() as stack:
         killed = starter.start(stack)
         with ThreadPoolExecutor(1) as pool:
@@ -206,7 +194,7 @@ def test_while_the_database_is_away_answers_are_given_and_rows_wait(
     """Calls without a budget: the ledger costs them a line in a file."""
     away = tmp_path / "nowhere"
     away.write_text("a file, where a folder should be")
-    starter = one(f"sqlite:///{away}/o11y.db", tmp_path, standin)
+    starter = LlmProxy(f"sqlite:///{away}/o11y.db", tmp_path, standin)
     with ExitStack() as stack:
         proxy = starter.start(stack)
         assert at_once([proxy.url], [chat() for _ in range(20)])[200] == 20
@@ -226,7 +214,7 @@ def test_a_price_that_nobody_knows_is_refused_or_passes_as_it_is_set(
     given = headers([Budget("key", "k", "day", DOLLAR)])
     database = f"sqlite:///{tmp_path}/o11y.db"
     with ExitStack() as stack:
-        proxy = one(database, tmp_path, standin, BUDGET_UNKNOWN_PRICE=passes).start(stack)
+        proxy = LlmProxy(database, tmp_path, standin, BUDGET_UNKNOWN_PRICE=passes).start(stack)
         answer = post(proxy.url, chat(model="house-model"), **given)
     assert answer.status_code == status
     if status == 422:
@@ -258,7 +246,7 @@ def test_a_storm_with_kills_leaves_no_cent_unaccounted(tmp_path: Path, standin: 
     """Streams, cut ones, retries, refusals of the provider and of the budget, while one of two
     replicas and then the database are killed and come back.
     """
-    if programs() is None:
+    if postgres.programs() is None:
         pytest.skip("needs Debian's postgresql")
     standin.default = Step(pace=0.002, latency=0.01, usage=USED)
     budget = picodollars(Decimal("0.9"))
@@ -269,8 +257,8 @@ def test_a_storm_with_kills_leaves_no_cent_unaccounted(tmp_path: Path, standin: 
         steps = kind.pop("steps", ())
         calls.append(chat(*steps, **{"max_tokens": 5000, **kind}))
     with ExitStack() as stack:
-        database, process = stack.enter_context(postgres(tmp_path))
-        starter = LlmProxy(database, tmp_path, standin, {"BUDGET_STORE_FAILURE": "refuse"})
+        database, process = stack.enter_context(postgres.postgres(tmp_path))
+        starter = LlmProxy(database, tmp_path, standin)
         first, second = starter.start(stack), starter.start(stack)
         with ThreadPoolExecutor(1) as pool:
             for part in range(3):

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from tests.support.processes import free_ports
 from tests.support.waiting import until
@@ -48,6 +49,18 @@ def postgres(folder: Path) -> Iterator[tuple[str, int]]:
         server.send_signal(signal.SIGINT)
         server.wait(30)
         shutil.rmtree(data)
+
+
+@contextmanager
+def database(kind: str, folder: Path) -> Iterator[str]:
+    """The URL of an empty database, `sqlite` or `postgresql`; skips where there is no server."""
+    if kind == "sqlite":
+        yield f"sqlite:///{folder}/o11y.db"
+    elif programs() is None:
+        pytest.skip("needs Debian's postgresql")
+    else:
+        with postgres(folder) as (url, _):
+            yield url
 
 
 def _answers(url: str) -> bool:

@@ -4,13 +4,13 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Literal
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from accounting.budget import Budget, budgets_of
+from accounting.budget import Budget
 from accounting.database import connect, sqlite_file
+from gateway.allowance import Budgets, budgets_for
 from gateway.keys.key import NOBODY, Key, parse
 from gateway.keys.store import KeyStore
 from gateway.limits.store import Limited
@@ -97,8 +97,8 @@ class KeyDirectory:
         keys = {key.id: key for key in self.store.all()}
         tenants = self.tenant_store.all()
         self._budgets = {
-            key.id: budgets_of("key", key.id, _usd(key))
-            + budgets_of("tenant", key.tenant, _usd(tenants.get(key.tenant)))
+            key.id: budgets_for("key", key.id, key.budgets)
+            + budgets_for("tenant", key.tenant, _tenants_budgets(tenants.get(key.tenant)))
             for key in keys.values()
         }
         self._limits = {
@@ -149,8 +149,8 @@ def _limited(tenant: Tenant | None) -> tuple[Limited, ...]:
     return (Limited(("tenant", tenant.name), tenant.limits, tenant.name),)
 
 
-def _usd(owner: Key | Tenant | None) -> dict[str, Decimal] | None:
-    return owner.budgets.usd() if owner and owner.budgets else None
+def _tenants_budgets(tenant: Tenant | None) -> Budgets | None:
+    return tenant.budgets if tenant else None
 
 
 def _refused(code: str) -> Problem:

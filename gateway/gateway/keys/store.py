@@ -115,7 +115,7 @@ def _row(key: Key) -> dict[str, Any]:
     for name in ("models", "routes"):
         row[name] = None if row[name] is None else list(row[name])
     for name in ("limits", "budgets"):
-        row[name] = row[name] and row[name].model_dump(mode="json", exclude_none=True)
+        row[name] = row[name] and row[name].stored()
     return row
 
 
