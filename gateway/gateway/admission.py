@@ -9,6 +9,7 @@ from pydantic import SecretStr
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from accounting.budget import with_budgets
+from accounting.caller import with_key
 from gateway.keys.directory import KeyDirectory
 from gateway.keys.key import PREFIX, Key
 from gateway.limits import limiter, tokens
@@ -77,7 +78,7 @@ class AdmissionMiddleware:
             await self._app(scope, receive, send)
             return
         self._decided(None)
-        known = identity.with_key(context.get_current(), key.tenant, key.id, key.models)
+        known = with_key(context.get_current(), key.tenant, key.id, key.models)
         if budgets := self._directory.budgets(key):
             known = with_budgets(known, budgets)
         trace.get_current_span().set_attributes(identity.attributes(known))

@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from gateway.backends import Backends
-from gateway.caller import query_identity
+from gateway.caller import identify, query_identity
 from gateway.contracts import (
     ChatAnswer,
     ChatRequest,
@@ -24,7 +24,6 @@ from gateway.contracts import (
 from gateway.pipeline import Pipeline
 from o11y.contracts import LocalInferenceAnswer, LocalInferenceRequest
 from o11y.http import deadline
-from o11y.telemetry.identity import identify
 from o11y.web.openapi import EVENT_STREAM, errors
 from o11y.web.problems import Problem
 

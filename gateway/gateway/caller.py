@@ -13,11 +13,12 @@ from urllib.parse import parse_qsl
 import msgspec
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
+from opentelemetry import context, trace
 from pydantic import TypeAdapter, ValidationError
 from starlette.types import Scope
 
 from o11y.contracts import Identity
-from o11y.telemetry.identity import MAX_LENGTH, identify
+from o11y.telemetry.identity import MAX_LENGTH, attributes, with_identity
 from o11y.web.problems import from_validation
 
 _identity: TypeAdapter[str] = TypeAdapter(Identity)
@@ -52,6 +53,17 @@ class _Body(msgspec.Struct):
 
 
 _body = msgspec.json.Decoder(_Body)
+
+
+def identify(user_id: str | None, session_id: str | None = None) -> None:
+    """Do the rest of this request as this user and session; the span already open is told as well.
+
+    It ends with the request: the middleware of the server span puts the context back.
+    """
+    if user_id or session_id:
+        identified = with_identity(context.get_current(), user_id, session_id)
+        context.attach(identified)
+        trace.get_current_span().set_attributes(attributes(identified))
 
 
 def identify_by_query(scope: Scope) -> None:

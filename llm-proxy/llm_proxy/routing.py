@@ -3,9 +3,9 @@
 import time
 from collections.abc import Sequence
 
+from accounting.caller import allowed_models
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Request
-from o11y.telemetry import identity
 from o11y.web.problems import Problem
 
 RELEARN_SECONDS = 5.0
@@ -34,7 +34,7 @@ class Routing:
         await self.learn_models()
         embeds = request.operation.embeds
         found = self._embedding(request.model) if embeds else self._generating(request.model)
-        allowed = identity.allowed_models()
+        allowed = allowed_models()
         if allowed is None or request.model in allowed:
             return found
         permitted = [(provider, model) for provider, model in found if model in allowed]

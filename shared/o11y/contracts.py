@@ -5,7 +5,7 @@ same words. The gateway's own API is in `gateway.contracts`.
 """
 
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -15,7 +15,6 @@ from pydantic import (
     Field,
     StringConstraints,
     field_validator,
-    model_validator,
 )
 
 from o11y.telemetry.identity import MAX_LENGTH
@@ -163,40 +162,6 @@ class StoreAnswer(BaseModel):
     total_documents: int
     ids: list[str]
     duration_seconds: float
-
-
-class StoreRequest(Body):
-    """Documents with their vectors; equal documents without ids get equal ids."""
-
-    documents: list[Text] = Field(min_length=1, max_length=MAX_TEXTS)
-    embeddings: list[Vector] = Field(min_length=1, max_length=MAX_TEXTS)
-    embedding_model: ModelName
-    metadata: list[NewMetadata] | None = None
-    ids: list[Identity] | None = None
-
-    @model_validator(mode="after")
-    def one_a_document(self) -> Self:
-        given = (("embeddings", self.embeddings), ("metadata", self.metadata), ("ids", self.ids))
-        for name, values in given:
-            if values is not None and len(values) != len(self.documents):
-                raise ValueError(
-                    f"{name} has {len(values)} entries for {len(self.documents)} documents"
-                )
-        if len({len(vector) for vector in self.embeddings}) > 1:
-            raise ValueError("embeddings have different lengths")
-        return self
-
-
-class VectorSearchRequest(Body):
-    """`caller_filters` when the gateway's caller chose the filter: only they can say whether it is
-    right that nothing is found.
-    """
-
-    embedding: Vector
-    embedding_model: ModelName
-    n_results: int = Field(5, ge=1, le=MAX_RESULTS)
-    filter_metadata: dict[str, Any] | None = None
-    caller_filters: bool = False
 
 
 class SearchResult(BaseModel):

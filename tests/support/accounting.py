@@ -7,9 +7,9 @@ from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
 
 from accounting.budget import Budget, Period, with_budgets
+from accounting.caller import with_key
 from accounting.money import DOLLAR
 from accounting.records import Row
-from o11y.telemetry import identity
 
 
 def row(name: str, cost: int | None = 1, key: str | None = "k", tenant: str | None = "t") -> Row:
@@ -41,7 +41,7 @@ def budgets(key_usd: int = 1, tenant_usd: int = 2, period: Period = "day") -> li
 
 def headers(given: Iterable[Budget], key: str = "k", tenant: str = "t") -> dict[str, str]:
     """The headers of a call that the gateway let in with a key that has these budgets."""
-    context = with_budgets(identity.with_key(Context(), tenant, key, None), given)
+    context = with_budgets(with_key(Context(), tenant, key, None), given)
     carrier: dict[str, str] = {}
     W3CBaggagePropagator().inject(carrier, context)
     return carrier

@@ -4,15 +4,10 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from o11y.contracts import (
-    ServiceHealth,
-    StoreAnswer,
-    StoreRequest,
-    VectorSearchAnswer,
-    VectorSearchRequest,
-)
+from o11y.contracts import ServiceHealth, StoreAnswer, VectorSearchAnswer
 from o11y.web.openapi import errors
 from o11y.web.problems import Problem
+from vector_svc.requests import StoreRequest, VectorSearchRequest
 from vector_svc.retrieval import Retrieval
 
 

@@ -11,7 +11,7 @@ from opentelemetry.metrics import Observation
 from opentelemetry.trace import SpanKind
 from opentelemetry.util.genai.types import RetrievalDocument
 
-from o11y.contracts import StoreAnswer, StoreRequest, VectorSearchAnswer, VectorSearchRequest
+from o11y.contracts import StoreAnswer, VectorSearchAnswer
 from o11y.http import deadline
 from o11y.telemetry import schema
 from o11y.telemetry.bounded import OVERFLOW, Bounded
@@ -20,6 +20,7 @@ from o11y.telemetry.signals import Telemetry
 from o11y.web.problems import out_of_time, unavailable
 from vector_svc.collection import Binding, VectorCollection
 from vector_svc.collections import Collections
+from vector_svc.requests import StoreRequest, VectorSearchRequest
 
 DB_SYSTEM = "chroma"
 

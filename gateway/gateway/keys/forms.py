@@ -14,11 +14,11 @@ from pydantic import (
     StringConstraints,
 )
 
+from accounting.caller import MAX_MODELS_IN_HEADER, MAX_MODELS_LENGTH, length_in_header
 from gateway.allowance import Budgets, Limits
 from gateway.keys.key import Key, parse
 from gateway.tenants import Tenant as TenantAllowance
 from o11y.contracts import ModelName
-from o11y.telemetry.identity import MAX_MODELS_IN_HEADER, MAX_MODELS_LENGTH, length_in_header
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[\x20-\x7e]+$")]
 Tenant = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]

@@ -28,7 +28,7 @@ from o11y.http.transport import port_of, read_and_close
 from o11y.telemetry import identity, schema
 from o11y.telemetry.environment import opt_into_stable_names
 from o11y.telemetry.error_types import error_type
-from o11y.telemetry.instruments import NO_LABELS, BoundHistogram, Labels, Value
+from o11y.telemetry.instruments import NO_LABELS, Histogram, Labels, Value
 from o11y.telemetry.signals import Telemetry
 from o11y.telemetry.stopwatch import Stopwatch
 
@@ -115,14 +115,13 @@ class AttemptTransport(httpx2.AsyncBaseTransport):
     def __init__(self, telemetry: Telemetry, inner: httpx2.AsyncBaseTransport) -> None:
         self._inner = inner
         self._duration = telemetry.histogram(schema.HTTP_CLIENT_DURATION)
-        self._known: dict[tuple[object, ...], BoundHistogram] = {}
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """The response of an attempt when its head has come."""
         call: Call | None = request.extensions.get(CALL)
         if call is None:
             return await self._inner.handle_async_request(request)
-        attempt = Attempt(self, request, call)
+        attempt = Attempt(self._duration, request, call)
         call.left = deadline.limit(call.seconds)
         until = asyncio.get_running_loop().time() + call.left
         if call.internal:
@@ -147,14 +146,6 @@ class AttemptTransport(httpx2.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
-
-    def series(self, labels: Labels, outcome: Labels) -> BoundHistogram:
-        """The bound histogram for an attempt with these labels that ended so."""
-        key = (*labels.values(), *outcome.items())
-        found = self._known.get(key)
-        if found is None:
-            found = self._known[key] = self._duration.bind({**labels, **outcome})
-        return found
 
 
 class _ReadingTransport(httpx2.AsyncBaseTransport):
@@ -230,10 +221,10 @@ class Attempt:
     That of a call that is billed ends when `settle` was called as well.
     """
 
-    def __init__(self, transport: AttemptTransport, request: httpx2.Request, call: Call) -> None:
+    def __init__(self, duration: Histogram, request: httpx2.Request, call: Call) -> None:
         self.idle_seconds = call.idle_seconds
         """Longest wait for the next piece of the body."""
-        self._transport = transport
+        self._duration = duration
         self._watch = Stopwatch()
         self._span: Span = request.extensions.get(SPAN, INVALID_SPAN)
         self._labels: dict[str, Value] = {
@@ -282,9 +273,8 @@ class Attempt:
         self._span.set_attributes(self._outcome)
         if schema.ERROR_TYPE in self._outcome:
             self._span.set_status(StatusCode.ERROR)
-        self._transport.series(self._labels, self._outcome).record(
-            self._seconds, self._span.get_span_context()
-        )
+        labels = {**self._labels, **self._outcome}
+        self._duration.record(self._seconds, labels, self._span.get_span_context())
         self._span.end(_end_ns(self._span, self._seconds))
 
 

@@ -8,12 +8,9 @@ OTEL_PROPAGATORS may leave baggage out, but for callers with a key: what a key m
 documents it sees, is no matter of telemetry.
 """
 
-import json
-from collections.abc import Mapping, MutableMapping, Sequence
-from typing import NamedTuple
-from urllib.parse import quote_plus
+from collections.abc import Mapping, MutableMapping
 
-from opentelemetry import baggage, context, propagate, trace
+from opentelemetry import baggage, context, propagate
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import Span, SpanProcessor
@@ -36,40 +33,19 @@ _NAMES = {
     schema.TENANT_ID: (schema.TENANT_ID,),
     schema.KEY_ID: (schema.KEY_ID,),
 }
-_MODELS = "o11y.key.models"
-"""Baggage with the models that the caller's key may name, as JSON; it is on no span."""
-
-MAX_MODELS_LENGTH = 2000
-"""Longest such list in characters."""
-
-MAX_MODELS_IN_HEADER = 4000
-"""Longest such list as it stands in the header: the propagator would drop what is longer."""
-
 _KEY = context.create_key("o11y-who")
 _BAGGAGE = W3CBaggagePropagator()
 BAGGAGE = "baggage"
 """The header."""
 
-
-class _Identity(NamedTuple):
-    """The identity in a context, as every span and log line needs it."""
-
-    attributes: dict[str, str]
-    tenant: str | None
-
-
-_NOBODY = _Identity({}, None)
-
-
-def _of(parent: Context | None) -> _Identity:
-    found = (context.get_current() if parent is None else parent).get(_KEY, _NOBODY)
-    assert isinstance(found, _Identity)
-    return found
+_NOBODY: dict[str, str] = {}
 
 
 def attributes(parent: Context | None = None) -> dict[str, str]:
     """The attributes that say who, under every name they are known by. Not to be changed."""
-    return _of(parent).attributes
+    found = (context.get_current() if parent is None else parent).get(_KEY, _NOBODY)
+    assert isinstance(found, dict)
+    return found
 
 
 def with_attributes(parent: Context) -> Context:
@@ -80,9 +56,7 @@ def with_attributes(parent: Context) -> Context:
         value = given.get(key)
         if isinstance(value, str):
             found.update(dict.fromkeys(names, value))
-    if not found:
-        return parent
-    return context.set_value(_KEY, _Identity(found, found.get(schema.TENANT_ID)), parent)
+    return context.set_value(_KEY, found, parent) if found else parent
 
 
 def with_identity(
@@ -103,36 +77,6 @@ def with_identity(
     for key, value in named:
         parent = baggage.set_baggage(key, value, parent)
     return with_attributes(parent)
-
-
-def length_in_header(models: Sequence[str]) -> int:
-    """Characters that a list of models has in the header."""
-    return len(quote_plus(json.dumps(list(models))))
-
-
-def with_key(parent: Context, tenant_id: str, key_id: str, models: Sequence[str] | None) -> Context:
-    """The context of a caller with an API key: the key's tenant, id and models."""
-    parent = baggage.set_baggage(schema.KEY_ID, key_id, parent)
-    if models is not None:
-        parent = baggage.set_baggage(_MODELS, json.dumps(list(models)), parent)
-    return with_identity(parent, tenant_id=tenant_id)
-
-
-def allowed_models() -> frozenset[str] | None:
-    """The models that the caller's key may name; None for any."""
-    given = baggage.get_baggage(_MODELS)
-    return frozenset(json.loads(given)) if isinstance(given, str) else None
-
-
-def identify(user_id: str | None, session_id: str | None = None) -> None:
-    """Do the rest of this request as this user and session; the span already open is told as well.
-
-    It ends with the request: the middleware of the server span puts the context back.
-    """
-    if user_id or session_id:
-        identified = with_identity(context.get_current(), user_id, session_id)
-        context.attach(identified)
-        trace.get_current_span().set_attributes(attributes(identified))
 
 
 def extract(headers: Mapping[str, str]) -> Context:
@@ -160,7 +104,7 @@ class IdentityOnSpans(SpanProcessor):
 
 def tenant() -> str:
     """The tenant that the current request is for, or NO_TENANT."""
-    return _of(None).tenant or NO_TENANT
+    return attributes().get(schema.TENANT_ID, NO_TENANT)
 
 
 class Tenants:

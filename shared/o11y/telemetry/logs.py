@@ -3,14 +3,12 @@
 import json
 import logging
 import sys
-import traceback
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from opentelemetry import trace
 from opentelemetry._logs import Logger, LoggerProvider, SeverityNumber
-from opentelemetry.semconv.attributes import exception_attributes
 
 from o11y.settings import ServiceSettings
 from o11y.telemetry import identity
@@ -131,30 +129,15 @@ class OtlpHandler(logging.Handler):
         found = self._loggers.get(record.name)
         if found is None:
             found = self._loggers[record.name] = self._provider.get_logger(record.name)
-        attributes = {**identity.attributes(), **_extra(record)}
-        if record.exc_info:
-            attributes.update(_exception(record))
         severity = _SEVERITIES.get(record.levelname, SeverityNumber.UNSPECIFIED)
         found.emit(
             timestamp=int(record.created * 1e9),
             severity_number=severity,
             severity_text=severity.name,
             body=record.getMessage(),
-            attributes=attributes,
+            attributes={**identity.attributes(), **_extra(record)},
+            exception=record.exc_info[1] if record.exc_info else None,
         )
-
-
-def _exception(record: logging.LogRecord) -> dict[str, str]:
-    if not record.exc_info or record.exc_info[0] is None:
-        return {}
-    kind, error, _ = record.exc_info
-    return {
-        exception_attributes.EXCEPTION_TYPE: kind.__qualname__,
-        exception_attributes.EXCEPTION_MESSAGE: str(error),
-        exception_attributes.EXCEPTION_STACKTRACE: "".join(
-            traceback.format_exception(*record.exc_info)
-        ),
-    }
 
 
 def configure(settings: ServiceSettings, telemetry: Telemetry) -> None:

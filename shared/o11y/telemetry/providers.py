@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import entry_points, version
 from typing import Any
@@ -63,6 +64,7 @@ def resource_of(service: str) -> Resource:
     return Resource.create({**ours, **OTELResourceDetector().detect().attributes})
 
 
+@dataclass(frozen=True)
 class Providers:
     """The providers of spans, metrics and logs of one process.
 
@@ -70,24 +72,16 @@ class Providers:
     should be emitted at all.
     """
 
-    def __init__(
-        self,
-        resource: Resource,
-        registry: CollectorRegistry,
-        tracers: trace.TracerProvider,
-        meters: metrics.MeterProvider,
-        loggers: _logs.LoggerProvider,
-        exports_logs: bool,
-        reports: LossReports,
-    ) -> None:
-        self.resource = resource
-        self.registry = registry
-        self.tracers = tracers
-        self.meters = meters
-        self.loggers = loggers
-        self.exports_logs = exports_logs
-        self._reports = reports
-        reports.listen()
+    resource: Resource
+    registry: CollectorRegistry
+    tracers: trace.TracerProvider
+    meters: metrics.MeterProvider
+    loggers: _logs.LoggerProvider
+    exports_logs: bool
+    reports: LossReports
+
+    def __post_init__(self) -> None:
+        self.reports.listen()
 
     def become_global(self) -> None:
         """Let libraries that are instrumented for OpenTelemetry use these."""
@@ -110,7 +104,7 @@ class Providers:
             thread.start()
         for thread in threads:
             thread.join(max(until - time.monotonic(), 0))
-        self._reports.stop()
+        self.reports.stop()
 
 
 def of_the_variables(

@@ -27,7 +27,6 @@ from opentelemetry.trace import (
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from o11y.telemetry import identity, schema
-from o11y.telemetry.instruments import BoundHistogram
 from o11y.telemetry.signals import Telemetry
 from o11y.web.exchange import Exchange, is_last, route_of
 from o11y.web.problems import TRACE_HEADER
@@ -94,7 +93,6 @@ class ServerSpanMiddleware:
         self._extract = extract
         self._tracer = telemetry.tracer
         self._duration = telemetry.histogram(schema.HTTP_SERVER_DURATION)
-        self._series: dict[tuple[object, ...], BoundHistogram] = {}
         self._active: Counter[tuple[str, str]] = Counter()
         telemetry.observable_up_down_counter(schema.HTTP_SERVER_ACTIVE, self._observe_active)
 
@@ -176,12 +174,8 @@ class ServerSpanMiddleware:
             schema.PROTOCOL_VERSION: scope.get("http_version", "1.1"),
             **outcome,
         }
-        key = (*labels.items(),)
-        series = self._series.get(key)
-        if series is None:
-            series = self._series[key] = self._duration.bind(labels)
         seconds = exchange.watch.seconds()
-        series.record(seconds, context)
+        self._duration.record(seconds, labels, context)
         span.set_attributes(outcome)
         span.end(exchange.watch.end_ns(seconds))
 

@@ -1,10 +1,14 @@
 """Who a request is for: its body says it, else its query, else its headers, never its baggage."""
 
 import pytest
+from opentelemetry import context, trace
+from opentelemetry.context import Context
 
+from gateway.caller import identify
 from tests.support.gateway_services import CHAT, EMBED, GENERATE, Gateway, Services
-from tests.support.recorded import Lines, attributes
+from tests.support.recorded import Lines, Recorded, attributes
 
+BOTH_NAMES = {"user.id": "ann", "user_id": "ann"}
 ANN = {"user.id": "ann"}
 ALL = {"user.id": "ann", "session.id": "s1"}
 BAGGAGE = {"baggage": "user.id=mallory,tenant=gold"}
@@ -205,3 +209,24 @@ async def test_who_asked_before_is_not_who_asks_now(gateway: Gateway, lines: Lin
     await gateway.post("/chat", {"message": "a", "user_id": "ann"})
     await gateway.post("/chat", {"message": "a"})
     assert [line.get("user.id") for line in lines()] == ["ann", None]
+
+
+def test_who_is_told_late_is_on_the_span_already_open_and_those_to_come(
+    recorded: Recorded,
+) -> None:
+    tracer = recorded.telemetry.tracer
+    token = context.attach(Context())
+    with tracer.start_as_current_span("outer"):
+        identify("ann")
+        with tracer.start_as_current_span("inner"):
+            pass
+    context.detach(token)
+    assert attributes(recorded.span("outer")) == BOTH_NAMES
+    assert attributes(recorded.span("inner")) == BOTH_NAMES
+
+
+def test_nobody_is_no_error() -> None:
+    before = context.get_current()
+    assert not trace.get_current_span().is_recording()
+    identify(None, None)
+    assert context.get_current() is before

@@ -8,10 +8,10 @@ import httpx2
 import pytest
 from opentelemetry import context
 
+from accounting.caller import with_key
 from llm_proxy.requests import read
 from llm_proxy.settings import LOCAL
 from o11y.openai.operations import CHAT, EMBEDDINGS, Operation
-from o11y.telemetry.identity import with_key
 from o11y.web.problems import Problem
 from tests.support.upstream import Caller
 

@@ -6,7 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.contracts import ChatRequest, EmbedRequest, PipelineRequest, SearchRequest
-from o11y.contracts import Body, LocalInferenceRequest, StoreRequest, VectorSearchRequest
+from o11y.contracts import Body, LocalInferenceRequest
+from vector_svc.requests import StoreRequest, VectorSearchRequest
 
 STORE: dict[str, Any] = {"documents": ["a"], "embeddings": [[1.0]], "embedding_model": "m"}
 FIND: dict[str, Any] = {"embedding": [1.0], "embedding_model": "m"}

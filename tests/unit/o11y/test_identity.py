@@ -1,11 +1,10 @@
 """Who a request is for, on every span and for the metrics of tenants."""
 
 import pytest
-from opentelemetry import baggage, context, trace
-from opentelemetry.context import Context
+from opentelemetry import baggage
 
 from o11y.telemetry.bounded import OVERFLOW
-from o11y.telemetry.identity import NO_TENANT, Tenants, attributes, extract, identify, tenant
+from o11y.telemetry.identity import NO_TENANT, Tenants, attributes, extract, tenant
 from tests.support import recorded as recording
 from tests.support.recorded import Recorded
 from tests.support.whose import identified
@@ -54,27 +53,6 @@ def test_spans_below_carry_it_too(recorded: Recorded) -> None:
 def test_who_is_not_given_anew_stays() -> None:
     with identified("ann", "s1", "acme"), identified("bob", None):
         assert attributes() == {"user.id": "bob", "user_id": "bob", **SESSION, **TENANT}
-
-
-def test_who_is_told_late_is_on_the_span_already_open_and_those_to_come(
-    recorded: Recorded,
-) -> None:
-    tracer = recorded.telemetry.tracer
-    token = context.attach(Context())
-    with tracer.start_as_current_span("outer"):
-        identify("ann")
-        with tracer.start_as_current_span("inner"):
-            pass
-    context.detach(token)
-    assert recording.attributes(recorded.span("outer")) == ANN
-    assert recording.attributes(recorded.span("inner")) == ANN
-
-
-def test_nobody_is_no_error() -> None:
-    before = context.get_current()
-    assert not trace.get_current_span().is_recording()
-    identify(None, None)
-    assert context.get_current() is before
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client import generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from accounting.caller import with_key
 from o11y.telemetry import identity
 from o11y.telemetry.bounded import OVERFLOW
 from o11y.telemetry.signals import Telemetry
@@ -163,7 +164,7 @@ def of(tenant: str, key: str | None = "k") -> dict[str, str]:
     """The headers of a call of a tenant, by a key or without one."""
     known = identity.with_identity(Context(), tenant_id=tenant)
     if key:
-        known = identity.with_key(Context(), tenant, key, None)
+        known = with_key(Context(), tenant, key, None)
     carrier: dict[str, str] = {}
     W3CBaggagePropagator().inject(carrier, known)
     return carrier

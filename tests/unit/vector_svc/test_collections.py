@@ -9,7 +9,7 @@ from chromadb.api import ClientAPI
 from opentelemetry import context
 from opentelemetry.context import Context
 
-from o11y.telemetry import identity
+from accounting.caller import with_key
 from vector_svc.collection import VectorCollection
 from vector_svc.collections import MOST_OPEN, Collections
 
@@ -35,7 +35,7 @@ def database(tmp_path: Path) -> Database:
 
 
 def of(collections: Collections, tenant: str) -> VectorCollection:
-    token = context.attach(identity.with_key(Context(), tenant, "k", None))
+    token = context.attach(with_key(Context(), tenant, "k", None))
     try:
         return collections.current()
     finally:
