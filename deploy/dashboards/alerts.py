@@ -98,7 +98,7 @@ ALERTS = [
     Alert(
         "BudgetUsedUp",
         f"{spending.used({})} >= 1 or ({spending.used({})} >= 0.95"
-        f" and on () ({happened(schema.ADMISSION_REFUSED, where=OVER_BUDGET)}))",
+        f" and on (tenant) ({happened(schema.ADMISSION_REFUSED, ['tenant'], OVER_BUDGET)}))",
         "0m",
         "ticket",
         f"{BUDGET_NAME} is used up: {{{{ $value | humanizePercentage }}}}",

@@ -17,6 +17,7 @@ from gateway.limits.limiter import Limiter, Permit, RateLimited
 from gateway.spending import Spending
 from o11y.contracts import BUDGET_WARNING_HEADER
 from o11y.telemetry import identity, schema
+from o11y.telemetry.identity import NO_TENANT, Tenants
 from o11y.telemetry.signals import Telemetry
 from o11y.web import problems
 from o11y.web.problems import Problem
@@ -56,12 +57,14 @@ class AdmissionMiddleware:
         self._limiter = limits
         self._admin_key = admin_key
         self._refused = telemetry.counter(schema.ADMISSION_REFUSED)
+        self._tenants = Tenants()
         self._public = PROBES | ({"/metrics"} if metrics_are_public else set())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in self._public:
             await self._app(scope, receive, send)
             return
+        key: Key | None = None
         try:
             key = self._admit(scope)
             permit = await self._permit(key, scope) if key else None
@@ -69,7 +72,9 @@ class AdmissionMiddleware:
             problems.report(problem)
             self._decided(problem.code)
             if problem.status < 500:
-                self._refused.add(1, {schema.LABEL_REASON: problem.code})
+                tenant = self._tenants.label(key.tenant if key else NO_TENANT)
+                labels = {schema.LABEL_REASON: problem.code, schema.LABEL_TENANT: tenant}
+                self._refused.add(1, labels)
             if isinstance(problem, RateLimited) and scope["path"].startswith("/v1/"):
                 problem = problem.as_openai()
             await problems.answer(problem, scope["path"])(scope, receive, send)

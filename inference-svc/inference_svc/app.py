@@ -3,14 +3,15 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 
 import torch
 from fastapi import FastAPI
 
+from accounting.settings import ledger as ledger_of
 from inference_svc import allocator, device, local_api, model, openai_api, sizing, threads
-from inference_svc.cost import Costs, price
+from inference_svc.cost import Costs, estimate, price
 from inference_svc.device import Device
 from inference_svc.embedder import Embedder
 from inference_svc.engine import Engine
@@ -54,9 +55,10 @@ def build(settings: Settings, telemetry: Telemetry) -> Service:
     batching.handlers.clear()
     batching.propagate = True
     batching.setLevel("WARNING")
-    costs = Costs(
-        price(settings.local_usd_per_hour, settings.usd_per_kwh, most_watts), machine, telemetry
-    )
+    its_price = price(settings.local_usd_per_hour, settings.usd_per_kwh, most_watts)
+    most_seconds = max(settings.request_timeout_seconds, settings.stream_timeout_seconds)
+    ledger = ledger_of(settings, partial(estimate, its_price, most_seconds), "inference-svc")
+    costs = Costs(its_price, machine, telemetry, ledger)
     loading = partial(load, settings, chosen, telemetry, costs, machine)
     engine, embedder = threads.submit("load", loading).result()
     generator = Generator(engine, telemetry, costs)
@@ -68,16 +70,17 @@ def build(settings: Settings, telemetry: Telemetry) -> Service:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        engine.start()
-        gpus.start()
-        watching = asyncio.create_task(watch())
-        try:
-            yield
-        finally:
-            watching.cancel()
-            await engine.stop()
-            embedder.close()
-            await asyncio.to_thread(gpus.close)
+        async with ledger.running() if ledger else nullcontext():
+            engine.start()
+            gpus.start()
+            watching = asyncio.create_task(watch())
+            try:
+                yield
+            finally:
+                watching.cancel()
+                await engine.stop()
+                embedder.close()
+                await asyncio.to_thread(gpus.close)
 
     async def ready() -> str | None:
         return engine.failure()
@@ -87,7 +90,7 @@ def build(settings: Settings, telemetry: Telemetry) -> Service:
         telemetry,
         [
             local_api.router(generator, embedder, prompts, gpus, seconds),
-            openai_api.router(generator, embedder, prompts, seconds, costs.price),
+            openai_api.router(generator, embedder, prompts, seconds),
             metrics_router(telemetry.registry),
         ],
         lifespan,

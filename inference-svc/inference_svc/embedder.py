@@ -17,12 +17,12 @@ from opentelemetry.trace import SpanKind
 from sentence_transformers import SentenceTransformer
 
 from inference_svc.batching import Batcher
-from inference_svc.cost import Costs
+from inference_svc.cost import PROVIDER, Costs
 from inference_svc.device import Device
-from inference_svc.generation import PROVIDER
 from inference_svc.machine import Consumption, Machine
 from inference_svc.settings import MAX_WINDOWS
 from o11y.telemetry import schema
+from o11y.telemetry.error_types import error_type
 from o11y.telemetry.genai import Operation
 from o11y.telemetry.signals import Telemetry
 from o11y.web.problems import Problem
@@ -110,16 +110,21 @@ class Embedder:
             ids = self._ids(texts) if is_short else await asyncio.to_thread(self._ids, texts)
             windows = [self._windows(each) for each in ids]
             self._check_windows(windows)
+            tokens = sum(len(each) for text in windows for each in text)
+            charge = await self._costs.begin(self.name, OPERATION, tokens)
             consumption = Consumption()
+            error = None
             try:
                 batched = await self._batcher.run(
                     [each for window in windows for each in window], consumption
                 )
+            except BaseException as failed:
+                error = error_type(failed)
+                raise
             finally:
-                usd = self._costs.charge(operation.span, self.name, OPERATION, consumption)
+                usd = charge.settle(operation.span, consumption, tokens, error=error)
             found = iter(batched.results)
             vectors = [_together([(next(found), len(each)) for each in text]) for text in windows]
-            tokens = sum(len(each) for text in windows for each in text)
             operation.span.set_attributes(
                 {
                     schema.INPUT_TOKENS: tokens,

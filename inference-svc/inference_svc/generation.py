@@ -10,7 +10,7 @@ from opentelemetry.util.types import AttributeValue
 
 from inference_svc import engine_metrics
 from inference_svc.admission import Rejected
-from inference_svc.cost import Costs
+from inference_svc.cost import PROVIDER, Charge, Costs
 from inference_svc.engine import Call, Emit, Engine, Generation, GenerationRequest
 from inference_svc.recovery import EngineFailed
 from inference_svc.steps import occupancy
@@ -20,9 +20,6 @@ from o11y.telemetry.error_types import error_type
 from o11y.telemetry.genai import Operation
 from o11y.telemetry.identity import Tenants
 from o11y.telemetry.signals import Telemetry
-
-PROVIDER = "o11y-local"
-"""`gen_ai.provider.name` of this service."""
 
 Turn = tuple[str, str]
 """A role, and what was said in it."""
@@ -105,24 +102,32 @@ class Generator:
         )
         with operation.running():
             call = Call(operation.span.get_span_context())
+            prompt = len(requests[0].prompt_ids)
+            most = sum(request.max_new_tokens for request in requests)
+            charge = await self._costs.begin(model.name, name, prompt, most)
             try:
                 generations = await self.engine.generate(requests, emit, call)
             except BaseException as error:
-                self._failed(operation, name, requests, call, error)
+                self._failed(operation, requests, call, charge, error)
                 self._capture_content(operation.span, turns, ())
                 raise
-            outcome = self._succeeded(operation, name, call, generations)
+            outcome = self._succeeded(operation, name, call, charge, generations)
             self._capture_content(operation.span, turns, generations)
             return outcome
 
     def _succeeded(
-        self, operation: Operation, name: str, call: Call, generations: list[Generation]
+        self,
+        operation: Operation,
+        name: str,
+        call: Call,
+        charge: Charge,
+        generations: list[Generation],
     ) -> Outcome:
         outcome = self._outcome(call, generations, operation.stop())
         usage, performance = outcome.metadata.usage, outcome.metadata.performance
-        usd = self._describe(
-            operation.span, name, call, usage.prompt_tokens, usage.completion_tokens
-        )
+        prompt, generated = usage.prompt_tokens, usage.completion_tokens
+        self._describe(operation.span, call, prompt, generated)
+        usd = charge.settle(operation.span, call.consumption, prompt, generated)
         outcome = replace(outcome, usd=usd)
         outcome.metadata.cost_usd = usd or 0.0
         operation.span.set_attributes(
@@ -144,17 +149,21 @@ class Generator:
     def _failed(
         self,
         operation: Operation,
-        name: str,
         requests: Sequence[GenerationRequest],
         call: Call,
+        charge: Charge,
         error: BaseException,
     ) -> None:
         kind = _kind(error)
         if call.works:
             generated = sum(work.tokens for work in call.works)
-            self._describe(operation.span, name, call, len(requests[0].prompt_ids), generated)
+            prompt = len(requests[0].prompt_ids)
+            self._describe(operation.span, call, prompt, generated)
+            charge.settle(operation.span, call.consumption, prompt, generated, kind)
             broken = [schema.FINISH_ERROR] * len(requests)
             operation.span.set_attribute(schema.FINISH_REASONS, broken)
+        else:
+            charge.void()
         if isinstance(error, Rejected):
             self._rejected.add(1, {**self._labels, schema.LABEL_REASON: error.code})
         elif kind in (schema.ERROR_CANCELLED, "out_of_time"):
@@ -177,13 +186,8 @@ class Generator:
                 ],
             )
 
-    def _describe(
-        self, span: Span, name: str, call: Call, prompt: int, generated: int
-    ) -> float | None:
-        """Set the attributes of a call that was let in, however it ended, and charge it.
-
-        Returns US dollars, None without a price.
-        """
+    def _describe(self, span: Span, call: Call, prompt: int, generated: int) -> None:
+        """Set the attributes of a call that was let in, however it ended."""
         works, full = call.works, occupancy(call.works)
         span.set_attributes(
             {
@@ -207,7 +211,6 @@ class Generator:
         if first := _earliest(work.first_token for work in works):
             span.add_event(schema.EVENT_FIRST_TOKEN, timestamp=_epoch_ns(first))
             span.set_attribute(schema.FIRST_TOKEN_SECONDS, first - began)
-        return self._costs.charge(span, self.engine.language_model.name, name, call.consumption)
 
     def _server_labels(self, operation: str) -> dict[str, str]:
         name = self.engine.language_model.name

@@ -107,10 +107,14 @@ class Consumption:
         if pay:
             pay(Spent(seconds, joules))
 
-    def settle(self, pay: Callable[[Spent], None]) -> Spent:
-        """Pay for all so far, and from now on for what comes; returns the former."""
+    def settle(
+        self, pay: Callable[[Spent], None], pay_later: Callable[[Spent], None] | None = None
+    ) -> Spent:
+        """Pay for all so far, which is returned, and from now on for what comes, by `pay_later` if
+        that is given. That is called in the thread of whoever works.
+        """
         with self._lock:
-            self._pay = pay
+            self._pay = pay_later or pay
             spent = Spent(self._seconds, self._joules)
         pay(spent)
         return spent

@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from inference_svc.cost import Price, priced
+from inference_svc.cost import priced
 from inference_svc.embedder import Embedder
 from inference_svc.engine import GenerationRequest
 from inference_svc.generation import Generator, Outcome
@@ -213,14 +213,12 @@ def router(
     embedder: Embedder,
     prompts: Prompts,
     stream_timeout_seconds: float,
-    price: Price | None,
 ) -> APIRouter:
     api = APIRouter(prefix="/v1", tags=["openai"], responses=errors(400, 404, 429))
     engine = generator.engine
     model = engine.language_model
     created = int(time.time())
     kinds = {model.name: "chat", embedder.name: "embedding"}
-    most = {"max_usd_per_second": price.max_usd_per_second} if price else {}
 
     def require(name: str | None, kind: str) -> None:
         if name is not None and kinds.get(name) != kind:
@@ -313,7 +311,6 @@ def router(
                 "created": created,
                 "owned_by": "local",
                 "kind": kind,
-                **most,
             }
             for name, kind in kinds.items()
         ]

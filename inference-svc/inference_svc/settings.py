@@ -4,15 +4,15 @@ from pathlib import Path
 
 from pydantic import Field
 
+from accounting.settings import LedgerSettings
 from inference_svc.device import DType
 from inference_svc.packaged import CACHE
-from o11y.settings import ServiceSettings
 
 MAX_WINDOWS = 512
 """Most windows of the embedding model that the texts of a call may make."""
 
 
-class Settings(ServiceSettings):
+class Settings(LedgerSettings):
     """Model, device and bounds of the engine. A bound of None depends on the device: see sizing.
 
     Sizes are in tokens, the cache's in blocks of 64.

@@ -2,13 +2,12 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
-from datetime import timedelta
 from functools import partial
 
 import httpx2
 from fastapi import FastAPI
 
-from accounting.ledger import Ledger
+from accounting.settings import ledger as ledger_of
 from llm_proxy import api
 from llm_proxy.calls import Calls
 from llm_proxy.provider import Provider
@@ -36,7 +35,7 @@ def build(
     except UnsupportedProxy as error:
         raise StartError(str(error)) from error
     routing = Routing(providers)
-    ledger = _ledger(settings, providers)
+    ledger = ledger_of(settings, partial(estimate, providers))
     spending = Spending(ledger, telemetry, passes=settings.budget_unknown_price == "pass")
     calls = Calls(routing, telemetry, spending, settings.llm_time_chunks)
 
@@ -65,20 +64,3 @@ def build(
         body_limits=dict.fromkeys(OPERATIONS, LARGE_BODY),
         internal_token=settings.internal_token,
     )
-
-
-def _ledger(settings: Settings, providers: list[Provider]) -> Ledger | None:
-    """The ledger, where there is a database for it. Raises StartError."""
-    if settings.database_url is None:
-        return None
-    days = settings.ledger_retention_days
-    try:
-        return Ledger(
-            settings.database_url.get_secret_value(),
-            settings.ledger_directory,
-            partial(estimate, providers),
-            retention=None if days is None else timedelta(days=days),
-            passes=settings.budget_store_failure == "pass",
-        )
-    except OSError as error:
-        raise StartError(f"LEDGER_DIRECTORY: can't be written: {error.strerror}") from error

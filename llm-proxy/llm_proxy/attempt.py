@@ -137,7 +137,7 @@ class Attempt:
 
     def _price(self, info: ResponseInfo, tokens: Tokens) -> tuple[Decimal | None, str]:
         """USD, None when the price isn't known; and where the price is from."""
-        if self.provider.is_free:
+        if self.provider.charges:
             if info.usd is not None:
                 return info.usd, schema.COST_MACHINE
             return Decimal(0), schema.COST_FREE

@@ -9,10 +9,6 @@ from decimal import Decimal
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Request
 from llm_proxy.tokens import Tokens
-from o11y.http import deadline
-
-LOCAL_SECONDS = 600.0
-"""Seconds that a call at the local service may take which has no deadline."""
 
 WINDOW = 131_072
 """Tokens that fit a model of which the price list doesn't say how many do."""
@@ -20,9 +16,6 @@ WINDOW = 131_072
 
 def most_usd(request: Request, provider: Provider, model: str) -> Decimal | None:
     """US dollars; None where no price is known."""
-    if provider.is_free:
-        seconds = deadline.remaining()
-        return Decimal(provider.usd_per_second * (LOCAL_SECONDS if seconds is None else seconds))
     window = provider.prices.window(model) or WINDOW
     is_counted = request.is_text and not request.has_audio
     sent = min(request.text_bytes, window) if is_counted else window

@@ -9,6 +9,7 @@ import httpx2
 from llm_proxy.answers import ProviderFailed
 from llm_proxy.backoff import asked_for
 from llm_proxy.reading import NotReadable
+from o11y.contracts import BUDGET_HEADER
 from o11y.http.sse import TooLong
 from o11y.http.transport import nothing_was_sent
 from o11y.openai.headers import passed
@@ -17,6 +18,9 @@ from o11y.telemetry.error_types import error_type
 from o11y.web.problems import Problem, out_of_time, unavailable
 
 CREDENTIALS = (401, 403)
+
+_KEPT = ("content-type", BUDGET_HEADER.lower())
+"""Headers of an error that are the caller's to read besides; the local service has budgets too."""
 
 OPEN = "circuit_open"
 BUSY = "busy"
@@ -53,8 +57,8 @@ class AttemptFailed(Exception):
 
 def error_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """The headers of an error that are the caller's to read."""
-    content_type = headers.get("content-type")
-    return passed(headers) | ({"content-type": content_type} if content_type else {})
+    kept = {name: headers[name] for name in _KEPT if name in headers}
+    return passed(headers) | kept
 
 
 def classify_response(

@@ -11,6 +11,7 @@ from opentelemetry import baggage, context
 from opentelemetry.context import Context
 from pydantic import SecretStr
 
+from accounting.caller import with_charged
 from llm_proxy.breaker import Breaker
 from llm_proxy.pricing import NO_LIST, PriceList
 from llm_proxy.proxies import proxy_for
@@ -46,7 +47,6 @@ the ids that genai-prices has for the same.
 class _Model(msgspec.Struct):
     id: str
     kind: str | None = None
-    max_usd_per_second: float | None = None
 
 
 class _Models(msgspec.Struct):
@@ -70,7 +70,10 @@ class Provider:
         self.settings = settings
         self.name = settings.name
         self.is_local = settings.name == LOCAL
-        self.is_free = self.is_local and not settings.prices
+        self.charges = self.is_local and not settings.prices
+        """True for the local service, which charges its calls itself, by the machine's price; not
+        where the settings have prices for it.
+        """
         base = str(settings.base_url) if settings.base_url else f"{inference_url.rstrip('/')}/v1"
         self.url = httpx2.URL(base.rstrip("/")).copy_merge_params(settings.query)
         self._auth = _credentials(self.url)
@@ -103,13 +106,12 @@ class Provider:
         self.slots = asyncio.BoundedSemaphore(settings.max_concurrency)
         self.chat_model = settings.chat_model
         self.embedding_model = settings.embedding_model
-        self.usd_per_second = 0.0
-        """The most that a second of the local service costs, once it has said so."""
         self._urls: dict[str, httpx2.URL] = {}
         self.balancer = (
             Balancer(str(self.url), as_is if transport else resolve) if self.is_local else None
         )
-        ours = sent(internal_token) if self.is_local else {}
+        # not to an address of one's own, whoever answers there
+        ours = sent(internal_token) if self.is_local and settings.base_url is None else {}
         self._client = self._connected(telemetry, transport, ours)
 
     def model(self, model_name: str) -> str:
@@ -138,9 +140,6 @@ class Provider:
             raise unavailable("inference-svc can't be reached") from error
         except msgspec.DecodeError as error:
             raise unavailable("inference-svc does not say which models it has") from error
-        self.usd_per_second = max(
-            (each.max_usd_per_second or 0.0 for each in listed.data), default=0.0
-        )
         kinds = {model.kind: model.id for model in listed.data}
         if not kinds.get("chat") or not kinds.get("embedding"):
             raise unavailable("inference-svc does not say which models it has")
@@ -163,7 +162,11 @@ class Provider:
         sent to the local service only.
         """
         extensions = {CALL: call, RESEND_COUNT: resends}
-        token = context.attach(parent if self.is_local else baggage.clear(parent))
+        if not self.is_local:
+            parent = baggage.clear(parent)
+        elif not self.charges:
+            parent = with_charged(parent)
+        token = context.attach(parent)
         try:
             return await self._send("POST", path, extensions, content=body)
         finally:

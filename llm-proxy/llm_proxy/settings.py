@@ -2,7 +2,6 @@
 
 import re
 from decimal import Decimal
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import msgspec
@@ -20,9 +19,8 @@ from pydantic import (
 )
 from pydantic_settings import NoDecode
 
-from accounting.database import DatabaseUrl
+from accounting.settings import LedgerSettings
 from llm_proxy.pricing import NO_LIST
-from o11y.settings import ServiceSettings
 
 LOCAL = "o11y-local"
 """Name of the local inference service as a provider; without a `base_url` it is INFERENCE_URL."""
@@ -110,7 +108,7 @@ class ProviderSettings(BaseModel):
         return self
 
 
-class Settings(ServiceSettings):
+class Settings(LedgerSettings):
     """The providers in their order, and the proxy's own settings.
 
     `llm_providers` is a JSON list of ProviderSettings. Without it there is one: the OPENAI_*
@@ -129,15 +127,8 @@ class Settings(ServiceSettings):
     inference_url: HttpUrl = HttpUrl("http://127.0.0.1:8083")
     request_timeout_seconds: float = Field(60, gt=0)
     stream_timeout_seconds: float = Field(600, gt=0)
-    database_url: DatabaseUrl | None = None
-    """The database of the ledger, without which there is none."""
-    ledger_directory: Path = Path(".local/ledger")
-    """The folder where rows of the ledger wait for the database."""
-    ledger_retention_days: int | None = Field(None, ge=1)
     budget_unknown_price: Literal["refuse", "pass"] = "refuse"
     """`pass`: a call whose price isn't known may be made where a budget holds, and counts 0."""
-    budget_store_failure: Literal["refuse", "pass"] = "refuse"
-    """`pass`: calls may be made while budgets can't be checked, and count afterwards."""
 
     _has_prices = field_validator("openai_pricing")(_has_prices)
     _fits_a_header = field_validator("openai_api_key")(_fits_a_header)

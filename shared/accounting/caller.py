@@ -12,6 +12,9 @@ from o11y.telemetry import identity, schema
 _MODELS = "o11y.key.models"
 """Baggage with the models that the caller's key may name, as JSON; it is on no span."""
 
+_CHARGED = "o11y.charged"
+"""Baggage of a call that is charged already, where it comes from."""
+
 MAX_MODELS_LENGTH = 2000
 """Longest such list in characters."""
 
@@ -31,6 +34,16 @@ def allowed_models() -> frozenset[str] | None:
     """The models that the caller's key may name; None for any."""
     given = baggage.get_baggage(_MODELS)
     return frozenset(json.loads(given)) if isinstance(given, str) else None
+
+
+def with_charged(parent: Context) -> Context:
+    """The context of a call that is charged here, and nowhere else."""
+    return baggage.set_baggage(_CHARGED, "true", parent)
+
+
+def is_charged() -> bool:
+    """True where the current call is charged by the service that it comes from."""
+    return baggage.get_baggage(_CHARGED) == "true"
 
 
 def length_in_header(models: Sequence[str]) -> int:

@@ -8,6 +8,7 @@ and to nobody once that has ended: then another process takes it over.
 import fcntl
 import logging
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,8 @@ MAX_FILE = 4_000_000
 
 _LOCK = "lock"
 _SUFFIX = ".jsonl"
+_NAME = re.compile("[0-9a-f]{32}")
+"""The names of journals' folders. Another folder beside them is another service's."""
 
 
 class Taken(Exception):
@@ -67,7 +70,7 @@ class Folder:
 def abandoned(directory: Path, mine: str) -> Iterator[Folder]:
     """Take over the folders that nobody holds, but for one's own."""
     for path in sorted(directory.iterdir()) if directory.is_dir() else ():
-        if path.name == mine or not path.is_dir():
+        if path.name == mine or not _NAME.fullmatch(path.name):
             continue
         try:
             folder = Folder(path)

@@ -24,7 +24,7 @@ from accounting.budget import Budget
 from accounting.database import Migrated, connect
 from accounting.grants import Standing
 from accounting.journal import Folder, Journal, Reader, Taken, abandoned
-from accounting.posting import ROWS, Posted
+from accounting.posting import ROWS, Posted, Typical
 from accounting.records import Begun, Row, Void
 
 logger = logging.getLogger(__name__)
@@ -36,9 +36,9 @@ FORGET_SECONDS = 3600.0
 PATIENCE_SECONDS = 3.0
 """Longest wait for the last rows to be posted when the process stops."""
 
-Estimate = Callable[[Begun, int | None], Row]
-"""A function that says what a call has cost that ended with its process, by the output tokens that
-the model's answers have on average; None where there are none.
+Estimate = Callable[[Begun, Typical], Row]
+"""A function that says what a call has cost that ended with its process, by what the model's
+answers have on average.
 """
 
 T = TypeVar("T")
@@ -213,7 +213,7 @@ class Ledger:
                     posting.post(engine, folder.replica, rows, {}, datetime.now(UTC))
                     count += len(rows)
                 rows = [
-                    self._estimate(begun, posting.typical_output(engine, begun))
+                    self._estimate(begun, posting.typical(engine, begun))
                     for begun in reader.running
                 ]
                 posting.recover(engine, folder.replica, rows)

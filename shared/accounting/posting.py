@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, delete, func, select, update
 
 from accounting import grants
 from accounting.database import begin, upsert, utc
-from accounting.records import EXPIRED, RECOVERED, Begun, Owner, Row, owners
+from accounting.records import EXPIRED, RECOVERED, REMAINDER, Begun, Owner, Row, owners
 from accounting.tables import ledger, spend
 
 ROWS = 500
@@ -65,23 +66,34 @@ def expire(engine: Engine, now: datetime) -> int:
     return sum(len(rows) for rows in ended.values())
 
 
-def typical_output(engine: Engine, begun: Begun) -> int | None:
-    """The output tokens of the model's last answers, on average; None where there are none."""
+class Typical(NamedTuple):
+    """The output tokens and picodollars of a model's last answers, on average; None where there are
+    none.
+    """
+
+    output_tokens: int | None = None
+    cost: int | None = None
+
+
+def typical(engine: Engine, begun: Begun) -> Typical:
+    """The averages for the model of a call that has begun."""
     known = (
-        select(ledger.c.output_tokens)
+        select(ledger.c.output_tokens, ledger.c.cost)
         .where(
             ledger.c.provider == begun.provider,
             ledger.c.model == begun.model,
             ledger.c.operation == begun.operation,
             ledger.c.estimated.is_(False),
+            ledger.c.status != REMAINDER,
         )
         .order_by(ledger.c.time.desc())
         .limit(1000)
         .subquery()
     )
     with engine.connect() as connection:
-        mean = connection.execute(select(func.avg(known.c.output_tokens))).scalar()
-    return None if mean is None else round(mean)
+        means = select(func.avg(known.c.output_tokens), func.avg(known.c.cost))
+        found = connection.execute(means).one()
+    return Typical(*(None if mean is None else round(mean) for mean in found))
 
 
 def forget(engine: Engine, before: datetime) -> int:

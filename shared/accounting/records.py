@@ -17,6 +17,9 @@ RECOVERED = "reservation_recovered"
 INTERRUPTED = "interrupted"
 """The status of a call that ended with its process: its row is an estimate."""
 
+REMAINDER = "remainder"
+"""The status of a row for the rest of a call that was in work still when it was settled."""
+
 Owner = tuple[Scope, str]
 """A key by its id, or a tenant by its name."""
 

@@ -102,6 +102,6 @@ grants = Table(
     Column("expires_at", DateTime(timezone=True), nullable=False),
     Index("ix_grants_owner", "scope", "owner"),
 )
-"""Money that a replica of llm-proxy may still spend for a key or tenant without asking again:
+"""Money that a replica may still spend for a key or tenant without asking again:
 nobody else may. `reserved` is what its running calls may cost, as it said last.
 """

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, Engine, case, func, select
 
 from accounting.money import dollars
-from accounting.records import OK, Owner
+from accounting.records import OK, REMAINDER, Owner
 from accounting.tables import grants, ledger, spend
 
 Group = Literal["day", "tenant", "key", "user", "model", "provider"]
@@ -68,8 +68,8 @@ def usage(
     counts = [func.sum(ledger.c[name]) for name in TOKENS]
     query = select(
         *by,
-        func.count(),
-        func.sum(case((ledger.c.status != OK, 1), else_=0)),
+        func.sum(case((ledger.c.status != REMAINDER, 1), else_=0)),
+        func.sum(case((ledger.c.status.not_in((OK, REMAINDER)), 1), else_=0)),
         func.sum(case((ledger.c.estimated, 1), else_=0)),
         func.sum(case((ledger.c.cost.is_(None), 1), else_=0)),
         func.sum(func.coalesce(ledger.c.cost, 0)),

@@ -7,6 +7,7 @@ from sqlalchemy import Engine, create_engine, text
 from accounting.database import connect, upgrade
 from accounting.ledger import Ledger
 from accounting.money import DOLLAR
+from accounting.posting import Typical
 from accounting.records import INTERRUPTED, Begun, Row
 from tests.support import postgres
 from tests.support.accounting import row
@@ -42,7 +43,7 @@ def engine(database: str) -> Iterator[Engine]:
     engine.dispose()
 
 
-def a_cent(begun: Begun, typical: int | None) -> Row:
+def a_cent(begun: Begun, typical: Typical) -> Row:
     """The estimate for a call that ended with its process."""
     estimate = row(begun.id, DOLLAR // 100, key=begun.key_id, tenant=begun.tenant)
     return Row(

@@ -48,18 +48,25 @@ def test_files_go_when_all_in_them_is_in_the_ledger(
 
 
 def test_a_folder_is_one_process_s_until_that_has_ended(tmp_path: Path) -> None:
-    folder = Folder(tmp_path / "r")
+    name = 32 * "a"
+    folder = Folder(tmp_path / name)
     Journal(folder).write(row("a"))
     with pytest.raises(Taken):
-        Folder(tmp_path / "r")
+        Folder(tmp_path / name)
     assert list(abandoned(tmp_path, "mine")) == []
     folder.close()
-    assert list(abandoned(tmp_path, "r")) == []
+    assert list(abandoned(tmp_path, name)) == []
     [left] = abandoned(tmp_path, "mine")
     assert [each.id for each in Reader(left).read(10)] == ["a"]
     left.remove()
     assert list(tmp_path.iterdir()) == []
     assert list(abandoned(tmp_path / "nowhere", "mine")) == []
+
+
+def test_another_service_s_folder_is_left_alone(tmp_path: Path) -> None:
+    Folder(tmp_path / "inference-svc" / (32 * "a")).close()
+    assert list(abandoned(tmp_path, "mine")) == []
+    assert len(list(abandoned(tmp_path / "inference-svc", "mine"))) == 1
 
 
 @pytest.mark.parametrize("torn", [b'["row","x"', b"no record\n", b"\xff\xfe\n", b"[]\n"])

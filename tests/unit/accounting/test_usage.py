@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from accounting import grants, posting
 from accounting.budget import Budget
 from accounting.money import DOLLAR, picodollars
-from accounting.records import Row
+from accounting.records import REMAINDER, Row
 from accounting.usage import Group, Sums, sums, usage
 from tests.support.accounting import row
 
@@ -68,6 +68,14 @@ def test_days_are_those_of_utc_and_both_ends_count(booked: Engine) -> None:
     assert found[1].tokens["input_tokens"] == 6
     assert usage(booked, DAY + 2 * day, DAY + 2 * day, ["day"]) == []
     assert usage(booked, DAY + 2 * day, DAY + 2 * day, []) == []
+
+
+def test_the_rest_of_a_call_costs_and_is_no_call(booked: Engine) -> None:
+    [before] = usage(booked, DAY, DAY, [])
+    posting.post(booked, "r", [at("rest", 0, status=REMAINDER)], {}, datetime.now(UTC))
+    [after] = usage(booked, DAY, DAY, [])
+    assert (after.calls, after.failed) == (before.calls, before.failed)
+    assert after.cost_usd == before.cost_usd + Decimal("0.01")
 
 
 def test_a_key_sees_its_own_alone(booked: Engine) -> None:

@@ -115,7 +115,8 @@ FAILURES = f'model_engine_failures_total{ON_MODEL[:-1]}, error_type="RuntimeErro
 UNPRICED = 'openai_unpriced_calls_total{provider="p", model="m", operation="chat"}'
 OF_TENANT = {"tenant": "acme"}
 OF_KEY = OF_TENANT | {"key": "ci", "period": "day"}
-REFUSED = 'admission_refused_total{service_name="llm-proxy", reason="budget"}'
+REFUSED = 'admission_refused_total{service_name="llm-proxy", reason="budget", tenant="acme"}'
+REFUSED_ANOTHER = REFUSED.replace("acme", "zoo")
 REFUSED_KEY = 'admission_refused_total{service_name="gateway", reason="invalid_key"}'
 LAG = 'ledger_lag_seconds{service_name="llm-proxy", instance="i"}'
 LIMITS = 'rate_limit_store_up{service_name="gateway", instance="i"}'
@@ -186,6 +187,7 @@ CASES = [
     Case("BudgetUsedUp", budget(10.1, 10), "5m", [TICKET | OF_KEY]),
     Case("BudgetUsedUp", budget(9.6, 10) | {REFUSED: "_x5 1+0x20"}, "7m", [TICKET | OF_KEY]),
     Case("BudgetUsedUp", budget(9.6, 10) | {REFUSED_KEY: "_x5 1+0x20"}, "7m"),
+    Case("BudgetUsedUp", budget(9.6, 10) | {REFUSED_ANOTHER: "_x5 1+0x20"}, "7m"),
     Case("BudgetUsedUp", budget(9.6, 10), "5m"),
     Case("BudgetUsedUp", budget(9, 10) | {REFUSED: "_x5 1+0x20"}, "7m"),
     Case("BudgetUsedUp", budget(0, 0), "5m"),

@@ -8,12 +8,20 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from opentelemetry.trace import INVALID_SPAN
+from opentelemetry import context
+from opentelemetry.context import Context
+from opentelemetry.trace import INVALID_SPAN, Span
 from pydantic import ValidationError
 
+from accounting.budget import Budget, with_budgets
+from accounting.caller import with_charged
+from accounting.ledger import Ledger
+from accounting.money import DOLLAR
+from accounting.posting import Typical
+from accounting.records import INTERRUPTED, Begun
 from inference_svc.app import build
 from inference_svc.batching import Batcher
-from inference_svc.cost import Costs, Price, price, priced
+from inference_svc.cost import PROVIDER, Costs, Price, estimate, price, priced
 from inference_svc.engine import Engine
 from inference_svc.generation import Generator
 from inference_svc.machine import Consumption, Machine
@@ -56,9 +64,18 @@ def costs(machine: Machine, recorded: Recorded) -> Costs:
 
 def pay(costs: Costs, work: Work) -> float:
     """US dollars that the end of a call with this sequence costs."""
-    usd = costs.charge(INVALID_SPAN, "m", "chat", work.consumption)
+    usd = charge(costs, work.consumption)
     assert usd is not None
     return usd
+
+
+def charge(costs: Costs, consumption: Consumption, span: Span = INVALID_SPAN) -> float | None:
+    """US dollars that a call with this consumption is charged at its end."""
+
+    async def begin_and_settle() -> float | None:
+        return (await costs.begin("m", "chat", 1)).settle(span, consumption, 1)
+
+    return asyncio.run(begin_and_settle())
 
 
 def charged(recorded: Recorded) -> float:
@@ -197,7 +214,7 @@ def test_without_a_price_nothing_is_charged(clock: Clock, recorded: Recorded) ->
     consumption = Consumption()
     consumption.add(3.0, 0.0)
     costs = Costs(None, machine, recorded.telemetry)
-    assert costs.charge(INVALID_SPAN, "m", "chat", consumption) is None
+    assert charge(costs, consumption) is None
     clock.now = 5
     for metric in (schema.MODEL_COST, schema.MODEL_IDLE_COST, schema.MODEL_ENERGY):
         assert recorded.points(metric.name) == []
@@ -215,13 +232,13 @@ def test_what_nobody_worked_for_is_a_figure_of_its_own(
     assert idle(recorded) == 3  # not the work that nobody has paid for yet
     consumption = Consumption()
     consumption.add(machine.end().seconds - began.seconds, 0.0)
-    costs.charge(INVALID_SPAN, "m", "chat", consumption)
+    charge(costs, consumption)
     clock.now = 61
     assert (charged(recorded), idle(recorded)) == (57, 4)
 
 
 def test_a_call_that_never_ran_is_no_series(costs: Costs, recorded: Recorded) -> None:
-    assert costs.charge(INVALID_SPAN, "m", "chat", Consumption()) == 0
+    assert charge(costs, Consumption()) == 0
     assert recorded.points(schema.MODEL_COST.name) == []
 
 
@@ -241,7 +258,7 @@ def test_energy_has_its_price_beside_the_time(
     consumption = Consumption()
     consumption.add(spent.seconds - began.seconds, spent.joules - began.joules)
     with recorded.telemetry.tracer.start_as_current_span("chat m") as span:
-        usd = costs.charge(span, "m", "chat", consumption)
+        usd = charge(costs, consumption, span)
     assert usd == pytest.approx(20 * 0.001 + 6000 * 1e-7)
     assert attributes(recorded.span("chat m")) == {
         schema.ENERGY_JOULES: 6000.0,
@@ -260,7 +277,7 @@ def test_energy_has_its_price_beside_the_time(
 def test_energy_is_told_without_a_price(machine: Machine, recorded: Recorded) -> None:
     consumption = Consumption()
     consumption.add(1.0, 250.0)
-    Costs(None, machine, recorded.telemetry).charge(INVALID_SPAN, "m", "chat", consumption)
+    charge(Costs(None, machine, recorded.telemetry), consumption)
     [energy] = recorded.points(schema.MODEL_ENERGY.name)
     assert energy.value == 250.0
     assert recorded.points(schema.MODEL_COST.name) == []
@@ -297,7 +314,6 @@ async def test_answers_say_what_they_cost(
         asked = {**chat, "stream": True, "stream_options": {"include_usage": True}}
         stream = await http.post("/v1/chat/completions", json=asked)
         embedded = await http.post("/v1/embeddings", json={"input": ["a", "b"]})
-        models = (await http.get("/v1/models")).json()["data"]
     usages = [whole.json()["usage"], embedded.json()["usage"]]
     local = own.json()["metadata"]["cost_usd"]
     spans = [attributes(span) for span in recorded.spans()]
@@ -307,15 +323,67 @@ async def test_answers_say_what_they_cost(
         assert told == []
         assert all("cost" not in each for each in usages)
         assert '"cost"' not in stream.text
-        assert all("max_usd_per_second" not in each for each in models)
         return
     assert all(each["cost"] > 0 for each in usages)
     assert '"cost":' in stream.text
     assert local > 0
-    assert [each["max_usd_per_second"] for each in models] == [1.0, 1.0]
     charged = sum(point.value for point in recorded.points(schema.MODEL_COST.name))
     assert charged == pytest.approx(sum(float(str(each)) for each in told))
     assert len(told) == 4
+
+
+@pytest.mark.parametrize(("usd_per_second", "is_refused"), [(1.0, True), (None, False)])
+async def test_budgets_need_a_ledger_where_there_is_a_price(
+    machine: Machine, recorded: Recorded, usd_per_second: float | None, is_refused: bool
+) -> None:
+    price = None if usd_per_second is None else Price(usd_per_second)
+    costs = Costs(price, machine, recorded.telemetry)
+    token = context.attach(with_budgets(Context(), [Budget("key", "k", "day", DOLLAR)]))
+    try:
+        if is_refused:
+            with pytest.raises(Problem, match="DATABASE_URL at inference-svc"):
+                await costs.begin("m", "chat", 1)
+        else:
+            await costs.begin("m", "chat", 1)
+    finally:
+        context.detach(token)
+
+
+async def test_what_its_caller_charges_is_not_charged_here(
+    machine: Machine, recorded: Recorded, tmp_path: Path
+) -> None:
+    ledger = Ledger(
+        f"sqlite:///{tmp_path}/o11y.db", tmp_path, lambda *_: pytest.fail("a call died")
+    )
+    costs = Costs(DOLLAR_A_SECOND, machine, recorded.telemetry, ledger)
+    async with ledger.running():
+        for parent, rows in ((with_charged(Context()), 0), (Context(), 1)):
+            token = context.attach(parent)
+            charge = await costs.begin("m", "chat", 1)
+            context.detach(token)
+            consumption = Consumption()
+            consumption.add(2.0, 0.0)
+            before = ledger.waiting
+            assert charge.settle(INVALID_SPAN, consumption, 1) == 2.0
+            assert ledger.waiting - before == rows
+
+
+@pytest.mark.parametrize(
+    ("price", "cost", "expected"),
+    [
+        (DOLLAR_A_SECOND, DOLLAR // 100, DOLLAR // 100),
+        (DOLLAR_A_SECOND, None, 60 * DOLLAR),
+        (None, None, 0),
+        (None, DOLLAR, 0),
+    ],
+)
+def test_a_call_that_died_costs_what_others_do_or_the_most_it_can(
+    price: Price | None, cost: int | None, expected: int
+) -> None:
+    begun = Begun("a", 1.0, "chat", PROVIDER, "m", 7, 20, "t", "k")
+    row = estimate(price, 60, begun, Typical(12, cost))
+    assert (row.cost, row.estimated, row.status) == (expected, True, INTERRUPTED)
+    assert (row.input_tokens, row.output_tokens, row.tenant) == (7, 12, "t")
 
 
 @pytest.mark.parametrize("name", ["local_usd_per_hour", "usd_per_kwh"])

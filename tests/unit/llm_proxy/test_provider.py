@@ -11,6 +11,7 @@ import pytest
 from httpx2 import Response
 from opentelemetry.trace import SpanKind
 
+from llm_proxy.settings import LOCAL
 from o11y.telemetry import schema
 from tests.support.near import Streamed
 from tests.support.recorded import attributes
@@ -21,6 +22,7 @@ from tests.support.upstream import (
     CHAT_PATH,
     EMBEDDING,
     EMBEDDING_PATH,
+    INFERENCE,
     KEY,
     MODELS,
     Hang,
@@ -195,6 +197,27 @@ async def test_another_base_url_is_used_as_it_is(
 
 
 # The local service
+
+
+@pytest.mark.parametrize(
+    ("provider", "is_told"),
+    [
+        ({"name": LOCAL}, True),
+        ({"name": LOCAL, "base_url": "http://somebody.test/v1"}, False),
+        ({"name": "a", "base_url": f"{INFERENCE}/v1"}, False),
+    ],
+)
+async def test_the_token_goes_to_the_service_of_this_installation_alone(
+    provider: dict[str, str], is_told: bool, start: Callable[..., Proxy]
+) -> None:
+    token = "the-token-of-this-test"
+    proxy = start(
+        llm_providers=[{**provider, "chat_model": "m", "embedding_model": "m"}],
+        inference_url=INFERENCE,
+        internal_token=token,
+    )
+    await proxy.client.post(CHAT_PATH, json=CHAT, headers={"X-Internal-Token": token})
+    assert proxy.upstream.asked.headers.get("x-internal-token") == (token if is_told else None)
 
 
 async def test_the_local_service_is_asked_once_for_its_models(local: Proxy) -> None:

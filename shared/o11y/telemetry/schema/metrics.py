@@ -98,8 +98,8 @@ HTTP_CLIENT_DURATION = _http_client.histogram(
     *(HTTP_METHOD, URL_TEMPLATE, *_PEER, HTTP_STATUS, ERROR_TYPE, LABEL_PROVIDER),
 )("Duration of one attempt of a call to another service, or at an LLM provider.")
 
-_admission = Emitted(("gateway", *_LLM_PROXY))
-ADMISSION_REFUSED = _admission.counter("admission_refused", "{call}", LABEL_REASON)(
+_admission = Emitted(("gateway", *_LLM_PROXY, *_INFERENCE_SVC))
+ADMISSION_REFUSED = _admission.counter("admission_refused", "{call}", LABEL_REASON, LABEL_TENANT)(
     "Calls that were refused for their API key or for want of one, for a limit or for a budget."
 )
 
@@ -127,7 +127,7 @@ RATE_LIMIT_STORE_UP = _gateway.gauge("rate_limit_store_up", "")(
     "Whether the store of the limits answers; 1 where it is this process's memory."
 )
 
-_ledger = Emitted(_LLM_PROXY)
+_ledger = Emitted((*_LLM_PROXY, *_INFERENCE_SVC))
 LEDGER_QUEUE = _ledger.gauge("ledger_queue_rows", "{row}")(
     "Rows of the ledger that wait in the journal for the database."
 )
