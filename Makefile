@@ -62,6 +62,9 @@ bench-llm: $(VENV)/.installed-dev ## Measure llm-proxy beside LiteLLM (needs wrk
 bench-admission: $(VENV)/.installed-dev ## Measure what keys, limits, budgets and the ledger cost (needs wrk, postgresql and redis-server; ARGS="--rounds 1")
 	@$(BIN)/python -m tests.bench.admission $(ARGS)
 
+storm: $(VENV)/.installed-dev ## Kill every part under 20,000 calls and compare all accounts (needs postgresql and redis-server; ARGS="--calls 1000")
+	@$(BIN)/python -m tests.bench.storm $(ARGS)
+
 bench-inference: $(VENV)/.installed-dev ## Measure inference-svc beside transformers serve (ten minutes; ARGS="--rounds 1")
 	@$(BIN)/python -m tests.bench.inference $(ARGS)
 

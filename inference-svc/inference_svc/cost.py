@@ -15,17 +15,17 @@ from typing import Any
 from opentelemetry.metrics import Observation
 from opentelemetry.trace import Span
 
-from accounting import budget, charges
+from accounting import budget, charges, told
 from accounting.caller import is_charged
 from accounting.charges import Charges
 from accounting.ledger import Ledger
-from accounting.money import picodollars
+from accounting.money import dollars, picodollars
 from accounting.posting import Typical
 from accounting.records import INTERRUPTED, OK, Begun, Row
 from inference_svc.machine import Consumption, Machine, Spent
 from o11y.http import deadline
 from o11y.telemetry import identity, schema
-from o11y.telemetry.identity import Tenants
+from o11y.telemetry.identity import NO_TENANT, Tenants
 from o11y.telemetry.signals import Telemetry
 from o11y.web.problems import unavailable
 
@@ -86,6 +86,8 @@ class Costs:
         self._machine = machine
         self._tenants = Tenants()
         self._charges = Charges(ledger, telemetry) if ledger else None
+        if ledger:
+            ledger.on_untold = self._recover
         self._cost = telemetry.counter(schema.MODEL_COST)
         self._energy = telemetry.counter(schema.MODEL_ENERGY)
         telemetry.observable_counter(schema.MODEL_IDLE_COST, self._observe_idle_cost)
@@ -126,6 +128,16 @@ class Costs:
             self._cost.add(self.price.usd(spent), labels)
         if spent.joules:
             self._energy.add(spent.joules, labels)
+
+    def _recover(self, costs: told.Costs) -> None:
+        """Count the costs of a process that had ended before it could tell them."""
+        for kind, cost in costs.items():
+            labels = {
+                schema.LABEL_MODEL: kind.model,
+                schema.LABEL_OPERATION: kind.operation,
+                schema.LABEL_TENANT: self._tenants.label(kind.tenant or NO_TENANT),
+            }
+            self._cost.add(float(dollars(cost)), labels)
 
     def _observe_idle_cost(self) -> Iterable[Observation]:
         idle = self._machine.idle()

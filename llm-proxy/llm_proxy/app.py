@@ -38,6 +38,8 @@ def build(
     ledger = ledger_of(settings, partial(estimate, providers))
     spending = Spending(ledger, telemetry, passes=settings.budget_unknown_price == "pass")
     calls = Calls(routing, telemetry, spending, settings.llm_time_chunks)
+    if ledger:
+        ledger.on_untold = calls.meters.recover
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -5,12 +5,14 @@ from typing import NamedTuple, TypeVar
 
 from opentelemetry.metrics import Observation
 
+from accounting.money import dollars
+from accounting.told import Costs
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Request
 from o11y.openai.operations import Operation
 from o11y.telemetry import schema
 from o11y.telemetry.bounded import OVERFLOW, Bounded
-from o11y.telemetry.identity import Tenants
+from o11y.telemetry.identity import NO_TENANT, Tenants
 from o11y.telemetry.instruments import BoundCounter, BoundHistogram, Value
 from o11y.telemetry.signals import Telemetry
 
@@ -101,7 +103,8 @@ class Meters:
         self._other_models = Bounded(MAX_MODELS)
         self._times: dict[tuple[object, ...], Times] = {}
         self._bills: dict[tuple[object, ...], Bills] = {}
-        self.running = dict.fromkeys((provider.name for provider in providers), 0)
+        self._providers = {provider.name: provider for provider in providers}
+        self.running = dict.fromkeys(self._providers, 0)
         telemetry.observable_up_down_counter(schema.OPENAI_RUNNING, self._observe_running)
 
     def times(
@@ -158,6 +161,20 @@ class Meters:
                 },
             )
         return found
+
+    def recover(self, costs: Costs) -> None:
+        """Count the costs of a process that had ended before it could tell them. For any thread."""
+        for kind, cost in costs.items():
+            provider = self._providers.get(kind.provider)
+            known = provider and self._label(provider, kind.model, accepted=True)
+            labels = {
+                schema.LABEL_PROVIDER: kind.provider,
+                schema.LABEL_MODEL: known or OVERFLOW,
+                schema.LABEL_OPERATION: kind.operation,
+                schema.LABEL_ESTIMATED: "true" if kind.estimated else "false",
+                schema.LABEL_TENANT: self._tenants.label(kind.tenant or NO_TENANT),
+            }
+            self._cost.add(float(dollars(cost)), labels)
 
     def _bills_of(self, labels: Attributes, prompt: str, billed: Attributes) -> Bills:
         call = {

@@ -28,7 +28,7 @@ class Charges:
         self._ledger = ledger
         self._refused = telemetry.counter(schema.ADMISSION_REFUSED)
         self._tenants = Tenants()
-        telemetry.observable_gauge(schema.LEDGER_QUEUE, lambda: [Observation(ledger.waiting)])
+        telemetry.observable_gauge(schema.LEDGER_QUEUE, self._observe_queue)
         telemetry.observable_gauge(schema.LEDGER_LAG, lambda: [Observation(ledger.lag_seconds)])
         telemetry.observable_counter(
             schema.LEDGER_RECOVERED, lambda: [Observation(ledger.recovered)]
@@ -57,6 +57,10 @@ class Charges:
                 reservation.settle(0)
             raise unavailable("the ledger can't be written") from error
         return Charge(self._ledger, begun, reservation)
+
+    def _observe_queue(self) -> list[Observation]:
+        self._ledger.told.collected()  # a reader collects all metrics now
+        return [Observation(self._ledger.waiting)]
 
     def refusal(self, reason: str, problem: Problem) -> Problem:
         """The problem of a call that is refused for this reason, which is counted."""

@@ -26,6 +26,7 @@ from accounting.grants import Standing
 from accounting.journal import Folder, Journal, Reader, Taken, abandoned
 from accounting.posting import ROWS, Posted, Typical
 from accounting.records import Begun, Row, Void
+from accounting.told import Costs, Told, untold
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,11 @@ class Ledger:
         """Rows of this process that are not yet in the database."""
         self.recovered = 0
         """Rows of processes that had ended."""
+        self.told = Told(self._folder)
+        self.on_untold: Callable[[Costs], None] = _forgotten
+        """Called in another thread with the costs of a process that had ended, which no metric has
+        told.
+        """
 
     @property
     def replica(self) -> str:
@@ -96,6 +102,7 @@ class Ledger:
     def end(self, row: Row) -> None:
         """Write down what an attempt has cost."""
         if self._write(row):
+            self.told.add(row)
             self.waiting += 1
             if self._oldest is None:
                 self._oldest = time.monotonic()
@@ -217,10 +224,12 @@ class Ledger:
                     for begun in reader.running
                 ]
                 posting.recover(engine, folder.replica, rows)
+                costs = untold(engine, folder)
             except BaseException:
                 folder.close()
                 raise
             folder.remove()
+            self.on_untold(costs)
             count += len(rows)
         count += posting.expire(engine, datetime.now(UTC))
         self.recovered += count
@@ -241,6 +250,10 @@ class Ledger:
             self._failing = False
             logger.warning("the ledger can be written again")
         return done
+
+
+def _forgotten(_: Costs) -> None:
+    """What is done with costs that no metric tells, where there are none."""
 
 
 def _ended(posting_rows: asyncio.Task[None]) -> None:

@@ -193,7 +193,6 @@ def test_a_call_that_dies_with_its_service_is_an_estimate(tmp_path: Path) -> Non
             pieces = stream.iter_bytes()
             next(pieces)
             first.inference.kill()  # while its caller is there
-            pieces.close()
     with running(tmp_path) as second:
         until(lambda: len(second.rows("killed")) == 2, 30)
         _, guessed = second.rows("killed")

@@ -61,11 +61,12 @@ def service(
     command: Sequence[str] = (sys.executable,),
     **settings: str,
 ) -> Iterator[Service]:
-    """Run `python -m module` on a free port until the block ends; `path` answers when it yields.
+    """Run `python -m module` on a free port, or that of APP_PORT, until the block ends; `path`
+    answers when it yields.
 
     `command` is what stands before `-m`.
     """
-    (port,) = free_ports(1)
+    port = int(settings["APP_PORT"]) if "APP_PORT" in settings else free_ports(1)[0]
     log = folder / f"{module}-{port}.log"
     extra = {"APP_PORT": str(port), **settings}
     with _running([*command, "-m", module], folder, log, port, path, extra) as running:
