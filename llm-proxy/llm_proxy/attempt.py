@@ -6,6 +6,7 @@ Its span is the HTTP client's. It is told there, and counted, once, however the 
 from decimal import Decimal
 
 import httpx2
+from msgspec.structs import replace
 
 from llm_proxy.answers import ResponseInfo
 from llm_proxy.inference import Inference
@@ -13,9 +14,9 @@ from llm_proxy.meters import Attributes, Meters
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Request
 from llm_proxy.spending import Charge
-from llm_proxy.tokens import Tokens
+from llm_proxy.tokens import Tokens, expected_output, guess
 from o11y.http import attempts
-from o11y.http.attempts import ATTEMPT, Call
+from o11y.http.attempts import Call
 from o11y.telemetry import identity, schema
 
 
@@ -39,7 +40,7 @@ class Attempt:
         self.model = model
         self._charge = charge
         self._tenant = identity.tenant()
-        self._http: attempts.Attempt | None = None
+        self._call: Call | None = None
         self._status: int | None = None
         self._number = inference.attempts
         self._ended = False
@@ -51,7 +52,7 @@ class Attempt:
     def call(self, seconds: float) -> Call:
         """The call as the HTTP client knows it, with the seconds that its head may take."""
         provider = self.provider
-        return Call(
+        self._call = Call(
             path=provider.path(self._request.operation.path),
             url=provider.shown_url(self._request.operation.path),
             seconds=seconds,
@@ -66,11 +67,15 @@ class Attempt:
             internal=provider.is_local,
             billed=True,
         )
+        return self._call
 
     def answered(self, response: httpx2.Response) -> None:
         """The head of a response has come."""
         self._status = response.status_code
-        self._http = response.extensions[ATTEMPT]
+
+    @property
+    def _http(self) -> attempts.Attempt | None:
+        return self._call.last if self._call else None
 
     @property
     def accepted(self) -> bool:
@@ -90,6 +95,20 @@ class Attempt:
             self._http.end()
             self._http.idle_seconds = seconds
 
+    @property
+    def unanswered(self) -> Tokens | None:
+        """The tokens of an attempt that was sent, and whose answer nobody waited for: a provider
+        bills the prompt, and an answer that it writes whole whoever is there to read it.
+        """
+        if self.provider.charges:
+            return None
+        request = self._request
+        tokens = guess(request.input_bytes, 0)
+        if not request.operation.generates or request.stream:
+            return tokens
+        typical = self.provider.typical.of(request.operation.name, self.model)
+        return replace(tokens, output=expected_output(typical, request.max_tokens))
+
     def end(self, info: ResponseInfo, tokens: Tokens | None, error: str | None = None) -> None:
         """`tokens` is what is billed, None when nothing is; `error` the `error.type`."""
         if self._ended:
@@ -100,6 +119,9 @@ class Attempt:
         billed: Attributes = {}
         usd = None
         if tokens:
+            if not tokens.estimated:
+                operation = self._request.operation.name
+                self.provider.typical.learn(operation, self.model, tokens.output)
             usd, source = self._price(info, tokens)
             billed = self._bill(info, tokens, usd, source)
         self._charge.settle(tokens, usd, info.model, error)

@@ -16,6 +16,7 @@ from llm_proxy.breaker import Breaker
 from llm_proxy.pricing import NO_LIST, PriceList
 from llm_proxy.proxies import proxy_for
 from llm_proxy.settings import LOCAL, ProviderSettings
+from llm_proxy.typical import TypicalOutputs
 from o11y.http.attempts import CALL, Call, traced
 from o11y.http.balancer import RESEND_COUNT, Balancer, BalancingTransport, as_is, resolve
 from o11y.http.headers import JSON, UNTRACED, USER_AGENT
@@ -106,6 +107,7 @@ class Provider:
         self.slots = asyncio.BoundedSemaphore(settings.max_concurrency)
         self.chat_model = settings.chat_model
         self.embedding_model = settings.embedding_model
+        self.typical = TypicalOutputs()
         self._urls: dict[str, httpx2.URL] = {}
         self.balancer = (
             Balancer(str(self.url), as_is if transport else resolve) if self.is_local else None

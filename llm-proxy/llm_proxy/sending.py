@@ -1,5 +1,6 @@
 """An attempt on its way: sent to its provider, and its answer read, whole or as a stream."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -25,6 +26,10 @@ from llm_proxy.stream import Stream
 from llm_proxy.summary import summary
 from llm_proxy.tokens import Tokens, guess
 from o11y.contracts import CallSummary
+from o11y.http.transport import nothing_was_sent
+
+_GIVEN_UP = (asyncio.CancelledError, TimeoutError, httpx2.TimeoutException)
+"""Ends of an attempt for which nobody knows what its provider goes on to do."""
 
 
 @dataclass
@@ -123,7 +128,11 @@ class Sending:
         return stream
 
     def _billed_of_partial(self, error: BaseException) -> Tokens | None:
-        """The tokens that a provider bills for a good answer that did not come whole."""
-        if not self._attempt.accepted or isinstance(error, AttemptFailed | CallRejected):
-            return None
-        return guess(self._request.input_bytes, len(self._received))
+        """The tokens that a provider bills for an answer that did not come, or not whole."""
+        if self._attempt.accepted:
+            if isinstance(error, AttemptFailed | CallRejected):
+                return None
+            return guess(self._request.input_bytes, len(self._received))
+        if isinstance(error, _GIVEN_UP) and not nothing_was_sent(error):
+            return self._attempt.unanswered
+        return None

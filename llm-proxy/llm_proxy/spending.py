@@ -12,7 +12,7 @@ from accounting.records import INTERRUPTED, OK, Begun, Row
 from llm_proxy.bound import most_usd
 from llm_proxy.provider import Provider
 from llm_proxy.requests import Request
-from llm_proxy.tokens import Tokens, guess
+from llm_proxy.tokens import Tokens, expected_output, guess
 from o11y.telemetry.signals import Telemetry
 from o11y.web.problems import Problem, unavailable
 
@@ -104,9 +104,7 @@ def estimate(providers: Iterable[Provider], begun: Begun, typical: Typical) -> R
     """The row of a call that ended with its process. Nobody knows how much was answered: as much as
     the model's answers have on average, as far as anything is known of it.
     """
-    asked, output = begun.max_output_tokens, typical.output_tokens
-    output = asked or 0 if output is None else output
-    output = output if asked is None else min(output, asked)
+    output = expected_output(typical.output_tokens, begun.max_output_tokens)
     tokens = Tokens(begun.input_tokens, output, estimated=True)
     usd = None
     for provider in providers:

@@ -86,6 +86,15 @@ def guess(input_bytes: int, output_bytes: int) -> Tokens:
     )
 
 
+def expected_output(typical: int | None, asked: int | None) -> int:
+    """The output tokens of an answer that nobody saw: as many as the model's answers have on
+    average, `asked` at most; `asked` where there is no average.
+    """
+    if typical is None:
+        return asked or 0
+    return typical if asked is None else min(typical, asked)
+
+
 def tokens_of(usage: Usage | None) -> Tokens | None:
     """The tokens that a usage tells; None where it does not say how many were sent."""
     input_tokens = None if usage is None else count_of(usage.prompt_tokens)

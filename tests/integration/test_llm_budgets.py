@@ -2,17 +2,14 @@
 
 import asyncio
 import secrets
-import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import httpx2
-import psutil
 import pytest
 from sqlalchemy import RowMapping, func, select
 
@@ -242,69 +239,3 @@ def test_budgets_without_a_ledger_are_refused(tmp_path: Path, standin: Standin) 
         answer = post(proxy.url, chat(), **headers([Budget("key", "k", "day", DOLLAR)]))
         assert answer.status_code == 503
         assert "DATABASE_URL" in answer.json()["error"]["message"]
-
-
-STORM: tuple[dict[str, Any], ...] = (
-    {},
-    {"stream": True},
-    {"stream": True, "steps": (Step(cut="mid_stream", usage=USED),)},
-    {"steps": (Step(status=500), Step(usage=USED))},
-    {"steps": (Step(status=429, retry_after="0"), Step(usage=USED)), "stream": True},
-    {"steps": (Step(cut="before_first_byte"), Step(usage=USED))},
-    {"model": "gpt-4o", "max_tokens": 9, "steps": (Step(usage=FEW),)},
-    {"steps": (Step(status=400),)},
-)
-
-
-@pytest.mark.slow
-def test_a_storm_with_kills_leaves_no_cent_unaccounted(tmp_path: Path, standin: Standin) -> None:
-    """Streams, cut ones, retries, refusals of the provider and of the budget, while one of two
-    replicas and then the database are killed and come back.
-    """
-    if postgres.programs() is None:
-        pytest.skip("needs Debian's postgresql")
-    standin.default = Step(pace=0.002, latency=0.01, usage=USED)
-    budget = picodollars(Decimal("0.9"))
-    given = headers([Budget("tenant", "storm", "month", budget)], "storm", "storm")
-    calls = []
-    for number in range(480):
-        kind = dict(STORM[number % len(STORM)])
-        steps = kind.pop("steps", ())
-        calls.append(chat(*steps, **{"max_tokens": 5000, **kind}))
-    with ExitStack() as stack:
-        database, process = stack.enter_context(postgres.postgres(tmp_path))
-        starter = LlmProxy(database, tmp_path, standin)
-        first, second = starter.start(stack), starter.start(stack)
-        with ThreadPoolExecutor(1) as pool:
-            for part in range(3):
-                some = calls[160 * part : 160 * (part + 1)]
-                asked = len(standin.requests)
-                load = pool.submit(at_once, [first.url, second.url], some, **given)
-                if part < 2:
-                    until(lambda asked=asked: len(standin.requests) > asked + 30, 60)  # type: ignore[misc]
-                if part == 0:
-                    first.kill()
-                if part == 1:
-                    for child in psutil.Process(process).children():
-                        with suppress(psutil.NoSuchProcess):
-                            child.send_signal(signal.SIGKILL)  # which PostgreSQL recovers from
-                load.result()
-                if part == 0:
-                    first = starter.start(stack)
-        for proxy in (first, second):
-            wait = f"{proxy.url}/metrics"
-            until(lambda wait=wait: "ledger_queue_rows 0.0" in httpx2.get(wait).text, 60)  # type: ignore[misc]
-        until(lambda: len(list((tmp_path / "journals").iterdir())) == 2, 60)
-        until(lambda: total(database, "grants") == 0, 60)
-        mine = of(database, "storm")
-        spent = spends(database, "storm")
-    known = [row for row in mine if not row["estimated"]]
-    guessed = [row for row in mine if row["estimated"]]
-    reported = standin.ledger.usd(reported=True)
-    # what the provider told and nobody read, since the reader was killed, is an estimate
-    unread = dollars(sum(row["cost"] for row in guessed if row["status"] == INTERRUPTED))
-    total_known = dollars(sum(row["cost"] for row in known))
-    assert total_known <= reported <= total_known + max(unread, Decimal("0.001")) * 3
-    assert spent == 2 * sum(row["cost"] for row in mine)  # of the key and of the tenant
-    assert sum(row["cost"] for row in mine) <= budget
-    assert len({row["id"] for row in mine}) == len(mine)

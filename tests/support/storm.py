@@ -40,9 +40,11 @@ from tests.support.waiting import until
 AT_ONCE = 48
 CALL_SECONDS = 30.0
 KEYS = {name: f"o11y-sk-{name:0>12}-{name:0>32}" for name in ("a", "b", "c", "d")}
-"""`a` and `b` share a tenant with a budget, `c` has hardly any money, `d` few calls in a minute."""
+"""`a` and `b` share a tenant with a budget. `b` runs out of money soon, `c` has hardly any, and `d`
+may make few calls in a minute.
+"""
 
-BUDGETS = {"a": Decimal(1000), "b": Decimal(1), "c": Decimal("0.01")}
+BUDGETS = {"a": Decimal(1000), "b": Decimal("0.02"), "c": Decimal("0.001")}
 TENANT_BUDGET = Decimal(2000)
 
 Make = Callable[[], tuple[str, dict[str, Any], str | None]]
@@ -117,7 +119,7 @@ class Storm:
             LOCAL_MODEL_NAME=model,
             USE_GPU="false",
             ENGINE_MAX_CONTEXT="1024",
-            LOCAL_USD_PER_HOUR="36",
+            LOCAL_USD_PER_HOUR="0.36",
         )
         self.vectors = self._part(
             "vector_svc", **common, CHROMA_PERSIST_DIRECTORY=str(folder / "chroma")
@@ -183,7 +185,7 @@ class Storm:
 
     def run(self, count: int) -> Outcome:
         """Make so many calls, with a kill after each part of them, and compare all accounts."""
-        began = time.monotonic()
+        began = self.t0 = time.monotonic()
         kills: list[tuple[str, Callable[[], None]]] = [
             ("llm-proxy", partial(self._kill_proxy, 0)),
             ("gateway", self.gateways[0].kill),
@@ -213,6 +215,7 @@ class Storm:
                     if number in points:
                         name, kill = points[number]
                         self.outcome.kills.append(name)
+                        print("KILL", name, time.monotonic() - self.t0)
                         killing.append(asyncio.ensure_future(asyncio.to_thread(kill)))
                     make, leaves = makes[number % len(makes)]
                     key = "aaaaaaaaaabbcd"[number * 5 % 14]
@@ -305,6 +308,23 @@ class Storm:
         limits = {("key", f"{name:0>12}"): usd for name, usd in BUDGETS.items()}
         for owner, limit in {**limits, ("tenant", "one"): TENANT_BUDGET}.items():
             if found[owner] > limit * DOLLAR:
+                for r in sorted(
+                    (r for r in rows if owner[1] in (r["key_id"], r["tenant"])),
+                    key=lambda r: r["time"],
+                ):
+                    print(
+                        "ROW",
+                        r["time"],
+                        r["replica"][:6],
+                        r["provider"],
+                        r["operation"],
+                        r["model"],
+                        r["status"],
+                        r["estimated"],
+                        r["cost"],
+                        r["input_tokens"],
+                        r["output_tokens"],
+                    )
                 outcome.faults.append(f"{owner} spent {dollars(found[owner])} of {limit}")
         if outcome.unaccounted:
             outcome.faults.append(f"{outcome.unaccounted} billed attempts are in no row")
@@ -328,11 +348,59 @@ class Storm:
         billed, usd = self._billed()
         outcome.attempts = sum(billed.values())
         for trace, count in billed.items():
+            self._explain(trace, count, usd, rows)
             outcome.unaccounted += max(0, count - of_trace[trace])
             # each row is rounded up to a whole picodollar
             rounded = 0 <= cost[trace] - usd.get(trace, 0) * DOLLAR < count
             if trace in usd and trace not in estimated and not rounded:
                 outcome.differing += 1
+
+    def _explain(self, trace, count, usd, rows) -> None:
+        mine = [row for row in rows if row["trace_id"] == trace]
+        cost = sum(r["cost"] for r in mine)
+        bad = count > len(mine) or (
+            trace in usd
+            and not any(r["estimated"] for r in mine)
+            and not (0 <= cost - usd[trace] * DOLLAR < count)
+        )
+        if not bad:
+            return
+        print(
+            "FAULT",
+            trace,
+            count,
+            usd.get(trace),
+            [
+                (
+                    r["status"],
+                    r["cost"],
+                    r["estimated"],
+                    r["provider"],
+                    r["operation"],
+                    str(r["time"]),
+                    r["response_model"],
+                    r["input_tokens"],
+                    r["output_tokens"],
+                )
+                for r in mine
+            ],
+        )
+        for standin in (self.first, self.second):
+            for received in standin.requests:
+                if trace in received.headers.get("traceparent", ""):
+                    print(
+                        "   ",
+                        received.path,
+                        received.status,
+                        received.outcome,
+                        received.step,
+                        received.id,
+                        received.headers["traceparent"],
+                        received.arrived - self.t0,
+                        [(b.usd, b.reported) for b in standin.ledger.bills(id=received.id)]
+                        if received.id
+                        else None,
+                    )
 
     def _billed(self) -> tuple[Counter[str], dict[str, Decimal]]:
         """The attempts that were billed by trace, and US dollars of those whose call is known."""

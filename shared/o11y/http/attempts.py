@@ -70,6 +70,8 @@ class Call:
     """True: the span of an attempt does not end before `Attempt.settle` is called."""
     left: float = field(default=0.0, init=False)
     """Seconds that the last attempt had."""
+    last: "Attempt | None" = field(default=None, init=False)
+    """The last attempt."""
 
 
 def traced(
@@ -121,7 +123,9 @@ class AttemptTransport(httpx2.AsyncBaseTransport):
         call: Call | None = request.extensions.get(CALL)
         if call is None:
             return await self._inner.handle_async_request(request)
-        attempt = Attempt(self._duration, request, call)
+        if call.last:
+            call.last.settle()
+        attempt = call.last = Attempt(self._duration, request, call)
         call.left = deadline.limit(call.seconds)
         until = asyncio.get_running_loop().time() + call.left
         if call.internal:
@@ -133,8 +137,6 @@ class AttemptTransport(httpx2.AsyncBaseTransport):
                 response = await self._inner.handle_async_request(request)
         except BaseException as error:
             attempt.end(error_type(error))
-            if call.billed:
-                attempt.settle()
             if isinstance(error, TimeoutError):
                 raise httpx2.ReadTimeout("time is up") from error
             raise
@@ -258,9 +260,11 @@ class Attempt:
         self._record()
 
     def settle(self, attributes: Labels = NO_LABELS, error: str | None = None) -> None:
-        """Add what is known of the attempt when its response was read; `error` is the `error.type`
-        where it was no answer.
+        """Add what is known of the attempt when its response was read, or there was none; `error`
+        is the `error.type` where it was no answer. Only the first time counts.
         """
+        if not self._unsettled:
+            return
         self._unsettled = False
         self._span.set_attributes(attributes)
         if error:

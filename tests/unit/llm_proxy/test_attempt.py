@@ -1,5 +1,6 @@
 """What telemetry tells of a call: one GenAI span, and an HTTP span for each attempt below it."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
 from decimal import Decimal
@@ -19,6 +20,7 @@ from o11y.telemetry import schema
 from o11y.telemetry.bounded import OVERFLOW
 from o11y.telemetry.identity import MAX_TENANTS
 from o11y.telemetry.schema import METRICS
+from o11y.web.problems import Problem
 from tests.support.near import Streamed
 from tests.support.recorded import attributes, identity, traceparent
 from tests.support.upstream import (
@@ -35,6 +37,7 @@ from tests.support.upstream import (
     MODEL,
     USAGE,
     Caller,
+    Hang,
     Proxy,
     event,
     failing,
@@ -226,6 +229,52 @@ async def test_a_tenant_too_many_shares_a_label(proxy: Proxy) -> None:
     by_tenant = {key[-1]: value for key, value in counted(proxy, schema.OPENAI_COST).items()}
     assert len(by_tenant) == MAX_TENANTS + 1
     assert by_tenant["_other"] == pytest.approx(2 * float(PRICE), abs=1e-12)
+
+
+async def given_up(caller: Caller, **fields: object) -> dict[str, Any]:
+    """The attributes of the attempt of a call whose caller leaves before there is an answer."""
+    hang = Hang()
+    caller.upstream.answers[CHAT_CALL] = hang
+    task = asyncio.create_task(caller.make(**fields))  # type: ignore[arg-type]
+    await hang.reached.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    return dict(attributes(caller.attempts()[-1]))
+
+
+@pytest.mark.parametrize(
+    ("fields", "output"),
+    [
+        ({}, 100),
+        ({"max_tokens": 30}, 30),
+        ({"stream": True}, 0),  # its provider ends with it
+    ],
+)
+async def test_an_answer_that_nobody_waits_for_is_billed_as_the_model_answers_usually(
+    fields: dict[str, object], output: int, calling: Calling
+) -> None:
+    caller = calling({"pricing": "openai"})
+    await caller.answer()
+    told = await given_up(caller, **fields)
+    assert told[schema.ERROR_TYPE] == schema.ERROR_CANCELLED
+    assert told[schema.ATTEMPT_INPUT_TOKENS] > 0
+    assert told[schema.ATTEMPT_OUTPUT_TOKENS] == output
+    assert told[schema.USAGE_ESTIMATED]
+    assert told[schema.ATTEMPT_COST_USD] > 0
+
+
+async def test_of_a_model_that_never_answered_as_many_as_were_asked_for(calling: Calling) -> None:
+    caller = calling({"pricing": "openai"})
+    assert (await given_up(caller, max_tokens=30))[schema.ATTEMPT_OUTPUT_TOKENS] == 30
+    assert (await given_up(caller))[schema.ATTEMPT_OUTPUT_TOKENS] == 0
+
+
+async def test_what_was_never_sent_is_not_billed(calling: Calling) -> None:
+    caller = calling({"retries": 0})
+    caller.upstream.answers[CHAT_CALL] = httpx2.ConnectTimeout("nobody there")
+    with pytest.raises(Problem):
+        await caller.make()
+    assert schema.ATTEMPT_INPUT_TOKENS not in attributes(caller.attempts()[0])
 
 
 async def test_an_unknown_price_is_no_price_and_is_counted(proxy: Proxy) -> None:
