@@ -58,6 +58,8 @@ class Account:
         self.settled = 0
         """Spent, and not yet posted."""
         self.waiting = 0
+        self.told = 0
+        """Reserved, as the database has it."""
         self.valid_until = 0.0
         self.used_at = 0.0
         self.refusal: tuple[float, BudgetExceeded] | None = None
@@ -66,6 +68,11 @@ class Account:
     @property
     def free(self) -> int:
         return self.granted - self.reserved - self.settled
+
+    @property
+    def held(self) -> int:
+        """The amount that running calls may cost, and ended ones have, which isn't posted yet."""
+        return self.reserved + self.settled
 
     def take(self, amount: int) -> bool:
         """Reserve an amount if it is granted."""
@@ -177,6 +184,7 @@ class Accounts:
         finally:
             account.asking = None
         account.granted += standing.given
+        account.told += standing.given  # at most
         account.valid_until = began + TTL.total_seconds() / 2
         if self._reported:
             self._reported = False
@@ -195,26 +203,29 @@ class Accounts:
         """
         found: dict[Owner, tuple[int, int]] = {}
         for owner, account in self._accounts.items():
-            if account.granted <= 0 and account.reserved <= 0:
+            if account.granted <= 0 and account.held <= 0 and account.told <= 0:
                 continue
             idle = account.refusal or time.monotonic() - account.used_at > IDLE_SECONDS
             account.refusal = None
             is_free = give_back and idle and not account.waiting
             returned = max(0, account.free) if is_free else 0
             account.granted -= returned
-            found[owner] = (returned, account.reserved + account.settled)
+            found[owner] = (returned, account.held)
         return found
 
-    def renewed(self, owners: Iterable[Owner], gone: Iterable[Owner], since: float) -> None:
+    def renewed(
+        self, renewals: Mapping[Owner, tuple[int, int]], gone: Iterable[Owner], since: float
+    ) -> None:
         """Note that grants hold from a time (of `time.monotonic`) on, but for those that are gone:
         nothing of them may be spent.
         """
-        for owner in owners:
+        for owner, (_, reserved) in renewals.items():
             if account := self._accounts.get(owner):
+                account.told = reserved
                 account.valid_until = since + TTL.total_seconds() / 2
         for owner in gone:
             if account := self._accounts.get(owner):
-                account.granted, account.valid_until = 0, 0.0
+                account.granted, account.told, account.valid_until = 0, 0, 0.0
 
     def posted(self, sums: Mapping[Owner, int]) -> None:
         """Note what was spent, by who paid."""
@@ -225,7 +236,7 @@ class Accounts:
 
     def _forget(self) -> None:
         for owner, account in list(self._accounts.items()):
-            if not (account.granted or account.reserved or account.settled or account.waiting):
+            if not (account.granted or account.held or account.told or account.waiting):
                 del self._accounts[owner]
 
 

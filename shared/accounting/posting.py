@@ -4,7 +4,7 @@ A row is posted once, however often it is tried: what is in the ledger already c
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import NamedTuple
@@ -25,7 +25,7 @@ class Posted:
     """The outcome of a transaction."""
 
     sums: Mapping[Owner, int]
-    """Picodollars that were spent now, by who pays."""
+    """Picodollars that the rows cost, by who pays."""
     gone: frozenset[Owner] = frozenset()
     """Owners whose grant had expired."""
 
@@ -40,11 +40,12 @@ def post(
     """Post a replica's rows, and renew its grants (see `grants.renew`)."""
     with engine.begin() as connection:
         begin(connection)
-        sums = _post(connection, replica, rows)
+        _post(connection, replica, rows)
         gone = grants.renew(connection, replica, accounts, now)
         if gone:
             _take_back(connection, replica)
-    return Posted(sums, frozenset(gone))
+    # also those that were posted before, by a transaction whose end nobody heard of
+    return Posted(_sums(rows), frozenset(gone))
 
 
 def recover(engine: Engine, replica: str, rows: Sequence[Row]) -> None:
@@ -103,22 +104,26 @@ def forget(engine: Engine, before: datetime) -> int:
         return connection.execute(delete(ledger).where(ledger.c.time < before)).rowcount
 
 
-def _post(connection: Connection, replica: str, rows: Sequence[Row]) -> Counter[Owner]:
-    """Returns what was spent now, by who pays."""
+def _post(connection: Connection, replica: str, rows: Sequence[Row]) -> None:
     added: list[Row] = []
     for start in range(0, len(rows), ROWS):
         part = {row.id: row for row in rows[start : start + ROWS]}
         new = upsert(connection, ledger).on_conflict_do_nothing().returning(ledger.c.id)
         ids = connection.execute(new, [row.columns(replica) for row in part.values()]).scalars()
         added += [part[row_id] for row_id in ids]
-    sums: Counter[Owner] = Counter()
     days: Counter[tuple[Owner, date]] = Counter()
     for row in added:
         for owner in owners(row.key_id, row.tenant) if row.cost else ():
-            sums[owner] += row.cost or 0
             days[owner, row.day] += row.cost or 0
     _add_up(connection, days)
-    grants.spent(connection, replica, sums)
+    grants.spent(connection, replica, _sums(added))
+
+
+def _sums(rows: Iterable[Row]) -> Counter[Owner]:
+    sums: Counter[Owner] = Counter()
+    for row in rows:
+        for owner in owners(row.key_id, row.tenant) if row.cost else ():
+            sums[owner] += row.cost or 0
     return sums
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Column, Engine, func, select
+from sqlalchemy.exc import OperationalError
 
 from accounting import accounts, grants, posting
 from accounting.accounts import BudgetExceeded, StoreUnavailable
@@ -77,6 +78,50 @@ async def test_a_tenants_budget_holds_over_its_keys_and_takes_nothing_of_theirs(
                 await one.accounts.reserve([Budget("key", name, "total", 2 * CENT), tenant], CENT)
             assert caught.value.budget == tenant
             await one.accounts.reserve([Budget("key", name, "total", 2 * CENT)], CENT)
+
+
+async def test_a_grant_that_is_spent_to_the_end_is_never_charged_again(
+    replica: Replica, engine: Engine
+) -> None:
+    one = replica()
+    held = [Budget("key", "k", "day", 2 * CENT)]
+    async with one.running():
+        first = await one.accounts.reserve(held, CENT)
+        second = await one.accounts.reserve(held, CENT)
+        one.begin(begun("a"))
+        one.begin(begun("b"))
+        await eventually(lambda: total(engine, granted.c.reserved) == 2 * CENT, 10)
+        for name, reservation in (("a", first), ("b", second)):
+            reservation.settle(CENT)
+            one.end(row(name, CENT, tenant=None))
+        await eventually(lambda: not one.waiting, 10)
+        await eventually(lambda: total(engine, granted.c.reserved) == 0, 10)
+        posting.expire(engine, datetime.now(UTC) + timedelta(hours=1))
+    assert total(engine, spend.c.amount) == 2 * CENT
+
+
+async def test_a_row_whose_posting_nobody_heard_of_is_spent_once(
+    replica: Replica, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post, lost = posting.post, [OperationalError("", {}, OSError("the connection is lost"))]
+
+    def posted(*given: Any) -> posting.Posted:
+        done = post(*given)
+        if given[2] and lost:
+            raise lost.pop()
+        return done
+
+    monkeypatch.setattr(posting, "post", posted)
+    one = replica()
+    async with one.running():
+        reservation = await one.accounts.reserve(budgets(key_usd=1), CENT)
+        one.begin(begun("a"))
+        reservation.settle(CENT)
+        one.end(row("a", CENT))
+        await eventually(lambda: not one.waiting, 10)
+        await eventually(lambda: total(engine, granted.c.reserved) == 0, 10)
+    assert not lost
+    assert total(engine, spend.c.amount) == 2 * CENT  # the key's and the tenant's
 
 
 async def test_what_a_call_did_not_cost_is_free_again(replica: Replica) -> None:
