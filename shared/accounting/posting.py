@@ -7,13 +7,26 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, delete, func, select, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Text,
+    bindparam,
+    cast,
+    column,
+    delete,
+    func,
+    select,
+    update,
+)
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.sql.dml import ReturningInsert
 
 from accounting import grants
 from accounting.database import begin, upsert, utc
-from accounting.records import EXPIRED, RECOVERED, REMAINDER, Begun, Owner, Row, owners
+from accounting.records import EXPIRED, RECOVERED, REMAINDER, Begun, Owner, Row, encode, owners
 from accounting.tables import ledger, spend
 
 ROWS = 500
@@ -108,15 +121,36 @@ def _post(connection: Connection, replica: str, rows: Sequence[Row]) -> None:
     added: list[Row] = []
     for start in range(0, len(rows), ROWS):
         part = {row.id: row for row in rows[start : start + ROWS]}
-        new = upsert(connection, ledger).on_conflict_do_nothing().returning(ledger.c.id)
-        ids = connection.execute(new, [row.columns(replica) for row in part.values()]).scalars()
-        added += [part[row_id] for row_id in ids]
+        added += [part[row_id] for row_id in _insert(connection, replica, part.values())]
     days: Counter[tuple[Owner, date]] = Counter()
     for row in added:
         for owner in owners(row.key_id, row.tenant) if row.cost else ():
             days[owner, row.day] += row.cost or 0
     _add_up(connection, days)
     grants.spent(connection, replica, _sums(added))
+
+
+def _insert(connection: Connection, replica: str, rows: Iterable[Row]) -> Iterable[str]:
+    """Add rows to the ledger, but for those that are there. Returns the ids of what was added."""
+    found = [row.columns(replica) for row in rows]
+    if connection.dialect.name == "postgresql":
+        return connection.execute(_FROM_JSON, {"rows": encode(found).decode()}).scalars()
+    new = upsert(connection, ledger).on_conflict_do_nothing().returning(ledger.c.id)
+    return connection.execute(new, found).scalars()
+
+
+def _from_json() -> ReturningInsert[Any]:
+    """The statement that adds all rows by one parameter: a parameter for each of their values costs
+    several times as much.
+    """
+    columns = [column(each.name, each.type) for each in ledger.c]
+    rows = func.json_to_recordset(cast(bindparam("rows", type_=Text), postgresql.JSON))
+    table = rows.table_valued(*columns).render_derived(name="given", with_types=True)
+    new = postgresql.insert(ledger).from_select([each.name for each in columns], select(table))
+    return new.on_conflict_do_nothing().returning(ledger.c.id)
+
+
+_FROM_JSON = _from_json()
 
 
 def _sums(rows: Iterable[Row]) -> Counter[Owner]:

@@ -34,7 +34,9 @@ class InternalTokenMiddleware:
         if scope["type"] == "http":
             given = [value for name, value in scope["headers"] if name == _HEADER]
             if len(given) != 1 or not hmac.compare_digest(given[0], self._token):
-                problem = Problem(401, "this service answers the gateway", code="internal")
+                asks = {"WWW-Authenticate": "Internal"}
+                words = "this service answers the gateway"
+                problem = Problem(401, words, code="internal", headers=asks)
                 await problems.answer(problem, scope["path"])(scope, receive, send)
                 return
         await self._app(scope, receive, send)
