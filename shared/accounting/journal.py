@@ -37,7 +37,6 @@ class Folder:
     def __init__(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self.closed = False
         self._lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -63,12 +62,10 @@ class Folder:
         return os.fstat(self._lock).st_mtime  # nobody writes to the lock
 
     def close(self) -> None:
-        self.closed = True
         os.close(self._lock)
 
     def remove(self) -> None:
         """Remove a folder whose records are all in the ledger, and close it."""
-        self.closed = True
         for file in sorted(self.path.iterdir(), key=lambda each: each.name == _LOCK):
             file.unlink(missing_ok=True)
         self.path.rmdir()

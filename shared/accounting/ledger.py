@@ -132,6 +132,7 @@ class Ledger:
             self._stopping.set()
             ended = await self._stop(posting_rows)
             self._journal.close()
+            self.told.close()
             if ended:
                 self._folder.remove()
             else:

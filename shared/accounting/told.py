@@ -4,6 +4,8 @@ A counter ends with its process, and what it counted since it was collected last
 known all the same: the ledger has every row, and the journal's folder what was collected.
 """
 
+import logging
+import threading
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +16,8 @@ from sqlalchemy import Engine, func, select
 from accounting.journal import Folder
 from accounting.records import Row
 from accounting.tables import ledger
+
+logger = logging.getLogger(__name__)
 
 _FILE = "told.json"
 
@@ -38,8 +42,10 @@ class Told:
     """The costs of this process: those it has, and those that a reader of metrics has collected."""
 
     def __init__(self, folder: Folder) -> None:
-        self._folder = folder
+        self._file = _file(folder)
         self._costs: Counter[Kind] = Counter()
+        self._writing = threading.Lock()
+        self._closed = False
 
     def add(self, row: Row) -> None:
         """Add the cost of a row, which a counter has as well."""
@@ -47,13 +53,22 @@ class Told:
             self._costs[kind_of(row)] += row.cost
 
     def collected(self) -> None:
-        """Note that all so far was collected. For any thread. Raises OSError."""
-        path = _file(self._folder)
-        if not self._costs or self._folder.closed:
-            return
-        new = path.with_suffix(".new")
-        new.write_bytes(msgspec.json.encode(list(dict(self._costs).items())))
-        new.replace(path)
+        """Note that all so far was collected. For any thread."""
+        with self._writing:
+            if self._closed or not self._costs:
+                return
+            new = self._file.with_suffix(".new")
+            try:
+                new.write_bytes(msgspec.json.encode(list(dict(self._costs).items())))
+                new.replace(self._file)
+            except OSError as error:
+                logger.warning("the costs told can't be noted: %s", error.strerror or error)
+
+    def close(self) -> None:
+        """Note that all will be collected: metrics are sent once more when a process stops."""
+        self.collected()
+        with self._writing:
+            self._closed = True
 
 
 def kind_of(row: Row) -> Kind:
