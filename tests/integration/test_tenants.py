@@ -125,7 +125,10 @@ def test_the_provider_outside_sees_neither_token_nor_who_calls(house: House) -> 
 def test_services_behind_the_gateway_answer_nobody_else(house: House) -> None:
     for each, path in zip(house.behind, ("/v1/models", "/stats"), strict=True):
         baggage = {"baggage": "tenant.id=acme,o11y.key.id=made-up"}
-        for headers in (baggage, {**baggage, "x-internal-token": f"{TOKEN}x"}):
+        for headers in (
+            baggage,
+            {**baggage, "x-internal-token": f"{TOKEN}x"},
+        ):  # nobody believes it
             refused = httpx2.get(each.url + path, headers=headers)
             assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Internal")
         assert httpx2.get(f"{each.url}/livez").status_code == 200

@@ -42,21 +42,17 @@ class CpuUsage:
         self._process = process
         self._clock = clock
         self._lock = threading.Lock()
-        self._at, self._used = clock(), self._seconds()
-        self._percent = 100 * self._used / max(time.time() - process.create_time(), CPU_SECONDS)
+        self._at = clock()
+        times, lived = process.cpu_times(), time.time() - process.create_time()
+        self._percent = 100 * (times.user + times.system) / max(lived, CPU_SECONDS)
+        process.cpu_percent()  # it tells of the time since it was asked last
 
     def percent(self) -> float:
         with self._lock:
             now = self._clock()
-            if (passed := now - self._at) >= CPU_SECONDS:
-                used = self._seconds()
-                self._percent = 100 * (used - self._used) / passed
-                self._at, self._used = now, used
+            if now - self._at >= CPU_SECONDS:
+                self._at, self._percent = now, self._process.cpu_percent()
             return self._percent
-
-    def _seconds(self) -> float:
-        times = self._process.cpu_times()
-        return times.user + times.system
 
 
 class Telemetry:

@@ -24,11 +24,13 @@ from opentelemetry.trace import (
     format_trace_id,
     set_span_in_context,
 )
+from pydantic import SecretStr
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from o11y.telemetry import identity, schema
 from o11y.telemetry.signals import Telemetry
 from o11y.web.exchange import Exchange, is_last, route_of
+from o11y.web.internal_token import INTERNAL_TOKEN, is_token
 from o11y.web.problems import TRACE_HEADER
 
 logger = logging.getLogger(__name__)
@@ -56,7 +58,7 @@ _CARRIED = {
     name.lower().encode(): name
     for name in (
         *("traceparent", "tracestate", "x-user-id", "x-session-id", "x-tenant-id", "host"),
-        *_CONTEXT,
+        *(INTERNAL_TOKEN.lower(), *_CONTEXT),
     )
 }
 
@@ -70,6 +72,17 @@ class Extracted(NamedTuple):
 
 ExtractContext = Callable[[Mapping[str, str]], Extracted]
 """Reads the headers that may carry a context: traceparent and its like, baggage, user ids."""
+
+
+def extract_with(token: SecretStr) -> ExtractContext:
+    """The same for who brings the token; of anybody else it is not believed who calls."""
+
+    def extract(headers: Mapping[str, str]) -> Extracted:
+        if is_token(headers.get(INTERNAL_TOKEN.lower(), "").encode("latin-1"), token):
+            return extract_trusted(headers)
+        return extract_trusted({key: headers[key] for key in headers if key != identity.BAGGAGE})
+
+    return extract
 
 
 def extract_trusted(headers: Mapping[str, str]) -> Extracted:

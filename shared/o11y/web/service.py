@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from o11y.settings import ServiceSettings, load
 from o11y.telemetry import distribution, logs
 from o11y.telemetry.signals import Telemetry
-from o11y.web import api_docs, openapi, problems
+from o11y.web import api_docs, openapi, problems, server_span
 from o11y.web.access_log import AccessLogMiddleware
 from o11y.web.body_limit import BodyLimitMiddleware
 from o11y.web.deadline import DeadlineMiddleware
@@ -130,6 +130,8 @@ def create_app(
         finally:
             await asyncio.to_thread(telemetry.shutdown)
 
+    if internal_token:
+        extract = server_span.extract_with(internal_token)
     app = Service(
         [
             partial(ServerSpanMiddleware, telemetry=telemetry, extract=extract),

@@ -125,11 +125,12 @@ def test_readers_close_together_see_the_same_cpu_usage() -> None:
     now = 0.0
     usage = CpuUsage(process, lambda: now)
     assert usage.percent() == pytest.approx(25, rel=0.01)
-    process.cpu_times.return_value = Mock(user=21.0, system=6.0)
+    process.cpu_percent.return_value = 50
     now = 0.001
     assert usage.percent() == pytest.approx(25, rel=0.01)
     now = 4.0
     assert usage.percent() == 50
+    process.cpu_percent.return_value = 70
     now = 4.5
     assert usage.percent() == 50
 
