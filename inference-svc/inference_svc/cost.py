@@ -85,7 +85,7 @@ class Costs:
         self.price = price
         self._machine = machine
         self._tenants = Tenants()
-        self._charges = Charges(ledger, telemetry) if ledger else None
+        self._charges = Charges(ledger, telemetry, "X-Request-Timeout") if ledger else None
         if ledger:
             ledger.on_untold = self._recover
         self._cost = telemetry.counter(schema.MODEL_COST)

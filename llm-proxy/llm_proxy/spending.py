@@ -28,7 +28,7 @@ class Spending:
     """
 
     def __init__(self, ledger: Ledger | None, telemetry: Telemetry, *, passes: bool) -> None:
-        self._charges = Charges(ledger, telemetry) if ledger else None
+        self._charges = Charges(ledger, telemetry, "max_tokens") if ledger else None
         self._passes = passes
         self._answered: dict[tuple[str, str], str] = {}
         """The model that answered last, by provider and the model that was asked for."""

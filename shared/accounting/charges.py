@@ -22,10 +22,14 @@ from o11y.web.problems import NO_QUOTA, Problem, unavailable
 
 
 class Charges:
-    """Lets calls spend within the budgets of the caller's key and tenant."""
+    """Lets calls spend within the budgets of the caller's key and tenant.
 
-    def __init__(self, ledger: Ledger, telemetry: Telemetry) -> None:
+    `bounded_by` names the field or header by which a caller bounds what a call can cost.
+    """
+
+    def __init__(self, ledger: Ledger, telemetry: Telemetry, bounded_by: str) -> None:
         self._ledger = ledger
+        self._bounded_by = bounded_by
         self._refused = telemetry.counter(schema.ADMISSION_REFUSED)
         self._tenants = Tenants()
         telemetry.observable_gauge(schema.LEDGER_QUEUE, self._observe_queue)
@@ -47,7 +51,7 @@ class Charges:
             try:
                 reservation = await self._ledger.accounts.reserve(budgets, most)
             except BudgetExceeded as exceeded:
-                raise self.refusal("budget", _exceeded(exceeded)) from None
+                raise self.refusal("budget", _exceeded(exceeded, self._bounded_by)) from None
             except StoreUnavailable as error:
                 raise unavailable("budgets can't be checked: the database is away") from error
         try:
@@ -146,7 +150,7 @@ def row(
     )
 
 
-def _exceeded(exceeded: BudgetExceeded) -> Problem:
+def _exceeded(exceeded: BudgetExceeded, bounded_by: str) -> Problem:
     """429 as OpenAI has it; the gateway makes it 402 on its own routes."""
     which, now = exceeded.budget, datetime.now(UTC)
     resets = budget.resets_at(which.period, now)
@@ -155,7 +159,7 @@ def _exceeded(exceeded: BudgetExceeded) -> Problem:
     detail = (
         f"the {which.scope}'s budget {name}, {dollars(which.limit):f} USD, has "
         f"{dollars(exceeded.left):f} USD left, and the call may cost "
-        f"{dollars(exceeded.needed):f} USD (max_tokens bounds that); {when}"
+        f"{dollars(exceeded.needed):f} USD ({bounded_by} bounds that); {when}"
     )
     headers = {BUDGET_HEADER: f"{which.scope}/{which.period}", "x-should-retry": "false"}
     if resets:

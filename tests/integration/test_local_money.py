@@ -165,8 +165,10 @@ def test_a_budget_bounds_what_the_local_model_costs_whichever_way_it_is_asked(
     error = local.chat(little).json()["error"]
     assert (error["type"], error["code"]) == ("insufficient_quota", "insufficient_quota")
     assert "the tenant's budget of a day, 10 USD" in error["message"]
+    assert "(X-Request-Timeout bounds that)" in error["message"]
+    assert local.generate({**little, "x-request-timeout": "9"}).status_code == 200
     until(local.all_is_posted, 20)
-    assert local.rows("poor") == []
+    assert len(local.rows("poor")) == 1
     assert len(local.rows("rich")) == 2
 
 
