@@ -47,7 +47,7 @@ class Charges:
         """
         budgets = budget.current()
         reservation = None
-        if budgets:
+        if budgets and most:
             try:
                 reservation = await self._ledger.accounts.reserve(budgets, most)
             except BudgetExceeded as exceeded:

@@ -7,6 +7,8 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 
+import psutil
+
 from tests.bench.load import Setting, run
 from tests.bench.measure import PLAIN_MANY, PLAIN_ONE, Cell
 from tests.bench.report import case_table, cpu_added, measured_with, p50_added
@@ -47,8 +49,9 @@ def _admitted(site: Site, *, shared: bool) -> Iterator[Started]:
     with ExitStack() as stack:
         database, limits = f"sqlite:///{site.folder}/{name}.db", "memory://"
         if shared:
-            database, _ = stack.enter_context(postgres(site.folder))
-            limits, _ = stack.enter_context(redis_server(site.folder))
+            database, first = stack.enter_context(postgres(site.folder))
+            limits, second = stack.enter_context(redis_server(site.folder))
+            _beside_the_load(site, first, second)
         settings = {
             "DATABASE_URL": database,
             "LEDGER_DIRECTORY": str(site.folder / f"ledger-{name}"),
@@ -56,6 +59,16 @@ def _admitted(site: Site, *, shared: bool) -> Iterator[Started]:
             "KEYS_FILE": str(keys),
         }
         yield stack.enter_context(gateway_and_proxy(site, settings))
+
+
+def _beside_the_load(site: Site, *servers: int) -> None:
+    """Let servers that are not measured run where the load does, what they start later included."""
+    if site.cores.load is None:
+        return
+    for server in servers:
+        first = psutil.Process(server)
+        for process in (first, *first.children()):
+            process.cpu_affinity([site.cores.load])
 
 
 SUBJECTS = [
@@ -113,7 +126,7 @@ def section(results: Results[Cell], setting: Setting) -> list[str]:
         *case_table(results, PLAIN_MANY),
         *case_table(results, PLAIN_ONE),
         *measured_with(setting),
-        "- PostgreSQL and Redis share the cores; their CPU time is not in the figures.",
+        "- PostgreSQL and Redis run on the load's core; their CPU time is not in the figures.",
         "",
     ]
 

@@ -349,6 +349,22 @@ async def test_budgets_need_a_ledger_where_there_is_a_price(
         context.detach(token)
 
 
+async def test_what_costs_nothing_needs_no_budget(
+    machine: Machine, recorded: Recorded, tmp_path: Path
+) -> None:
+    """Also while the database is away."""
+    (tmp_path / "away").touch()
+    away = f"sqlite:///{tmp_path}/away/o11y.db"
+    ledger = Ledger(away, tmp_path, lambda *_: pytest.fail("a call died"))
+    token = context.attach(with_budgets(Context(), [Budget("key", "k", "day", 1)]))
+    try:
+        await Costs(None, machine, recorded.telemetry, ledger).begin("m", "chat", 1)
+        with pytest.raises(Problem, match="the database is away"):
+            await Costs(DOLLAR_A_SECOND, machine, recorded.telemetry, ledger).begin("m", "chat", 1)
+    finally:
+        context.detach(token)
+
+
 async def test_what_its_caller_charges_is_not_charged_here(
     machine: Machine, recorded: Recorded, tmp_path: Path
 ) -> None:
