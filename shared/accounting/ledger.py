@@ -254,7 +254,7 @@ class Ledger:
 
 
 def _forgotten(_: Costs) -> None:
-    """What is done with costs that no metric tells, where there are none."""
+    """Costs that no metric tells are left at that, where there are no metrics."""
 
 
 def _ended(posting_rows: asyncio.Task[None]) -> None:

@@ -151,9 +151,9 @@ CASES = [
         gateway SERVER POST /chat ERROR http=504 error=504
           gateway CLIENT POST /v1/chat/completions ERROR http=504 error=504 to=llm-proxy
             llm-proxy SERVER POST /v1/chat/completions ERROR http=504 error=504
-              llm-proxy CLIENT chat gpt-4o-mini ERROR error=timeout attempts=2 provider=second
-                llm-proxy CLIENT POST /v1/chat/completions ERROR error=timeout to=first provider=first attempt=1
-                llm-proxy CLIENT POST /v1/chat/completions ERROR error=timeout to=second provider=second attempt=2
+              llm-proxy CLIENT chat gpt-4o-mini ERROR error=timeout attempts=2 provider=second tokens=* cost=* price=price_list
+                llm-proxy CLIENT POST /v1/chat/completions ERROR error=timeout to=first provider=first attempt=1 tokens=* cost=*
+                llm-proxy CLIENT POST /v1/chat/completions ERROR error=timeout to=second provider=second attempt=2 tokens=* cost=*
         """,
         first=(SILENT,),
         second=(SILENT,),
@@ -166,9 +166,9 @@ CASES = [
         gateway SERVER POST /chat ERROR http=504 error=caller_deadline
           gateway CLIENT POST /v1/chat/completions ERROR http=504 error=504 to=llm-proxy
             llm-proxy SERVER POST /v1/chat/completions ERROR http=504 error=caller_deadline
-              llm-proxy CLIENT chat gpt-4o-mini ERROR error=timeout attempts=2 provider=second
-                llm-proxy CLIENT POST /v1/chat/completions ERROR error=timeout to=first provider=first attempt=1
-                llm-proxy CLIENT POST /v1/chat/completions ERROR error=timeout to=second provider=second attempt=2
+              llm-proxy CLIENT chat gpt-4o-mini ERROR error=timeout attempts=2 provider=second tokens=* cost=* price=price_list
+                llm-proxy CLIENT POST /v1/chat/completions ERROR error=timeout to=first provider=first attempt=1 tokens=* cost=*
+                llm-proxy CLIENT POST /v1/chat/completions ERROR error=timeout to=second provider=second attempt=2 tokens=* cost=*
         """,
         first=(SILENT,),
         second=(SILENT,),
@@ -182,8 +182,8 @@ CASES = [
         gateway SERVER POST /chat error=client_disconnected
           gateway CLIENT POST /v1/chat/completions ERROR error=cancelled to=llm-proxy
             llm-proxy SERVER POST /v1/chat/completions error=client_disconnected
-              llm-proxy CLIENT chat gpt-4o-mini ERROR error=cancelled attempts=1 provider=first
-                llm-proxy CLIENT POST /v1/chat/completions ERROR error=cancelled to=first provider=first attempt=1
+              llm-proxy CLIENT chat gpt-4o-mini ERROR error=cancelled attempts=1 provider=first tokens=* cost=* price=price_list
+                llm-proxy CLIENT POST /v1/chat/completions ERROR error=cancelled to=first provider=first attempt=1 tokens=* cost=*
         """,
         first=(SILENT,),
         leaves=0,
@@ -221,8 +221,8 @@ CASES = [
         gateway SERVER POST /chat http=200
           gateway CLIENT POST /v1/chat/completions http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/chat/completions http=200
-              llm-proxy CLIENT chat gpt-4o-mini attempts=2 provider=second first_chunk=yes tokens=4→8 cost=0.0000054 price=price_list finish=stop
-                llm-proxy CLIENT POST /v1/chat/completions ERROR error=timeout to=first provider=first attempt=1
+              llm-proxy CLIENT chat gpt-4o-mini attempts=2 provider=second first_chunk=yes tokens=~15→8 cost=0.00000705 price=price_list finish=stop
+                llm-proxy CLIENT POST /v1/chat/completions ERROR error=timeout to=first provider=first attempt=1 tokens=~11→0 cost=0.00000165
                 llm-proxy CLIENT POST /v1/chat/completions http=200 to=second provider=second attempt=2 tokens=4→8 cost=0.0000054
         """,
         first=(SILENT,),
@@ -376,9 +376,9 @@ CASES = [
         gateway SERVER POST /v1/chat/completions ERROR http=504 error=504
           gateway CLIENT POST /v1/chat/completions ERROR http=504 error=504 to=llm-proxy
             llm-proxy SERVER POST /v1/chat/completions ERROR http=504 error=504
-              llm-proxy CLIENT chat gpt-4o-mini ERROR error=timeout attempts=2 provider=second
-                llm-proxy CLIENT POST /v1/chat/completions ERROR error=timeout to=first provider=first attempt=1
-                llm-proxy CLIENT POST /v1/chat/completions ERROR error=timeout to=second provider=second attempt=2
+              llm-proxy CLIENT chat gpt-4o-mini ERROR error=timeout attempts=2 provider=second tokens=* cost=* price=price_list
+                llm-proxy CLIENT POST /v1/chat/completions ERROR error=timeout to=first provider=first attempt=1 tokens=* cost=*
+                llm-proxy CLIENT POST /v1/chat/completions ERROR error=timeout to=second provider=second attempt=2 tokens=* cost=*
         """,
         first=(SILENT,),
         second=(SILENT,),
@@ -391,8 +391,8 @@ CASES = [
         gateway SERVER POST /v1/chat/completions error=client_disconnected
           gateway CLIENT POST /v1/chat/completions ERROR error=cancelled to=llm-proxy
             llm-proxy SERVER POST /v1/chat/completions error=client_disconnected
-              llm-proxy CLIENT chat gpt-4o-mini ERROR error=cancelled attempts=1 provider=first
-                llm-proxy CLIENT POST /v1/chat/completions ERROR error=cancelled to=first provider=first attempt=1
+              llm-proxy CLIENT chat gpt-4o-mini ERROR error=cancelled attempts=1 provider=first tokens=* cost=* price=price_list
+                llm-proxy CLIENT POST /v1/chat/completions ERROR error=cancelled to=first provider=first attempt=1 tokens=* cost=*
         """,
         first=(SILENT,),
         leaves=0,
@@ -742,8 +742,8 @@ CASES = [
         gateway SERVER POST /v1/embeddings error=client_disconnected
           gateway CLIENT POST /v1/embeddings ERROR error=cancelled to=llm-proxy
             llm-proxy SERVER POST /v1/embeddings error=client_disconnected
-              llm-proxy CLIENT embeddings text-embedding-3-small ERROR error=cancelled attempts=1 provider=first
-                llm-proxy CLIENT POST /v1/embeddings ERROR error=cancelled to=first provider=first attempt=1
+              llm-proxy CLIENT embeddings text-embedding-3-small ERROR error=cancelled attempts=1 provider=first tokens=~4 cost=0.00000008 price=price_list
+                llm-proxy CLIENT POST /v1/embeddings ERROR error=cancelled to=first provider=first attempt=1 tokens=~4 cost=0.00000008
         """,
         first=(SILENT,),
         leaves=0,
@@ -863,8 +863,8 @@ CASES = [
         gateway SERVER POST /search http=200
           gateway CLIENT POST /v1/embeddings http=200 to=llm-proxy
             llm-proxy SERVER POST /v1/embeddings http=200
-              llm-proxy CLIENT embeddings text-embedding-3-small attempts=2 provider=second tokens=4 cost=0.00000008 price=price_list
-                llm-proxy CLIENT POST /v1/embeddings ERROR error=timeout to=first provider=first attempt=1
+              llm-proxy CLIENT embeddings text-embedding-3-small attempts=2 provider=second tokens=~9 cost=0.00000018 price=price_list
+                llm-proxy CLIENT POST /v1/embeddings ERROR error=timeout to=first provider=first attempt=1 tokens=~5 cost=0.0000001
                 llm-proxy CLIENT POST /v1/embeddings http=200 to=second provider=second attempt=2 tokens=4 cost=0.00000008
           gateway CLIENT POST /search http=200 to=vector-svc
             vector-svc SERVER POST /search http=200
@@ -929,8 +929,8 @@ CASES = [
         gateway SERVER POST /search error=client_disconnected
           gateway CLIENT POST /v1/embeddings ERROR error=cancelled to=llm-proxy
             llm-proxy SERVER POST /v1/embeddings error=client_disconnected
-              llm-proxy CLIENT embeddings text-embedding-3-small ERROR error=cancelled attempts=1 provider=first
-                llm-proxy CLIENT POST /v1/embeddings ERROR error=cancelled to=first provider=first attempt=1
+              llm-proxy CLIENT embeddings text-embedding-3-small ERROR error=cancelled attempts=1 provider=first tokens=~5 cost=0.0000001 price=price_list
+                llm-proxy CLIENT POST /v1/embeddings ERROR error=cancelled to=first provider=first attempt=1 tokens=~5 cost=0.0000001
         """,
         first=(SILENT,),
         leaves=0,
@@ -1140,8 +1140,8 @@ CASES = [
                 vector-svc CLIENT retrieval documents provider=chroma top_k=3 found=2
             gateway CLIENT POST /v1/chat/completions ERROR error=cancelled to=llm-proxy stage=chat
               llm-proxy SERVER POST /v1/chat/completions error=client_disconnected
-                llm-proxy CLIENT chat gpt-4o-mini ERROR error=cancelled attempts=1 provider=first
-                  llm-proxy CLIENT POST /v1/chat/completions ERROR error=cancelled to=first provider=first attempt=1
+                llm-proxy CLIENT chat gpt-4o-mini ERROR error=cancelled attempts=1 provider=first tokens=* cost=* price=price_list
+                  llm-proxy CLIENT POST /v1/chat/completions ERROR error=cancelled to=first provider=first attempt=1 tokens=* cost=*
         """,
         first=(Step(), SILENT),
         leaves=0,

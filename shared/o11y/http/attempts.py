@@ -308,4 +308,6 @@ class _LongSpanTracer(Tracer):
     def start_as_current_span(  # type: ignore[override]
         self, *args: Any, **options: Any
     ) -> AbstractContextManager[Span]:
-        return self._tracer.start_as_current_span(*args, **{**options, "end_on_exit": False})
+        # nor do they tell of exceptions: who ends them says what went wrong
+        ours = dict.fromkeys(("end_on_exit", "record_exception", "set_status_on_exception"), False)
+        return self._tracer.start_as_current_span(*args, **{**options, **ours})

@@ -75,7 +75,9 @@ ExtractContext = Callable[[Mapping[str, str]], Extracted]
 
 
 def extract_with(token: SecretStr) -> ExtractContext:
-    """The same for who brings the token; of anybody else it is not believed who calls."""
+    """Contexts as `extract_trusted` finds them, for who brings the token; of anybody else it is not
+    believed who calls.
+    """
 
     def extract(headers: Mapping[str, str]) -> Extracted:
         if is_token(headers.get(INTERNAL_TOKEN.lower(), "").encode("latin-1"), token):
