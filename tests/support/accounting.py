@@ -9,7 +9,7 @@ from opentelemetry.context import Context
 from accounting.budget import Budget, Period, with_budgets
 from accounting.caller import with_key
 from accounting.money import DOLLAR
-from accounting.records import Row
+from accounting.records import Begun, Row
 
 
 def row(name: str, cost: int | None = 1, key: str | None = "k", tenant: str | None = "t") -> Row:
@@ -29,6 +29,11 @@ def row(name: str, cost: int | None = 1, key: str | None = "k", tenant: str | No
         output_tokens=4,
         cost=cost,
     )
+
+
+def begun(name: str, key: str = "k") -> Begun:
+    """The beginning of a call, long ago."""
+    return Begun(name, 0.0, "chat", "p", "m", 1, None, "t", key)
 
 
 def budgets(key_usd: int = 1, tenant_usd: int = 2, period: Period = "day") -> list[Budget]:

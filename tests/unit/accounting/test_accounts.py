@@ -16,10 +16,10 @@ from accounting.accounts import BudgetExceeded, StoreUnavailable
 from accounting.budget import Budget
 from accounting.ledger import Ledger
 from accounting.money import DOLLAR
-from accounting.records import EXPIRED, INTERRUPTED, RECOVERED, Begun, Void
+from accounting.records import EXPIRED, INTERRUPTED, RECOVERED, Void
 from accounting.tables import grants as granted
 from accounting.tables import ledger, spend
-from tests.support.accounting import budgets, row
+from tests.support.accounting import begun, budgets, row
 from tests.support.waiting import eventually
 
 CENT = DOLLAR // 100
@@ -29,10 +29,6 @@ Replica = Callable[..., Ledger]
 def total(engine: Engine, column: Column[Any]) -> int:
     with engine.connect() as connection:
         return int(connection.execute(select(func.coalesce(func.sum(column), 0))).scalar_one())
-
-
-def begun(name: str, key: str = "k") -> Begun:
-    return Begun(name, 0.0, "chat", "p", "m", 1, None, "t", key)
 
 
 async def test_calls_at_once_over_three_replicas_spend_the_budget_and_no_more(

@@ -11,8 +11,7 @@ from accounting.journal import Folder
 from accounting.ledger import Ledger
 from accounting.money import DOLLAR
 from accounting.told import Costs, Kind, Told, untold
-from tests.support.accounting import row
-from tests.unit.accounting.test_accounts import begun
+from tests.support.accounting import begun, row
 
 CENT = DOLLAR // 100
 KIND = Kind("p", "m", "chat", "t", estimated=False)
