@@ -4,7 +4,7 @@ A row is posted once, however often it is tried: what is in the ledger already c
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, NamedTuple
@@ -123,9 +123,8 @@ def _post(connection: Connection, replica: str, rows: Sequence[Row]) -> None:
         part = {row.id: row for row in rows[start : start + ROWS]}
         added += [part[row_id] for row_id in _insert(connection, replica, part.values())]
     days: Counter[tuple[Owner, date]] = Counter()
-    for row in added:
-        for owner in owners(row.key_id, row.tenant) if row.cost else ():
-            days[owner, row.day] += row.cost or 0
+    for owner, day, cost in _paid(added):
+        days[owner, day] += cost
     _add_up(connection, days)
     grants.spent(connection, replica, _sums(added))
 
@@ -155,10 +154,17 @@ _FROM_JSON = _from_json()
 
 def _sums(rows: Iterable[Row]) -> Counter[Owner]:
     sums: Counter[Owner] = Counter()
-    for row in rows:
-        for owner in owners(row.key_id, row.tenant) if row.cost else ():
-            sums[owner] += row.cost or 0
+    for owner, _, cost in _paid(rows):
+        sums[owner] += cost
     return sums
+
+
+def _paid(rows: Iterable[Row]) -> Iterator[tuple[Owner, date, int]]:
+    """Who pays for rows, on which day, and how much."""
+    for row in rows:
+        if row.cost:
+            for owner in owners(row.key_id, row.tenant):
+                yield owner, row.day, row.cost
 
 
 def _take_back(connection: Connection, replica: str) -> None:

@@ -44,6 +44,7 @@ class Told:
     def __init__(self, folder: Folder) -> None:
         self._file = _file(folder)
         self._costs: Counter[Kind] = Counter()
+        self._noted: Costs = {}
         self._writing = threading.Lock()
         self._closed = False
 
@@ -55,12 +56,14 @@ class Told:
     def collected(self) -> None:
         """Note that all so far was collected. For any thread."""
         with self._writing:
-            if self._closed or not self._costs:
+            costs = dict(self._costs)
+            if self._closed or costs == self._noted:
                 return
             new = self._file.with_suffix(".new")
             try:
-                new.write_bytes(msgspec.json.encode(list(dict(self._costs).items())))
+                new.write_bytes(msgspec.json.encode(list(costs.items())))
                 new.replace(self._file)
+                self._noted = costs
             except OSError as error:
                 logger.warning("the costs told can't be noted: %s", error.strerror or error)
 
