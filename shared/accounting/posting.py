@@ -160,7 +160,7 @@ def _sums(rows: Iterable[Row]) -> Counter[Owner]:
 
 
 def _paid(rows: Iterable[Row]) -> Iterator[tuple[Owner, date, int]]:
-    """Who pays for rows, on which day, and how much."""
+    """The payments for rows: by whom, on which day, and how much."""
     for row in rows:
         if row.cost:
             for owner in owners(row.key_id, row.tenant):
