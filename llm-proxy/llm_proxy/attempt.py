@@ -107,7 +107,8 @@ class Attempt:
         if not request.operation.generates or request.stream:
             return tokens
         typical = self.provider.typical.of(request.operation.name, self.model)
-        return replace(tokens, output=expected_output(typical, request.max_tokens))
+        choice = expected_output(typical, request.max_tokens)
+        return replace(tokens, output=choice * request.answers)
 
     def end(self, info: ResponseInfo, tokens: Tokens | None, error: str | None = None) -> None:
         """`tokens` is what is billed, None when nothing is; `error` the `error.type`."""
@@ -120,8 +121,9 @@ class Attempt:
         usd = None
         if tokens:
             if not tokens.estimated:
-                operation = self._request.operation.name
-                self.provider.typical.learn(operation, self.model, tokens.output)
+                request = self._request
+                choice = tokens.output / request.answers
+                self.provider.typical.learn(request.operation.name, self.model, choice)
             usd, source = self._price(info, tokens)
             billed = self._bill(info, tokens, usd, source)
         self._charge.settle(tokens, usd, info.model, error)

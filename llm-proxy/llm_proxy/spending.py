@@ -49,7 +49,8 @@ class Spending:
         most = self._most(self._charges, request, provider, model) if is_limited else 0
         sent = guess(request.input_bytes, 0).input
         operation = request.operation.name
-        begun = charges.begun(operation, provider.name, model, sent, request.max_tokens)
+        most_output = None if request.max_tokens is None else request.max_tokens * request.answers
+        begun = charges.begun(operation, provider.name, model, sent, most_output)
         return Charge(self, await self._charges.begin(begun, most))
 
     def learn(self, provider: str, model: str, answered: str) -> None:

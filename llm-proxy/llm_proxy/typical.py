@@ -1,4 +1,4 @@
-"""The usual length of a model's answers, for those that nobody sees."""
+"""The usual length of a choice in a model's answers, for those that nobody sees."""
 
 MAX_MODELS = 1000
 """Models of which it is known: their names come from callers."""
@@ -8,13 +8,13 @@ WEIGHT = 0.05
 
 
 class TypicalOutputs:
-    """The output tokens of answers on average, by operation and model; newer ones count more."""
+    """The output tokens of a choice on average, by operation and model; newer ones count more."""
 
     def __init__(self) -> None:
         self._means: dict[tuple[str, str], float] = {}
 
-    def learn(self, operation: str, model: str, tokens: int) -> None:
-        """Take an answer of so many tokens into the average."""
+    def learn(self, operation: str, model: str, tokens: float) -> None:
+        """Take a choice of so many tokens into the average."""
         before = self._means.get((operation, model))
         if before is None:
             if len(self._means) >= MAX_MODELS:

@@ -247,6 +247,8 @@ async def given_up(caller: Caller, **fields: object) -> dict[str, Any]:
     [
         ({}, 100),
         ({"max_tokens": 30}, 30),
+        ({"n": 3}, 300),
+        ({"n": 3, "max_tokens": 30}, 90),
         ({"stream": True}, 0),  # its provider ends with it
     ],
 )
