@@ -99,6 +99,7 @@ def parts(environment: Mapping[str, str] = os.environ) -> list[Part]:
         "INFERENCE_URL": f"http://{HOST}:{ports['INFERENCE_SVC_PORT']}",
         "CHROMA_PERSIST_DIRECTORY": settings.get("CHROMA_PERSIST_DIRECTORY")
         or str(state / "chroma"),
+        "TEMPO_URL": settings.get("TEMPO_URL") or f"http://{HOST}:{ports['TEMPO_PORT']}",
         "DATABASE_URL": settings.get("DATABASE_URL") or f"sqlite:///{state / 'o11y.db'}",
         "LEDGER_DIRECTORY": settings.get("LEDGER_DIRECTORY") or str(state / "ledger"),
     }

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from accounting.budget import with_budgets
 from accounting.caller import with_key
+from gateway.console import pages
 from gateway.keys.directory import KeyDirectory
 from gateway.keys.key import PREFIX, Key
 from gateway.limits import limiter, tokens
@@ -28,7 +29,7 @@ BYTES_PER_TOKEN = 4
 """Bytes of a body that are counted as a token until its call has told how many it used."""
 
 USAGE = "/usage"
-"""A path that the admin key opens as well."""
+"""A path that the admin key opens as well, as it does the console's data."""
 
 _HEADERS = {b"authorization": "authorization", b"x-api-key": "x-api-key"}
 
@@ -61,13 +62,14 @@ class AdmissionMiddleware:
         self._public = PROBES | ({"/metrics"} if metrics_are_public else set())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in self._public:
+        if scope["type"] != "http" or self._is_public(scope["path"]):
             await self._app(scope, receive, send)
             return
         key: Key | None = None
         try:
             key = self._admit(scope)
-            permit = await self._permit(key, scope) if key else None
+            looks_on = scope["path"].startswith(pages.DATA)  # and doesn't use up what it shows
+            permit = await self._permit(key, scope) if key and not looks_on else None
         except Problem as problem:
             problems.report(problem)
             self._decided(problem.code)
@@ -133,6 +135,9 @@ class AdmissionMiddleware:
         size = int(length) if length.isdigit() else 0
         return await self._limiter.admit(limited, -(-size // BYTES_PER_TOKEN))
 
+    def _is_public(self, path: str) -> bool:
+        return path in self._public or pages.is_page(path)
+
     def _decided(self, refused: str | None) -> None:
         """Tell the span of the request what was decided, and why."""
         span = trace.get_current_span()
@@ -148,10 +153,12 @@ class AdmissionMiddleware:
         if scope["path"].startswith(ADMIN):
             self._admit_admin(_credentials(scope))
             return None
-        if scope["path"] == USAGE and self._is_admin(_credentials(scope)):
+        tells_of_others = scope["path"] == USAGE or scope["path"].startswith(pages.DATA)
+        if tells_of_others and self._is_admin(_credentials(scope)):
+            scope.setdefault("state", {})["is_admin"] = True
             return None
         if not self._directory.required and not self._directory.failure:
-            if scope["path"] == USAGE and self._admin_key:
+            if tells_of_others and self._admin_key:
                 raise _admin_key_needed()
             return None
         headers = _credentials(scope)
@@ -194,9 +201,13 @@ def _with(send: Send, headers: Mapping[str, str]) -> Send:
 
 
 def _credentials(scope: Scope) -> dict[str, list[str]]:
-    """All values of the headers that may bring a key, by their names."""
+    """All values of the headers that may bring a key, by their names; without any, the key that
+    the console keeps.
+    """
     found: dict[str, list[str]] = defaultdict(list)
     for name, value in scope["headers"]:
         if name in _HEADERS:
             found[_HEADERS[name]].append(value.decode("latin-1"))
+    if not found and (kept := pages.key_of(scope)):
+        found["x-api-key"].append(kept)
     return found

@@ -13,6 +13,8 @@ from gateway import admin_api, api, federation, health, openai_api
 from gateway.admission import AdmissionMiddleware
 from gateway.backends import Backends
 from gateway.caller import PARAMETERS
+from gateway.console import budgets, pages, traces
+from gateway.console.traces import TraceReader
 from gateway.corpus import Corpus
 from gateway.health import Health
 from gateway.keys import bootstrap
@@ -38,6 +40,7 @@ def build(
     services = [backends.llm, backends.vector, backends.inference]
     corpus = Corpus(backends, telemetry)
     state = Health(backends)
+    reader = TraceReader(settings.tempo_url, transport)
     directory = KeyDirectory(settings.auth, settings.database_url.get_secret_value())
     spending = Spending(
         directory.engine,
@@ -64,6 +67,7 @@ def build(
             for task in tasks:
                 task.cancel()
         await backends.aclose()
+        await reader.aclose()
         await asyncio.to_thread(directory.engine.dispose)
 
     async def ready() -> str | None:
@@ -84,6 +88,9 @@ def build(
             usage_api.router(directory.engine),
             openai_api.router(backends),
             health.router(state, backends),
+            pages.router(),
+            traces.router(reader),
+            budgets.router(directory, spending),
             federation.router(telemetry.service, telemetry.registry, services),
         ],
         lifespan,

@@ -32,6 +32,8 @@ class Settings(ServiceSettings):
     metrics_public: bool = True
     database_url: DatabaseUrl = SecretStr("sqlite:///.local/o11y.db")
     keys_file: Path | None = None
+    tempo_url: HttpUrl | None = None
+    """Tempo's HTTP API, or that of the embedded trace store: the console shows traces from it."""
     limits_url: SecretStr = SecretStr("memory://")
     """The store of the limits."""
     limits_failure: Failure = "pass"

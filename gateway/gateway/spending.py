@@ -82,6 +82,15 @@ class Spending:
         owners: tuple[Owner, Owner] = (("key", key.id), ("tenant", key.tenant))
         return ", ".join(self._warnings[each] for each in owners if each in self._warnings) or None
 
+    def budgets(self, key: Key | None) -> list[tuple[Account, Budget, int]]:
+        """The budgets of a key and its tenant, or all, each with the picodollars spent of it."""
+        own = {("key", key.id), ("tenant", key.tenant)} if key else None
+        return [
+            (account, budget, self._spent(budget))
+            for account, budget in self._budgets()
+            if own is None or account.owner in own
+        ]
+
     async def watch(self) -> None:
         """Read the sums again and again."""
         while True:

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -37,7 +38,7 @@ DRAIN_SECONDS = 5
 KEEP_ALIVE_SECONDS = 75
 """Longer than clients keep an unused connection: the one that closes it must be the client."""
 
-UNOBSERVED = frozenset({"/livez", "/readyz", "/metrics", api_docs.FAVICON})
+UNOBSERVED = re.compile(rf"/(livez|readyz|metrics|console/.*)?|{re.escape(api_docs.FAVICON)}")
 """Paths that machines ask for by themselves, browsers too: no span, no metric, no access line."""
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ class Service(FastAPI):
             surrounded = middleware(surrounded)
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            observed = scope["type"] == "http" and scope["path"] not in UNOBSERVED
+            observed = scope["type"] == "http" and not UNOBSERVED.fullmatch(scope["path"])
             await (surrounded if observed else plain)(scope, receive, send)
 
         return app

@@ -138,7 +138,9 @@ async def test_known_keys_open_while_the_database_is_away(
 # Which key
 
 
-@pytest.mark.parametrize("path", ["/chat", "/v1/chat/completions", "/nowhere", "/docs", "/"])
+@pytest.mark.parametrize(
+    "path", ["/chat", "/v1/chat/completions", "/nowhere", "/docs", "/console/data/traces"]
+)
 async def test_every_route_needs_a_key(path: str, keyed: Gateway) -> None:
     response = await keyed.client.post(path, json={"message": "a"})
     assert response.status_code == 401
