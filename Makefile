@@ -14,7 +14,7 @@ LITE := -f docker-compose.yml -f deploy/compose.lite.yml
 REPLICAS ?= --scale inference-svc=3 --scale vector-svc=2 --scale llm-proxy=2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status logs trace load demo-scale test test-unit test-containers bench-llm bench-telemetry bench-admission bench-failures bench-inference bench-neighbours telemetry-docs dashboards pictures stories lint format lock clean
+.PHONY: help setup demo up down status logs trace load demo-scale test test-unit test-containers bench-llm bench-telemetry bench-admission bench-failures bench-inference bench-neighbours telemetry-docs dashboards pictures screenshots stories lint format lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,6 +86,10 @@ dashboards: setup ## Write dashboards and alert rules anew from deploy/dashboard
 pictures: setup ## Draw the trace that README shows, from the demo (after make down)
 	@INTERNAL_TOKEN= LLM_PROVIDERS="$$(sed "s/8083/$${INFERENCE_SVC_PORT:-8083}/" deploy/demo/priced.json)" $(BIN)/python -m deploy.local up
 	@$(BIN)/python -m deploy.demo.picture
+
+screenshots: $(VENV)/.installed-dev ## Take the pictures of the console that README shows (needs Debian's chromium; after make down)
+	@INTERNAL_TOKEN= LLM_PROVIDERS="$$(sed "s/8083/$${INFERENCE_SVC_PORT:-8083}/" deploy/demo/priced.json)" $(BIN)/python -m deploy.local up
+	@$(BIN)/python -m tests.screenshots
 
 stories: setup ## Three kinds of trouble, from the first panel to the span (needs Debian's prometheus; after make down)
 	@INTERNAL_TOKEN= LLM_PROVIDERS="$$(sed "s/8083/$${INFERENCE_SVC_PORT:-8083}/" deploy/demo/priced.json)" $(BIN)/python -m deploy.local up

@@ -55,11 +55,12 @@ async def run(
                     continue
                 result = await runner.play(name, SCENARIOS[name](window))
                 if name == "pipeline":
-                    unseen = await show_trace(result, http, asked.tempo_url, console)
+                    unseen = await show_trace(result, http, asked, console)
         finally:
             console.print()
             console.print(table(runner.results))
-            for sentence in (slowest(runner.results), slow(runner.results)):
+            console_page = f"The console, to ask and to look at it all: {asked.gateway_url}/"
+            for sentence in (slowest(runner.results), slow(runner.results), console_page):
                 if sentence:
                     console.print(f"\n{sentence}", soft_wrap=True)
     failed = [*failures(runner.results), *unseen]
@@ -91,7 +92,7 @@ def describe(result: ScenarioResult, console: Console) -> int:
 
 
 async def show_trace(
-    result: ScenarioResult, http: httpx2.AsyncClient, tempo_url: str, console: Console
+    result: ScenarioResult, http: httpx2.AsyncClient, asked: argparse.Namespace, console: Console
 ) -> list[str]:
     """Print the trace of the last call; a sentence for what is missing in it.
 
@@ -101,7 +102,7 @@ async def show_trace(
     if trace_id is None:
         return []
     try:
-        trace = await tempo.settled(http, tempo_url, trace_id, SERVICES, SETTLE_SECONDS)
+        trace = await tempo.settled(http, asked.tempo_url, trace_id, SERVICES, SETTLE_SECONDS)
     except tempo.MissingTraceError as error:
         return [f"{result.name}: {error}"]
     except tempo.TraceError as error:
@@ -114,7 +115,7 @@ async def show_trace(
     address = (
         template.replace("{trace_id}", trace_id)
         if template
-        else await tempo.address(http, tempo_url, trace_id)
+        else f"{asked.gateway_url}/console/traces?trace={trace_id}"
     )
     console.print(f"It can be opened at {address}", soft_wrap=True)
     absent = ", ".join(sorted(set(SERVICES) - set(trace.services)))

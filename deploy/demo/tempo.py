@@ -183,13 +183,3 @@ async def settled(
                 return trace
             seen = len(trace.spans)
         await asyncio.sleep(POLL_SECONDS)
-
-
-async def address(http: httpx2.AsyncClient, tempo_url: str, trace_id: str) -> str:
-    """The URL of a trace for people: the store's page when it has one, else its API."""
-    page = f"{tempo_url}/trace/{trace_id}"
-    try:
-        found = (await http.get(page)).status_code == 200
-    except httpx2.HTTPError:
-        found = False
-    return page if found else f"{tempo_url}/api/traces/{trace_id}"

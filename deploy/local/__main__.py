@@ -6,7 +6,7 @@ import sys
 import time
 from typing import NoReturn
 
-from deploy.local.parts import BadPort, Part, make_internal_token, parts, state_folder
+from deploy.local.parts import BadPort, make_internal_token, parts, state_folder
 from deploy.local.stack import Stack, StackError
 
 
@@ -80,10 +80,8 @@ def logs(stack: Stack) -> NoReturn:
 
 
 def address(stack: Stack) -> str:
-    def of(part: Part, index: int) -> str:
-        return f"http://localhost:{list(part.ports.values())[index]}"
-
-    return f"gateway {of(stack.parts[-1], 0)}   traces {of(stack.parts[0], 1)}"
+    (port,) = stack.parts[-1].ports.values()
+    return f"gateway and console http://localhost:{port}/"
 
 
 if __name__ == "__main__":

@@ -87,8 +87,9 @@ class Spending:
         own = {("key", key.id), ("tenant", key.tenant)} if key else None
         return [
             (account, budget, self._spent(budget))
-            for account, budget in self._budgets()
+            for account in self._all()
             if own is None or account.owner in own
+            for budget in account.budgets
         ]
 
     async def watch(self) -> None:

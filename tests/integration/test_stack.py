@@ -16,7 +16,7 @@ from tests.support.processes import free_ports
 def test_a_second_up_says_it_is_running(stack: EmbeddedStack) -> None:
     again = stack.command("up")
     assert again.returncode == 0
-    assert again.stdout.startswith("already running: gateway http://localhost:")
+    assert again.stdout.startswith("already running: gateway and console http://localhost:")
 
 
 def test_a_part_that_died_is_named_and_started_again(stack: EmbeddedStack) -> None:

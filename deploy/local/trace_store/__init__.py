@@ -1,1 +1,1 @@
-"""A trace store for one machine: OTLP in, SQLite inside, Tempo's HTTP API and a web page out."""
+"""A trace store for one machine: OTLP in, SQLite inside, Tempo's HTTP API out."""

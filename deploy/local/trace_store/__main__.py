@@ -54,7 +54,7 @@ def main() -> int:
         print(f"The trace store can't start, data in {asked.data}: {reason}", file=sys.stderr)
         return 1
     at = [f"http://{asked.host}:{listener.getsockname()[1]}" for listener in listeners]
-    print(f"The trace store takes OTLP on {at[0]}, shows traces on {at[1]}", flush=True)
+    print(f"The trace store takes OTLP on {at[0]}, has Tempo's API on {at[1]}", flush=True)
     asyncio.run(serve(store, listeners))
     return 0
 

@@ -128,12 +128,4 @@ CREATE VIEW tag AS
     'name', name, 'status.code', status, 'root.name', root_name, 'root.service.name', root_service
   )));
 
--- A line in the list for people.
-DROP VIEW IF EXISTS trace_line;
-CREATE VIEW trace_line AS
-  SELECT
-    trace.*, last - first AS duration, lower(hex(id)) AS hex_id,
-    strftime('%Y-%m-%d %H:%M:%S', first / 1000000000, 'unixepoch') AS time,
-    (SELECT count(*) FROM record WHERE trace = trace.id) AS spans,
-    (SELECT count(*) FROM record WHERE trace = trace.id AND status = 2) AS errors
-  FROM trace;
+DROP VIEW IF EXISTS trace_line; -- of earlier versions

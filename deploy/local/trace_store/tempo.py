@@ -14,7 +14,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from . import page
 from .store import Store
 from .traceql import QUOTED, Condition, duration, unquote
 
@@ -24,10 +23,10 @@ SEARCH = Path(__file__).with_name("search.sql").read_text()
 
 
 def create_app(store: Store) -> Starlette:
-    """The application for port 3200: Tempo's API, and beside it the pages for people."""
+    """The application for port 3200: Tempo's API."""
 
     def trace(request: Request) -> Response:
-        data, v2 = store.trace(page.trace_id(request)), request.url.path.startswith("/api/v2")
+        data, v2 = store.trace(trace_id(request)), request.url.path.startswith("/api/v2")
         if not data.resource_spans and not v2:
             raise HTTPException(404, "trace not found")
         body, document = data.SerializeToString(), MessageToDict(data)
@@ -48,10 +47,17 @@ def create_app(store: Store) -> Starlette:
             Route("/api/search", lambda request: JSONResponse(find(store, request.query_params))),
             Route("/api/echo", lambda _: PlainTextResponse("echo")),
             Route("/ready", lambda _: PlainTextResponse("ready")),
-            *page.routes(store),
         ],
         exception_handlers=dict.fromkeys(REFUSED, refuse),
     )
+
+
+def trace_id(request: Request) -> bytes:
+    """The trace id of a path, whose leading zeros may be missing. Raises ValueError."""
+    found = bytes.fromhex(request.path_params["trace_id"].zfill(32))
+    if len(found) != 16:
+        raise ValueError("a trace id has at most 32 hexadecimal digits")
+    return found
 
 
 def find(store: Store, asked: Mapping[str, str]) -> dict[str, object]:

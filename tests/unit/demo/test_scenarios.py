@@ -44,7 +44,7 @@ async def test_all_passes_where_everything_is_right() -> None:
     assert code == 0
     assert stub.paths.count("/full-pipeline") == 4
     assert f"Trace {TRACE_ID}  4 spans, 4 services" in output
-    assert f"It can be opened at http://tempo/api/traces/{TRACE_ID}" in output
+    assert f"It can be opened at http://gateway/console/traces?trace={TRACE_ID}" in output
     rows = [line.split() for line in output.splitlines()]
     assert next(row[1:3] for row in rows if row[:1] == ["total"]) == ["36", "0"]
     chats = next(row for row in reversed(rows) if row[:1] == ["chat"])

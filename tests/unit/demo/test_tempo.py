@@ -137,18 +137,3 @@ async def test_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     async with client(httpx2.Response(404)) as http:
         with pytest.raises(MissingTraceError):
             await tempo.settled(http, URL, TRACE_ID, [], 0.02)
-
-
-@pytest.mark.parametrize(
-    ("answer", "path"),
-    [
-        (httpx2.Response(200), "/trace/"),
-        (httpx2.Response(404), "/api/traces/"),
-        (httpx2.ConnectError("refused"), "/api/traces/"),
-    ],
-)
-async def test_the_address_is_a_page_when_there_is_one(
-    answer: httpx2.Response | Exception, path: str
-) -> None:
-    async with client(answer) as http:
-        assert await tempo.address(http, URL, TRACE_ID) == URL + path + TRACE_ID

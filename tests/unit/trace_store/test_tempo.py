@@ -87,7 +87,7 @@ async def test_says_when_there_is_no_such_trace(api: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("id", ["xyz", "0" * 33, "12 34", "-1"])
-@pytest.mark.parametrize("path", ["/api/traces/", "/api/v2/traces/", "/trace/"])
+@pytest.mark.parametrize("path", ["/api/traces/", "/api/v2/traces/"])
 async def test_refuses_what_is_no_trace_id(api: httpx.AsyncClient, path: str, id: str) -> None:
     assert (await api.get(path + id)).status_code == 400
 
