@@ -10,11 +10,13 @@ PARTS := shared gateway llm-proxy vector-svc inference-svc
 SOURCES := $(PARTS) deploy tests
 GRAFANA := tests/unit/dashboards/grafana
 SCENARIO ?= all
+CONSOLE := gateway/gateway/console
+UPLOT ?= 1.6.32
 LITE := -f docker-compose.yml -f deploy/compose.lite.yml
 REPLICAS ?= --scale inference-svc=3 --scale vector-svc=2 --scale llm-proxy=2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status logs trace load demo-scale test test-unit test-containers bench-llm bench-telemetry bench-admission bench-failures bench-inference bench-neighbours telemetry-docs dashboards pictures screenshots stories lint format lock clean
+.PHONY: help setup demo up down status logs trace load demo-scale test test-unit test-containers bench-llm bench-telemetry bench-admission bench-failures bench-inference bench-neighbours telemetry-docs dashboards pictures screenshots vendor stories lint format lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,6 +92,14 @@ pictures: setup ## Draw the trace that README shows, from the demo (after make d
 screenshots: $(VENV)/.installed-dev ## Take the pictures of the console that README shows (needs Debian's chromium; after make down)
 	@INTERNAL_TOKEN= LLM_PROVIDERS="$$(sed "s/8083/$${INFERENCE_SVC_PORT:-8083}/" deploy/demo/priced.json)" $(BIN)/python -m deploy.local up
 	@$(BIN)/python -m tests.screenshots
+
+vendor: ## Fetch the console's chart library anew (needs npm; UPLOT=1.6.32)
+	@rm -rf .local/vendor && mkdir -p .local/vendor
+	@cd .local/vendor && npm pack --silent uplot@$(UPLOT) >/dev/null && tar xzf uplot-$(UPLOT).tgz
+	@cp .local/vendor/package/dist/uPlot.iife.min.js .local/vendor/package/dist/uPlot.min.css $(CONSOLE)/static/
+	@{ printf 'uPlot.iife.min.js and uPlot.min.css are of the npm package uplot %s, unchanged.\n\n' $(UPLOT); \
+	   cat .local/vendor/package/LICENSE; } > $(CONSOLE)/static/VENDORED.txt
+	@rm -rf .local/vendor && head -n 1 $(CONSOLE)/static/VENDORED.txt
 
 stories: setup ## Three kinds of trouble, from the first panel to the span (needs Debian's prometheus; after make down)
 	@INTERNAL_TOKEN= LLM_PROVIDERS="$$(sed "s/8083/$${INFERENCE_SVC_PORT:-8083}/" deploy/demo/priced.json)" $(BIN)/python -m deploy.local up

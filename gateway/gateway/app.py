@@ -88,7 +88,7 @@ def build(
             usage_api.router(directory.engine),
             openai_api.router(backends),
             health.router(state, backends),
-            pages.router(),
+            pages.router(settings.grafana_url),
             traces.router(reader),
             budgets.router(directory, spending),
             federation.router(telemetry.service, telemetry.registry, services),

@@ -34,6 +34,8 @@ class Settings(ServiceSettings):
     keys_file: Path | None = None
     tempo_url: HttpUrl | None = None
     """Tempo's HTTP API, or that of the embedded trace store: the console shows traces from it."""
+    grafana_url: HttpUrl | None = None
+    """Grafana's address for browsers: the console links each trace to it."""
     limits_url: SecretStr = SecretStr("memory://")
     """The store of the limits."""
     limits_failure: Failure = "pass"

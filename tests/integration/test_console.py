@@ -234,6 +234,7 @@ def test_a_keys_whole_life(tmp_path: Path, watch: Open) -> None:
         expect(page.locator("#usage tfoot")).to_contain_text("all")
         expect(page.locator("#budgets")).to_contain_text("web (acme)")
         expect(page.locator("#keys")).to_be_hidden()
+        expect(page.locator("#chart canvas")).to_be_visible()
         page.locator("[name=group_by]").select_option("model")
         page.get_by_role("button", name="Show").click()
         expect(page.locator("#usage tbody")).to_contain_text("gpt-4o-mini")

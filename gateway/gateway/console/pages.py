@@ -11,7 +11,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
 from fastapi.staticfiles import StaticFiles
-from pydantic import BaseModel, StringConstraints
+from pydantic import BaseModel, HttpUrl, StringConstraints
 from starlette.templating import Jinja2Templates
 from starlette.types import Scope
 
@@ -56,8 +56,9 @@ def key_of(scope: Scope) -> str | None:
     return cookie.value if cookie else None
 
 
-def router() -> APIRouter:
+def router(grafana_url: HttpUrl | None) -> APIRouter:
     api = APIRouter(include_in_schema=False)
+    grafana = str(grafana_url or "").rstrip("/")
     templates = Jinja2Templates(_HERE / "templates")
     files = StaticFiles(directory=_HERE / "static")
 
@@ -65,7 +66,7 @@ def router() -> APIRouter:
         @api.get(path)
         async def page(request: Request) -> Response:
             root = request.scope.get("root_path", "").rstrip("/")
-            values = {"root": root, "pages": _PAGES, "page": name}
+            values = {"root": root, "pages": _PAGES, "page": name, "grafana": grafana}
             return templates.TemplateResponse(request, f"{name}.html", values, headers=_HEADERS)
 
     for name, path in _PAGES.items():

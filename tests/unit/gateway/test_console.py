@@ -112,6 +112,21 @@ async def test_what_the_console_asks_for_itself_makes_no_spans(open_to_all: Gate
     assert open_to_all.recorded.spans() == []
 
 
+async def test_a_library_of_others_is_named_with_version_and_licence(open_to_all: Gateway) -> None:
+    told = (await ask(open_to_all, "/console/files/VENDORED.txt")).text
+    version = re.search(r"npm package uplot (\S+), unchanged", told)
+    assert version
+    assert "MIT License" in told
+    library = (await ask(open_to_all, "/console/files/uPlot.iife.min.js")).text
+    assert f"v{version[1]}" in library[:300]
+
+
+async def test_traces_lead_to_grafana_where_there_is_one(url: str) -> None:
+    async with running(url, grafana_url=HttpUrl("http://grafana:3000/")) as gateway:
+        page = await ask(gateway, "/console/traces")
+        assert 'data-grafana="http://grafana:3000"' in page.text
+
+
 # A key that the console keeps
 
 

@@ -1,4 +1,5 @@
 import { ask, element, json, say } from "./page.js";
+import { drawSpend } from "./chart.js";
 import { showBudgets } from "./budgets.js";
 import { showKeys } from "./keys.js";
 
@@ -17,6 +18,9 @@ async function show() {
   try {
     const group = form.elements.group_by.value;
     const { usage, truncated } = await json(`/usage?${chosen()}`);
+    const of = form.elements;
+    const byDay = group === "day" ? usage : (await json(`/usage?${chosen({ group_by: "day" })}`)).usage;
+    drawSpend(document.getElementById("chart"), byDay, of.from.value, of.to.value);
     const most = Math.max(...usage.map((each) => each.cost_usd), 1e-12);
     document.getElementById("group").textContent = group;
     table.tBodies[0].replaceChildren(...usage.map((each) => {

@@ -38,6 +38,17 @@ export function tree(spans) {
   return found;
 }
 
+/** A link to the trace in Grafana's Explore, where there is one. */
+function inGrafana(id) {
+  const grafana = document.documentElement.dataset.grafana;
+  if (!grafana) return null;
+  const tempo = { type: "tempo", uid: "tempo" };
+  const query = { refId: "A", datasource: tempo, queryType: "traceql", query: id };
+  const pane = { datasource: tempo.uid, queries: [query], range: { from: "now-24h", to: "now" } };
+  const panes = encodeURIComponent(JSON.stringify({ a: pane }));
+  return element("a", { href: `${grafana}/explore?schemaVersion=1&panes=${panes}`, rel: "noreferrer" }, "Open in Grafana");
+}
+
 /** What the span is about, in a few words: tokens, cost, documents. */
 function remarks(span) {
   const of = span.attributes;
@@ -48,7 +59,21 @@ function remarks(span) {
   if (of["o11y.retrieval.top_similarity"] !== undefined) {
     words.push(`best similarity ${of["o11y.retrieval.top_similarity"].toFixed(2)}`);
   }
+  const batch = of["o11y.batch.requests.mean"];
+  if (batch !== undefined) words.push(`batch of ${batch.toFixed(1)}`);
+  const at = (name) => span.events.find((event) => event.name === name)?.at;
+  if (at("admitted") !== undefined) words.push(`waited ${milliseconds(at("admitted") - span.begin)}`);
+  if (at("first token") !== undefined) words.push(`first token after ${milliseconds(at("first token") - span.begin)}`);
   return words.join(", ");
+}
+
+/** A mark on the track for each event, such as the first token. */
+function marks(span, whole) {
+  return span.events.map((event) => {
+    const mark = element("span", { class: "mark", title: event.name });
+    mark.style.left = `${(100 * event.at) / whole}%`;
+    return mark;
+  });
 }
 
 function row(span, depth, whole, isOpen) {
@@ -63,7 +88,7 @@ function row(span, depth, whole, isOpen) {
   bar.style.left = `${(100 * span.begin) / whole}%`;
   bar.style.width = `${(100 * span.duration) / whole}%`;
   bar.style.background = color;
-  const track = element("span", { class: "track", "aria-hidden": "true" }, bar);
+  const track = element("span", { class: "track", "aria-hidden": "true" }, bar, ...marks(span, whole));
   const took = element("span", { class: "number" }, milliseconds(span.duration));
   const details = element("details", { "data-span": span.id }, element("summary", {}, name, track, took));
   details.open = isOpen;
@@ -92,7 +117,7 @@ export function show(place, id, spans, state) {
   const words = `${spans.length} spans${failed ? `, ${failed} failed` : ""}${spans.length ? `, ${milliseconds(whole)}` : ""}${state}`;
   const root = document.documentElement.dataset.root;
   const link = element("a", { href: `${root}/console/traces?trace=${id}` }, id);
-  place.replaceChildren(element("h2", {}, "Trace"), element("p", { class: "faint" }, `${words}. `, link), list);
+  place.replaceChildren(element("h2", {}, "Trace"), element("p", { class: "faint" }, `${words}. `, link, " ", inGrafana(id) ?? ""), list);
   if (focused) place.querySelector(`details[data-span="${CSS.escape(focused)}"] > summary`)?.focus();
 }
 
