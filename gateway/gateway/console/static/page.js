@@ -51,8 +51,7 @@ export function milliseconds(value) {
 
 export function dollars(value) {
   if (value === null || value === undefined) return "unknown";
-  if (value === 0) return "0 USD";
-  return `${value < 0.01 ? value.toPrecision(3) : value.toFixed(4)} USD`;
+  return `${value.toLocaleString("en", { maximumSignificantDigits: 3 })} USD`;
 }
 
 export function say(text, isError = false) {
