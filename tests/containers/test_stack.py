@@ -34,6 +34,16 @@ def test_a_pipeline_call_is_one_trace_through_four_containers(
     assert not [span for span in trace.spans if span.error]
 
 
+def test_the_console_shows_a_call_of_the_containers(lite: Stack, client: httpx2.Client) -> None:
+    page = client.get("/")
+    for file in re.findall(r'(?:src|href)="(/console/files/[^"]+)"', page.text):
+        assert client.get(file).status_code == 200, file
+    trace_id = client.post("/search", json={"query": "spans"}).headers["x-trace-id"]
+    tempo.wait_for(lite.tempo, trace_id, tempo.whole)
+    shown = client.get(f"/console/data/traces/{trace_id}").json()["spans"]
+    assert {"gateway", "llm-proxy", "vector-svc"} <= {span["service"] for span in shown}
+
+
 @pytest.mark.parametrize("service", [*SERVICES, "chroma", "trace-store"])
 def test_a_container_can_do_little_harm(containers: Containers, service: str) -> None:
     (container,) = containers(service)
