@@ -12,6 +12,8 @@ GRAFANA := tests/unit/dashboards/grafana
 SCENARIO ?= all
 CONSOLE := gateway/gateway/console
 UPLOT ?= 1.6.32
+# the stack with a price for the local model, so that there is cost to be seen
+PRICED_UP = INTERNAL_TOKEN= LLM_PROVIDERS="$$(sed "s/8083/$${INFERENCE_SVC_PORT:-8083}/" deploy/demo/priced.json)" $(BIN)/python -m deploy.local up
 LITE := -f docker-compose.yml -f deploy/compose.lite.yml
 REPLICAS ?= --scale inference-svc=3 --scale vector-svc=2 --scale llm-proxy=2
 
@@ -86,11 +88,11 @@ dashboards: setup ## Write dashboards and alert rules anew from deploy/dashboard
 	@$(BIN)/python -m deploy.dashboards
 
 pictures: setup ## Draw the trace that README shows, from the demo (after make down)
-	@INTERNAL_TOKEN= LLM_PROVIDERS="$$(sed "s/8083/$${INFERENCE_SVC_PORT:-8083}/" deploy/demo/priced.json)" $(BIN)/python -m deploy.local up
+	@$(PRICED_UP)
 	@$(BIN)/python -m deploy.demo.picture
 
 screenshots: $(VENV)/.installed-dev ## Take the pictures of the console that README shows (needs Debian's chromium; after make down)
-	@INTERNAL_TOKEN= LLM_PROVIDERS="$$(sed "s/8083/$${INFERENCE_SVC_PORT:-8083}/" deploy/demo/priced.json)" $(BIN)/python -m deploy.local up
+	@$(PRICED_UP)
 	@$(BIN)/python -m tests.screenshots
 
 vendor: ## Fetch the console's chart library anew (needs npm; UPLOT=1.6.32)
@@ -102,7 +104,7 @@ vendor: ## Fetch the console's chart library anew (needs npm; UPLOT=1.6.32)
 	@rm -rf .local/vendor && head -n 1 $(CONSOLE)/static/VENDORED.txt
 
 stories: setup ## Three kinds of trouble, from the first panel to the span (needs Debian's prometheus; after make down)
-	@INTERNAL_TOKEN= LLM_PROVIDERS="$$(sed "s/8083/$${INFERENCE_SVC_PORT:-8083}/" deploy/demo/priced.json)" $(BIN)/python -m deploy.local up
+	@$(PRICED_UP)
 	@$(BIN)/python -m deploy.dashboards.stories
 
 lint: $(VENV)/.installed-dev ## Check style and types

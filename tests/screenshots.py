@@ -4,12 +4,13 @@
 """
 
 import sys
+from pathlib import Path
 
 import httpx2
 from playwright.sync_api import Page
 
 from deploy.demo.addresses import gateway_url
-from tests.support.browser import Watched, chromium
+from tests.support.browser import COMMAND, PACKAGE, Watched, chromium
 from tests.support.processes import ROOT
 
 FOLDER = ROOT / "docs" / "pictures"
@@ -39,6 +40,9 @@ def usage(page: Page) -> None:
 
 
 def main() -> int:
+    if not Path(COMMAND).exists():
+        print(f"The pictures need {PACKAGE}", file=sys.stderr)
+        return 1
     url = gateway_url()
     calls(url)
     with chromium() as browser:

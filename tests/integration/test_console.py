@@ -10,8 +10,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.integration.conftest import EmbeddedStack
 from tests.support import openai_standin
-from tests.support.browser import SECONDS, Watched, chromium
-from tests.support.llm import NO_EXPORT, gateway, llm_proxy, provider
+from tests.support.browser import COMMAND, PACKAGE, SECONDS, Watched, chromium
+from tests.support.llm import exports_to, gateway, llm_proxy, provider
 from tests.support.openai_standin import Standin, Step
 from tests.support.processes import trace_store
 
@@ -27,6 +27,8 @@ Open = Callable[..., Watched]
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    if not Path(COMMAND).exists():
+        pytest.skip(f"needs {PACKAGE}")
     with chromium() as running:
         yield running
 
@@ -54,11 +56,7 @@ def before_standin(folder: Path, **settings: str) -> Iterator[tuple[str, Standin
     """A gateway before a stand-in for OpenAI, and the trace store they export to."""
     with openai_standin.running() as standin, trace_store(folder) as (store, otlp):
         exports = {
-            **NO_EXPORT,
-            "OTEL_TRACES_EXPORTER": "otlp",
-            "OTEL_EXPORTER_OTLP_ENDPOINT": otlp,
-            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-            "OTEL_BSP_SCHEDULE_DELAY": "100",
+            **exports_to(otlp),
             "DATABASE_URL": f"sqlite:///{folder / 'o11y.db'}",
             "LEDGER_DIRECTORY": str(folder / "ledger"),
         }

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support import openai_standin
 from tests.support.house import House, call, services, wanted
-from tests.support.llm import NO_EXPORT
+from tests.support.llm import exports_to
 from tests.support.processes import trace_store
 from tests.support.span_cases import CASES, EMBED, Case
 
@@ -28,14 +28,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         openai_standin.running() as second,
         trace_store(folder) as (store, otlp),
     ):
-        exports = {
-            **NO_EXPORT,
-            "OTEL_TRACES_EXPORTER": "otlp",
-            "OTEL_EXPORTER_OTLP_ENDPOINT": otlp,
-            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-            "OTEL_BSP_SCHEDULE_DELAY": "100",
-        }
-        with services(folder, first, second, exports) as gateways:
+        with services(folder, first, second, exports_to(otlp)) as gateways:
             running = House(store.url, gateways, first, second)
             httpx2.post(f"{gateways[False]}/embed", json=EMBED, timeout=30).raise_for_status()
             yield running

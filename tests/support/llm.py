@@ -24,6 +24,17 @@ NO_EXPORT = {
 }
 
 
+def exports_to(otlp: str) -> dict[str, str]:
+    """Settings of a service whose traces go to a store at once, and nothing else anywhere."""
+    return {
+        **NO_EXPORT,
+        "OTEL_TRACES_EXPORTER": "otlp",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": otlp,
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_BSP_SCHEDULE_DELAY": "100",
+    }
+
+
 def provider(name: str, standin: Standin, **settings: Any) -> dict[str, Any]:
     """An entry of LLM_PROVIDERS: the stand-in with OpenAI's prices."""
     address = {"name": name, "base_url": standin.url, "api_key": KEY, "pricing": "openai"}

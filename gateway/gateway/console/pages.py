@@ -65,8 +65,7 @@ def router(grafana_url: HttpUrl | None) -> APIRouter:
     def add(name: str, path: str) -> None:
         @api.get(path)
         async def page(request: Request) -> Response:
-            root = request.scope.get("root_path", "").rstrip("/")
-            values = {"root": root, "pages": _PAGES, "page": name, "grafana": grafana}
+            values = {"root": _root(request), "pages": _PAGES, "page": name, "grafana": grafana}
             return templates.TemplateResponse(request, f"{name}.html", values, headers=_HEADERS)
 
     for name, path in _PAGES.items():
@@ -84,7 +83,7 @@ def router(grafana_url: HttpUrl | None) -> APIRouter:
         response.set_cookie(
             COOKIE,
             body.key,
-            path=request.scope.get("root_path", "").rstrip("/") or "/",
+            path=_root(request) or "/",
             httponly=True,
             samesite="strict",
             secure=request.url.scheme == "https",
@@ -95,9 +94,15 @@ def router(grafana_url: HttpUrl | None) -> APIRouter:
         """Forget it."""
         response.delete_cookie(
             COOKIE,
-            path=request.scope.get("root_path", "").rstrip("/") or "/",
+            path=_root(request) or "/",
             httponly=True,
             samesite="strict",
         )
 
     return api
+
+
+def _root(request: Request) -> str:
+    """The path that the gateway is reached under; empty where it has a host of its own."""
+    root: str = request.scope.get("root_path", "")
+    return root.rstrip("/")

@@ -98,12 +98,10 @@ class Span(BaseModel):
 
 def spans_of(trace: StoredTrace) -> list[Span]:
     """All spans, by their beginning."""
-    found = [
-        (attributes_of(batch.resource.attributes).get("service.name", ""), span)
-        for batch in trace.batches or ()
-        for scope in batch.scope_spans
-        for span in scope.spans
-    ]
+    found = []
+    for batch in trace.batches or ():
+        service = attributes_of(batch.resource.attributes).get("service.name", "")
+        found += [(service, span) for scope in batch.scope_spans for span in scope.spans]
     first = min((span.start_time_unix_nano for _, span in found), default=0)
     shown = [_shown(str(service), span, first) for service, span in found]
     return sorted(shown, key=lambda span: span.begin)

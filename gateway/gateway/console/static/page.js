@@ -1,6 +1,7 @@
 // Parts that all pages have: calls to the gateway, the dialog for the key, elements made of text.
 
-const root = document.documentElement.dataset.root;
+/** The path that the gateway is reached under. */
+export const root = document.documentElement.dataset.root;
 
 /** An element with attributes and children; texts are always texts. */
 export function element(name, attributes = {}, ...children) {

@@ -1,4 +1,4 @@
-import { ask, dollars, element, json, milliseconds, say } from "./page.js";
+import { ask, dollars, element, json, milliseconds, root, say } from "./page.js";
 import { events } from "./events.js";
 import { follow } from "./waterfall.js";
 
@@ -36,7 +36,7 @@ function call(model) {
 /** The call for other programs: curl, and OpenAI's SDK for a chat. */
 function code(path, body) {
   const quoted = JSON.stringify(body).replaceAll("'", "'\\''");
-  const address = location.origin + document.documentElement.dataset.root;
+  const address = location.origin + root;
   const lines = [element("pre", {tabindex: "0"}, `curl -N ${address}${path} -H 'content-type: application/json' \\\n  -d '${quoted}'`)];
   if (path === "/chat") {
     const model = body.model ? JSON.stringify(body.model) : '""  # the default';

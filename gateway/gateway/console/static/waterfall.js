@@ -1,6 +1,6 @@
 // A trace as a waterfall that grows while its spans arrive.
 
-import { dollars, element, json, listed, milliseconds } from "./page.js";
+import { dollars, element, json, listed, milliseconds, root } from "./page.js";
 
 const POLL_MS = 400;
 const WAIT_MS = 20000; // longest time to wait for spans
@@ -115,7 +115,6 @@ export function show(place, id, spans, state) {
   for (const [span, depth] of tree(spans)) list.append(row(span, depth, whole, open.has(span.id)));
   const failed = spans.filter((span) => span.error).length;
   const words = `${spans.length} spans${failed ? `, ${failed} failed` : ""}${spans.length ? `, ${milliseconds(whole)}` : ""}${state}`;
-  const root = document.documentElement.dataset.root;
   const link = element("a", { href: `${root}/console/traces?trace=${id}` }, id);
   place.replaceChildren(element("h2", {}, "Trace"), element("p", { class: "faint" }, `${words}. `, link, " ", inGrafana(id) ?? ""), list);
   if (focused) place.querySelector(`details[data-span="${CSS.escape(focused)}"] > summary`)?.focus();
